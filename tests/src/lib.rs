@@ -1,1 +1,7 @@
-//! tests
+//! What cross-crate tests and benchmarks share: real NATS servers on this machine.
+
+mod nats_binary;
+mod nats_server;
+
+pub use nats_binary::nats_server_binary;
+pub use nats_server::{NatsCluster, NatsServer, unique_bucket};
