@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Error, Result, Store};
+use crate::{Error, Memory, Result, Store};
 
 /// Opens the store that `url` names.
 ///
@@ -19,5 +19,10 @@ use crate::{Error, Result, Store};
 /// # Cancel safety
 /// Safe to drop; a bucket may have been created.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
-    Err(Error::invalid(format!("{url:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET")))
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    match scheme {
+        "memory" if rest.is_empty() => Ok(Arc::new(Memory::new())),
+        "memory" => Err(Error::invalid(format!("{url:?} says too much: a store in memory is just memory:"))),
+        _ => Err(Error::invalid(format!("{url:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET"))),
+    }
 }

@@ -1,10 +1,14 @@
 //! The stores that need no server: `memory:` and `file:PATH`.
 
+mod memory;
+mod shared;
+#[allow(dead_code)]
+mod state;
+mod watch;
+
 use std::time::Duration;
 
-/// A store in this process's memory.
-#[derive(Clone, Debug)]
-pub struct Memory {}
+pub use memory::Memory;
 
 /// A store in one file of this machine, used by one process at a time.
 #[derive(Clone, Debug)]
