@@ -1,1 +1,9 @@
-//! sidecar
+//! Tenure for every language: the `tenured` daemon, the `tenure` command, and the wire protocol between
+//! them and any client.
+//!
+//! [`protocol`] is the contract as types, [`server`] keeps it, [`Client`] speaks it.
+
+mod client;
+pub mod protocol;
+
+pub use client::{CallError, Client, ConnectError, Notices, Notification};
