@@ -24,6 +24,8 @@ mod clock;
 mod embedded;
 mod entry;
 mod error;
+#[cfg(feature = "testing")]
+mod hand_clock;
 mod key;
 pub mod nats;
 mod open;
@@ -34,6 +36,8 @@ pub use clock::{BootClock, Clock, Moment};
 pub use embedded::{File, FileOptions, Memory, Sync};
 pub use entry::{Entry, Revision, State, Ttl};
 pub use error::{Error, Result};
+#[cfg(feature = "testing")]
+pub use hand_clock::HandClock;
 pub use key::{Key, KeyRange, MAX_KEY, Pattern};
 pub use open::open;
 pub use store::{Event, Info, Notice, Page, Since, Store, StoreExt};

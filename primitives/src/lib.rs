@@ -1,1 +1,40 @@
-//! primitives
+//! Locks on a key-value bucket, right under crashes, pauses, partitions and lost answers.
+//!
+//! | for | use |
+//! |---|---|
+//! | being known to be alive | [`Session`] |
+//! | only one of us may do this | [`Mutex`], [`Guard`] |
+//! | who holds what, and ending a hold | [`locks`] |
+//!
+//! Everything works on any [`tenure_kv::Store`]: in memory, in a file, or on a NATS cluster.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tenure::{Session, data_key};
+//! use tenure_kv::Op;
+//!
+//! let store = tenure_kv::open("memory:").await?;
+//! let session = Session::open(store).await?;
+//! let guard = session.mutex("billing")?.lock().await?;
+//! // Refused by the store itself once somebody else holds the lock.
+//! guard.commit(Op::put(data_key("billing/last")?, "2031-04").into()).await?;
+//! guard.release().await?;
+//! session.close().await?;
+//! # Ok(()) }
+//! ```
+
+mod error;
+mod guard;
+mod layout;
+pub mod locks;
+mod mutex;
+mod queue;
+mod record;
+mod session;
+
+pub use error::{Error, Loss, Result};
+pub use guard::Guard;
+pub use layout::{MAX_NAME, data_key};
+pub use locks::{Holder, Queue};
+pub use mutex::{Mutex, OnLoss};
+pub use session::{MAX_LEASE, MIN_LEASE, Session, SessionBuilder, SessionState};

@@ -1,0 +1,259 @@
+//! Holding a lock.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use tenure_kv::{Batch, Expect, Fence, Key, Op, Revision, Ttl};
+use tokio::sync::watch;
+
+use crate::{
+    Error, Loss, Mutex, OnLoss, Result, Session, layout,
+    session::{Ended, Inner, Leaving, timing},
+};
+
+/// A lock held. Dropped, it is released by the session as soon as it can; [`Guard::release`] is the
+/// sure way.
+///
+/// A guard is not a promise about the future: check [`Guard::is_held`], let [`Guard::run`] or
+/// [`Guard::lost`] stop the work, and write through [`Guard::commit`], which the store itself refuses
+/// once somebody else holds the lock.
+#[must_use = "the lock is released when its guard is dropped"]
+pub struct Guard {
+    hold: Hold,
+    session: Session,
+    name: String,
+    released: bool,
+}
+
+/// The part of a guard that its `lost` futures share.
+#[derive(Clone)]
+struct Hold {
+    inner: Arc<Inner>,
+    ticket: Key,
+    token: Revision,
+    policy: OnLoss,
+    /// How often the session had been interrupted when this was granted.
+    interruptions: u64,
+    /// Why this very hold ended, where it is not the session's end.
+    ended: Arc<watch::Sender<Option<Loss>>>,
+}
+
+impl Guard {
+    pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision) -> Self {
+        let session = mutex.session().clone();
+        let inner = session.inner().clone();
+        let hold = Hold {
+            interruptions: inner.validity.interruptions(),
+            ended: Arc::new(watch::Sender::new(None)),
+            policy: mutex.policy(),
+            inner,
+            ticket,
+            token,
+        };
+        hold.inner.holding(&hold.ticket, &hold.ended);
+        Self { hold, session, name: mutex.name().to_owned(), released: false }
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The fencing token: higher than that of every earlier holder in this epoch, and the same as long
+    /// as the lock is held. It is the revision of a key in the bucket, so the store can check it.
+    pub const fn token(&self) -> Revision {
+        self.hold.token
+    }
+
+    /// Whether the lock is held at this moment, by the holder's own clock.
+    pub fn is_held(&self) -> bool {
+        !self.remaining().is_zero()
+    }
+
+    /// How long the lock is held if no renewal succeeds from now on; zero when it is not.
+    pub fn remaining(&self) -> Duration {
+        self.hold.remaining()
+    }
+
+    /// Resolves when the hold is lost, before anybody else can be granted.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub fn lost(&self) -> impl Future<Output = Loss> + Send + 'static {
+        self.hold.clone().lost()
+    }
+
+    /// Runs `work` as long as the lock is held, and drops it at the deadline.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the hold ended first.
+    ///
+    /// # Cancel safety
+    /// Dropping drops `work`; the lock stays held.
+    pub async fn run<F: Future>(&self, work: F) -> Result<F::Output> {
+        tokio::select! {
+            biased;
+            loss = self.lost() => Err(Error::lost(loss)),
+            output = work => Ok(output),
+        }
+    }
+
+    /// Applies `batch` only if this hold is still the lock's: refused by the store itself from the
+    /// moment a later holder can exist, without any clock.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the lock is no longer held; [`Error::Conflict`] when a precondition of the
+    /// batch did not hold; [`Error::Invalid`] for a batch that touches Tenure's own keys or has fences
+    /// of its own; [`Error::Unavailable`] and [`Error::Unknown`] as the store says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome unknown.
+    pub async fn commit(&self, mut batch: Batch) -> Result<Revision> {
+        if let Some(op) = batch.ops.iter().find(|op| layout::is_own(&op.key)) {
+            return Err(Error::invalid(format!("{} is one of Tenure's own keys; use data_key for yours", op.key)));
+        }
+        if let Some(op) = batch.ops.iter().find(|op| op.fence.is_some()) {
+            return Err(Error::invalid(format!("{} has a fence of its own; this guard is the fence", op.key)));
+        }
+        // One fence guards the whole batch; a change without an expectation bears it for free.
+        let bearer = batch.ops.iter().position(|op| op.expect == Expect::Any).unwrap_or(0);
+        if let Some(op) = batch.ops.get_mut(bearer) {
+            op.fence = Some(Fence { key: self.hold.ticket.clone(), revision: self.hold.token });
+        }
+        if let Some(loss) = self.hold.loss() {
+            return Err(Error::lost(loss));
+        }
+        match self.hold.inner.store.commit(batch).await {
+            Err(tenure_kv::Error::Conflict { message, key, revision }) => {
+                if self.hold.is_gone().await {
+                    let loss = self.hold.inner.validity.lost().unwrap_or(Loss::Broken);
+                    return Err(Error::lost(self.hold.end(loss)));
+                }
+                Err(Error::Conflict { message, key, revision })
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Gives the lock up. On `Ok` every later acquire finds it free.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when it had been lost before; [`Error::Unavailable`] or [`Error::Unknown`] when
+    /// the store did not answer while the lease lasted: then it is free when the lease has run out.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the release: the session goes on with it.
+    pub async fn release(mut self) -> Result<()> {
+        let hold = &self.hold;
+        let mut leaving = Leaving { held: true, ..Leaving::new(hold.ticket.clone(), Some(hold.token)) };
+        let mut pause = timing::renewal_retry(hold.inner.lease) / 4;
+        loop {
+            if let Some(loss) = hold.inner.validity.lost() {
+                return Err(Error::lost(loss));
+            }
+            let error = match hold.inner.end_ticket(&mut leaving).await {
+                Ok(Ended::ByUs) => {
+                    self.released = true;
+                    return Ok(());
+                }
+                Ok(Ended::ByOthers) => {
+                    let loss = hold.end(hold.loss().unwrap_or(Loss::Broken));
+                    self.released = true;
+                    return Err(Error::lost(loss));
+                }
+                Err(error) => error,
+            };
+            if error.is_invalid() || hold.inner.validity.remaining(&*hold.inner.clock).is_zero() {
+                return Err(error.into());
+            }
+            hold.inner.clock.sleep_until(hold.inner.clock.now() + pause).await;
+            pause = (pause * 2).min(timing::renewal_interval(hold.inner.lease));
+        }
+    }
+
+    /// The session it belongs to.
+    pub const fn session(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let hold = &self.hold;
+        hold.inner.let_go(&hold.ticket);
+        if !self.released {
+            hold.inner.leave(Leaving { held: true, ..Leaving::new(hold.ticket.clone(), Some(hold.token)) });
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("name", &self.name).field("token", &self.token()).finish_non_exhaustive()
+    }
+}
+
+impl Hold {
+    fn remaining(&self) -> Duration {
+        if self.ended.borrow().is_some() {
+            return Duration::ZERO;
+        }
+        match self.policy {
+            OnLoss::AtDeadline => self.inner.validity.remaining_since(&*self.inner.clock, self.interruptions),
+            OnLoss::WhenProven => self.inner.validity.remaining(&*self.inner.clock),
+        }
+    }
+
+    /// Why it is lost, if it is.
+    fn loss(&self) -> Option<Loss> {
+        if let Some(loss) = *self.ended.borrow() {
+            return Some(loss);
+        }
+        if let Some(loss) = self.inner.validity.lost() {
+            return Some(loss);
+        }
+        (self.policy == OnLoss::AtDeadline && self.remaining().is_zero()).then(|| self.end(Loss::Deadline))
+    }
+
+    /// Ends this hold for good; the first reason stays.
+    fn end(&self, loss: Loss) -> Loss {
+        self.ended.send_if_modified(|slot| {
+            let news = slot.is_none();
+            slot.get_or_insert(loss);
+            news
+        });
+        self.ended.borrow().unwrap_or(loss)
+    }
+
+    async fn lost(self) -> Loss {
+        let mut ended = self.ended.subscribe();
+        let session = self.inner.lost();
+        tokio::pin!(session);
+        loop {
+            if let Some(loss) = self.loss() {
+                return loss;
+            }
+            let deadline = async {
+                match self.policy {
+                    OnLoss::AtDeadline => self.inner.clock.sleep_until(self.inner.validity.deadline()).await,
+                    OnLoss::WhenProven => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                loss = &mut session => return loss,
+                _ = ended.changed() => {}
+                () = deadline => {}
+            }
+        }
+    }
+
+    /// Whether the ticket is proven to be gone.
+    async fn is_gone(&self) -> bool {
+        match self.inner.store.entry(&self.ticket).await {
+            Ok(Some(entry)) => !entry.is_live(),
+            // Forgotten, or not there yet on a lagging replica: only a commit tells.
+            Ok(None) => self.inner.store.commit(Op::purge(self.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+}

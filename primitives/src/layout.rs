@@ -1,0 +1,124 @@
+//! Where things live in the bucket.
+//!
+//! | key | what |
+//! |---|---|
+//! | `meta.epoch` | the random id of this incarnation of the bucket |
+//! | `session.<id>` | one session, renewed by compare-and-set |
+//! | `broken.<id>` | written to tell a session that one of its holds was broken |
+//! | `lock.<name>.<session>-<n>` | one ticket in the queue of a lock |
+//! | `data.<key>` | the range for applications |
+
+use std::fmt;
+
+use tenure_kv::{Key, KeyRange};
+
+use crate::{Error, Result};
+
+/// The longest name of a lock in bytes.
+pub const MAX_NAME: usize = 512;
+
+/// First tokens of keys that only this crate writes.
+const OWN: [&str; 6] = ["meta", "session", "broken", "lock", "election", "member"];
+
+/// The key in the bucket for an application's own `key`: `data.<key>`.
+///
+/// # Errors
+/// [`Error::Invalid`] when `key` breaks the rules of [`Key`].
+///
+/// ```
+/// assert_eq!(tenure::data_key("jobs/last")?.as_str(), "data.jobs/last");
+/// # Ok::<(), tenure::Error>(())
+/// ```
+pub fn data_key(key: &str) -> Result<Key> {
+    // Parsed alone first, so that the message speaks of the key that the caller wrote.
+    let key = Key::new(key)?;
+    Ok(Key::new(format!("data.{key}"))?)
+}
+
+pub(crate) fn is_own(key: &Key) -> bool {
+    key.tokens().next().is_some_and(|first| OWN.contains(&first))
+}
+
+pub(crate) fn epoch_key() -> Result<Key> {
+    Ok(Key::new("meta.epoch")?)
+}
+
+pub(crate) fn session_key(id: &str) -> Result<Key> {
+    Ok(Key::new(format!("session.{id}"))?)
+}
+
+pub(crate) fn broken_key(id: &str) -> Result<Key> {
+    Ok(Key::new(format!("broken.{id}"))?)
+}
+
+pub(crate) fn every_lock() -> Result<KeyRange> {
+    Ok(KeyRange::Under(Key::new("lock")?))
+}
+
+/// The checked name of a lock.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Name(Key);
+
+impl Name {
+    pub(crate) fn new(text: &str) -> Result<Self> {
+        if text.len() > MAX_NAME {
+            return Err(Error::invalid(format!("the lock name has {} bytes; the limit is {MAX_NAME}", text.len())));
+        }
+        match Key::new(text) {
+            Ok(key) => Ok(Self(key)),
+            Err(error) => Err(Error::invalid(error.to_string().replace("key", "lock name"))),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The range of all tickets: exactly one token below the name, so `a` does not hold `a.b`'s.
+    pub(crate) fn tickets(&self) -> Result<KeyRange> {
+        Ok(KeyRange::children(&Key::new(format!("lock.{}", self.0))?)?)
+    }
+
+    pub(crate) fn ticket(&self, session: &str, n: u64) -> Result<Key> {
+        Ok(Key::new(format!("lock.{}.{session}-{n}", self.0))?)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+/// The lock's name and the session's id in a ticket's key, or `None` when the key is no ticket.
+pub(crate) fn parse_ticket(key: &Key) -> Option<(&str, &str)> {
+    let (name, ticket) = key.under("lock")?.rsplit_once('.')?;
+    let (session, n) = ticket.split_once('-')?;
+    let hex = session.len() == 32 && session.bytes().all(|b| b.is_ascii_hexdigit());
+    (hex && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())).then_some((name, session))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_tells_its_lock_and_its_session() {
+        let session = "0123456789abcdef0123456789abcdef";
+        let name = Name::new("orders.eu").unwrap();
+        let key = name.ticket(session, 7).unwrap();
+        assert_eq!(parse_ticket(&key), Some(("orders.eu", session)));
+        assert!(name.tickets().unwrap().contains(&key));
+        assert!(!Name::new("orders").unwrap().tickets().unwrap().contains(&key));
+        for stray in ["lock.orders", "lock.orders.x-1", "lock.a.0123456789abcdef0123456789abcdef", "data.orders.x"] {
+            assert_eq!(parse_ticket(&Key::new(stray).unwrap()), None, "{stray}");
+        }
+    }
+
+    #[test]
+    fn names_are_refused_by_what_is_wrong_with_them() {
+        let message = Name::new("a b").unwrap_err().to_string();
+        assert!(message.contains("lock name") && message.contains("' '"), "{message}");
+        assert!(Name::new("").is_err() && Name::new(&"x".repeat(MAX_NAME + 1)).is_err());
+    }
+}

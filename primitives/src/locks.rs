@@ -1,0 +1,157 @@
+//! Who holds which lock, for people and operators; needs no session.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    time::SystemTime,
+};
+
+use tenure_kv::{Batch, Entry, Op, Revision, Store, StoreExt, Ttl};
+
+use crate::{
+    Error, Result, layout,
+    layout::Name,
+    record::{TicketRecord, decode},
+};
+
+/// One ticket: who holds a lock, or waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The fencing token it has or will have.
+    pub token: Revision,
+    /// The id of the session behind it.
+    pub session: String,
+    /// What the owner called itself.
+    pub label: Option<String>,
+    /// The owner's machine; empty when the record cannot be read.
+    pub host: String,
+    /// The owner's process; 0 when the record cannot be read.
+    pub pid: u32,
+    /// Since when it has been in the queue, by the store's wall clock. For people to read only.
+    pub since: SystemTime,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(label) = &self.label {
+            write!(f, "{label}, ")?;
+        }
+        write!(f, "process {} on {}", self.pid, if self.host.is_empty() { "an unknown machine" } else { &self.host })
+    }
+}
+
+/// The queue of one lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The lock's name.
+    pub name: String,
+    /// Who holds it.
+    pub holder: Option<Holder>,
+    /// Who waits, next first.
+    pub waiters: Vec<Holder>,
+}
+
+/// Who holds the lock `name` and who waits, as of one look. Tickets of sessions that are known to be
+/// dead are left out.
+///
+/// # Errors
+/// [`Error::Invalid`] for a wrong name; [`Error::Unavailable`] when the store is out of reach.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn inspect(store: &dyn Store, name: &str) -> Result<Queue> {
+    let entries = store.list(&Name::new(name)?.tickets()?).await?;
+    let mut queues = queues(store, entries).await?;
+    Ok(queues.remove(name).unwrap_or_else(|| Queue { name: name.to_owned(), holder: None, waiters: Vec::new() }))
+}
+
+/// Every lock that is held and whose name begins with `prefix` (any text, perhaps empty), by name.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the store is out of reach.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn list(store: &dyn Store, prefix: &str) -> Result<Vec<Queue>> {
+    let mut entries = store.list(&layout::every_lock()?).await?;
+    entries.retain(|entry| layout::parse_ticket(&entry.key).is_some_and(|(name, _)| name.starts_with(prefix)));
+    Ok(queues(store, entries).await?.into_values().collect())
+}
+
+/// Takes the lock `name` from whoever holds it with this very `token`. Its fenced writes are refused
+/// from then on and it is told; work that is not fenced may go on until it has heard.
+///
+/// # Errors
+/// [`Error::Conflict`] when that hold is over already; otherwise as the store says.
+///
+/// # Cancel safety
+/// Dropping leaves open whether the hold was broken.
+pub async fn break_hold(store: &dyn Store, name: &str, token: Revision) -> Result<()> {
+    let queue = inspect(store, name).await?;
+    if queue.holder.as_ref().is_none_or(|holder| holder.token != token) {
+        let message = match queue.holder {
+            Some(holder) => format!("the lock {name} is held with token {}, not {token}; it was left alone", holder.token),
+            None => format!("the lock {name} is not held; nothing to break"),
+        };
+        return Err(Error::Conflict { message, key: None, revision: None });
+    }
+    let tickets = store.list(&Name::new(name)?.tickets()?).await?;
+    let ticket = tickets.into_iter().find(|entry| entry.revision == token);
+    let Some((ticket, session)) = ticket.and_then(|entry| {
+        let session = layout::parse_ticket(&entry.key)?.1.to_owned();
+        Some((entry.key, session))
+    }) else {
+        return Err(Error::Conflict {
+            message: format!("the hold of {name} with token {token} is over"),
+            key: None,
+            revision: None,
+        });
+    };
+    let told =
+        Op::put(layout::broken_key(&session)?, ticket.as_str().to_owned()).ttl(Ttl::at_least(std::time::Duration::from_secs(60)));
+    store.commit(Batch::new().and(Op::purge(ticket).if_at(token).ttl(Ttl::MIN)).and(told)).await?;
+    Ok(())
+}
+
+async fn queues(store: &dyn Store, entries: Vec<Entry>) -> Result<BTreeMap<String, Queue>> {
+    let dead = dead_sessions(store, &entries).await?;
+    let mut queues = BTreeMap::<String, Queue>::new();
+    for entry in &entries {
+        let Some((name, session)) = layout::parse_ticket(&entry.key) else { continue };
+        if dead.contains(session) {
+            continue;
+        }
+        let record: TicketRecord = entry.value().and_then(decode).unwrap_or_default();
+        let ticket = Holder {
+            token: entry.revision,
+            session: session.to_owned(),
+            label: record.label,
+            host: record.host,
+            pid: record.pid,
+            since: entry.created,
+        };
+        let queue =
+            queues.entry(name.to_owned()).or_insert_with(|| Queue { name: name.to_owned(), holder: None, waiters: Vec::new() });
+        match queue.holder {
+            None => queue.holder = Some(ticket),
+            Some(_) => queue.waiters.push(ticket),
+        }
+    }
+    Ok(queues)
+}
+
+/// The sessions behind `entries` that have ended.
+async fn dead_sessions(store: &dyn Store, entries: &[Entry]) -> Result<HashSet<String>> {
+    let sessions: HashSet<&str> = entries.iter().filter_map(|entry| Some(layout::parse_ticket(&entry.key)?.1)).collect();
+    let sessions: Vec<&str> = sessions.into_iter().collect();
+    let mut dead = HashSet::new();
+    for some in sessions.chunks(256) {
+        let keys = some.iter().map(|id| layout::session_key(id)).collect::<Result<Vec<_>>>()?;
+        for (id, entry) in some.iter().zip(store.entries(&keys).await?) {
+            if entry.is_none_or(|entry| !entry.is_live()) {
+                dead.insert((*id).to_owned());
+            }
+        }
+    }
+    Ok(dead)
+}

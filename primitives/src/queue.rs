@@ -1,0 +1,197 @@
+//! Who holds a lock, given its tickets; pure.
+//!
+//! The live ticket with the lowest revision holds. Tickets never come back, so what a page shows as gone
+//! is gone whichever replica it came from; what a page lacks may only be missing because the replica
+//! lags. A page that reaches the reader's own ticket cannot lag behind any earlier one.
+
+use tenure_kv::{Entry, Key, Page, Revision};
+
+use crate::{layout::parse_ticket, session::Floor};
+
+/// Writes that a page from the front may hold before the queue counts as crowded.
+pub(crate) const FRONT: usize = 64;
+/// Revisions looked back over at first in a crowded queue; it grows by [`WIDER`] each time.
+const NEAR: u64 = 64;
+const WIDER: u64 = 16;
+
+/// A search for the live ticket right before one's own.
+#[derive(Debug)]
+pub(crate) struct Search {
+    own: Revision,
+    floor: Revision,
+    /// Where the part that is being read begins, and how far it has been read.
+    from: Revision,
+    read: Revision,
+    latest: Option<(Key, Revision)>,
+    own_seen: bool,
+    front: bool,
+}
+
+/// What to do after a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Read from here, up to so many writes.
+    Read(Revision, usize),
+    /// The page came from a replica that lags: read the same again.
+    Again(Revision, usize),
+    /// This ticket is right before one's own.
+    Behind(Key, Revision),
+    /// Nothing is before one's own.
+    First,
+    /// One's own ticket is gone.
+    Gone,
+}
+
+impl Search {
+    pub(crate) fn new(own: Revision, floor: Floor) -> (Self, Step) {
+        let start = floor.gone.next();
+        let mut search =
+            Self { own, floor: start, from: start, read: Revision::ZERO, latest: None, own_seen: false, front: true };
+        if floor.crowded {
+            search.look_back(NEAR);
+        }
+        let step = Step::Read(search.from, FRONT);
+        (search, step)
+    }
+
+    /// Whether the queue turned out not to fit one page from its front.
+    pub(crate) const fn crowded(&self) -> bool {
+        !self.front
+    }
+
+    fn look_back(&mut self, revisions: u64) {
+        self.front = false;
+        self.from = Revision::new(self.own.get().saturating_sub(revisions)).max(self.floor);
+        self.read = Revision::ZERO;
+        self.latest = None;
+    }
+
+    pub(crate) fn page(&mut self, page: &Page) -> Step {
+        for entry in &page.entries {
+            self.entry(entry);
+        }
+        self.read = self.read.max(page.through);
+        if self.read < self.own {
+            let next = self.from.max(self.read.next());
+            if page.complete {
+                return Step::Again(next, FRONT);
+            }
+            if self.front {
+                self.look_back(NEAR);
+                return Step::Read(self.from, FRONT);
+            }
+            return Step::Read(next, 8 * FRONT);
+        }
+        if !self.own_seen {
+            return Step::Gone;
+        }
+        if let Some((key, revision)) = self.latest.clone() {
+            return Step::Behind(key, revision);
+        }
+        if self.from <= self.floor {
+            return Step::First;
+        }
+        let looked = self.own.get() - self.from.get();
+        self.look_back(looked.saturating_mul(WIDER).max(NEAR));
+        Step::Read(self.from, 8 * FRONT)
+    }
+
+    fn entry(&mut self, entry: &Entry) {
+        if entry.revision == self.own {
+            self.own_seen = true;
+        } else if entry.revision < self.own && self.latest.as_ref().is_none_or(|(_, at)| entry.revision > *at) {
+            if parse_ticket(&entry.key).is_some() {
+                self.latest = Some((entry.key.clone(), entry.revision));
+            } else {
+                tracing::warn!(key = %entry.key, "this key is in a lock's range but is no ticket; it is passed over");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use tenure_kv::State;
+
+    use super::*;
+
+    const SESSION: &str = "0123456789abcdef0123456789abcdef";
+
+    fn ticket(n: u64) -> Entry {
+        Entry {
+            key: Key::new(format!("lock.x.{SESSION}-{n}")).unwrap(),
+            revision: Revision::new(n),
+            state: State::Live(Default::default()),
+            created: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// A store whose live tickets are `live`; each page covers at most `limit` writes of which all
+    /// revisions are taken to be in the range.
+    fn solve(live: &[u64], own: u64, floor: Floor) -> (Step, usize) {
+        let (mut search, mut step) = Search::new(Revision::new(own), floor);
+        let mut reads = 0;
+        loop {
+            let (from, limit) = match step {
+                Step::Read(from, limit) | Step::Again(from, limit) => (from.get().max(1), limit as u64),
+                done => return (done, reads),
+            };
+            reads += 1;
+            assert!(reads < 100, "the search does not end");
+            let last = live.iter().copied().max().unwrap_or(0).max(own);
+            let through = last.min(from + limit - 1);
+            let entries = live.iter().filter(|n| (from..=through).contains(n)).map(|n| ticket(*n)).collect();
+            step = search.page(&Page { entries, through: Revision::new(through), complete: through == last });
+        }
+    }
+
+    fn floor(gone: u64, crowded: bool) -> Floor {
+        Floor { gone: Revision::new(gone), crowded }
+    }
+
+    #[test]
+    fn the_lowest_live_ticket_holds_and_others_stand_behind_the_one_before() {
+        assert_eq!(solve(&[7], 7, floor(0, false)), (Step::First, 1));
+        assert!(matches!(solve(&[3, 5, 7], 7, floor(0, false)).0, Step::Behind(_, at) if at.get() == 5));
+        assert_eq!(solve(&[3, 7], 3, floor(0, false)), (Step::First, 1));
+        assert_eq!(solve(&[3], 7, floor(0, false)).0, Step::Gone);
+    }
+
+    #[test]
+    fn every_queue_is_searched_right_however_it_is_read() {
+        for own in [1_u64, 64, 65, 1_000, 40_000] {
+            for before in [None, Some(1), Some(own / 2), Some(own.saturating_sub(65)), Some(own - 1)] {
+                for crowded in [false, true] {
+                    let before = before.filter(|n| (1..own).contains(n));
+                    let live: Vec<u64> = before.into_iter().chain([own, own + 1]).collect();
+                    let (step, reads) = solve(&live, own, floor(0, crowded));
+                    match before {
+                        Some(n) => assert!(matches!(&step, Step::Behind(_, at) if at.get() == n), "{own} {before:?} {step:?}"),
+                        None => assert_eq!(step, Step::First, "{own}"),
+                    }
+                    assert!(own > 1_000 || reads <= 8, "{reads} reads for {own} {before:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_deep_queue_costs_one_read_for_who_knows_that_it_is_deep() {
+        let live: Vec<u64> = (1..=2_000).collect();
+        assert_eq!(solve(&live, 2_000, floor(0, true)).1, 1);
+        assert_eq!(solve(&[2_000], 2_000, floor(1_990, false)), (Step::First, 1));
+    }
+
+    #[test]
+    fn a_lagging_page_is_read_again() {
+        let (mut search, _) = Search::new(Revision::new(9), Floor::default());
+        let lagging = Page { entries: vec![], through: Revision::new(5), complete: true };
+        assert!(matches!(search.page(&lagging), Step::Again(..)));
+        let nothing = Page { entries: vec![], through: Revision::ZERO, complete: true };
+        assert!(matches!(search.page(&nothing), Step::Again(..)));
+        let whole = Page { entries: vec![ticket(9)], through: Revision::new(9), complete: true };
+        assert_eq!(search.page(&whole), Step::First);
+    }
+}

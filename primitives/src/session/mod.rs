@@ -1,0 +1,431 @@
+//! Liveness: one lease, renewed by one task, for everything a process holds.
+
+mod broken;
+mod observer;
+mod renewal;
+mod sightings;
+pub(crate) mod timing;
+mod validity;
+mod withdrawal;
+mod witness;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tenure_kv::{BootClock, Clock, Key, Moment, Revision, Store};
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::timing::{MAX_LEASE, MIN_LEASE};
+pub(crate) use self::{
+    observer::{Vigil, Wake},
+    withdrawal::{Ended, Leaving},
+};
+use self::{sightings::Sightings, validity::Validity, witness::Witness};
+use crate::{
+    Error, Loss, Mutex, Result, layout,
+    record::{SessionRecord, TicketRecord},
+};
+
+/// Whether a session can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// Renewed in time.
+    Held,
+    /// A renewal was not answered, or the deadline has passed. Not lost yet.
+    Suspect,
+    /// Suspect before; then a renewal succeeded, which proves that nobody was granted in between.
+    Restored,
+    /// Over for good.
+    Lost(Loss),
+}
+
+/// A lease on being alive. Cheap to clone; the last clone dropped ends it.
+///
+/// A session is one key in the bucket, renewed every third of the lease by a task of its own, however
+/// many locks it holds. A renewal counts from the moment before it was sent, on a clock that counts
+/// suspend; whoever waits for this session may end it only after a longer silence on its own clock.
+/// So at no moment do two sessions rely on the same lock, however far a process is paused or cut off.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = tenure_kv::open("memory:").await?;
+/// let session = tenure::Session::open(store).await?;
+/// let guard = session.mutex("nightly-report")?.lock().await?;
+/// println!("holding with fencing token {}", guard.token());
+/// guard.release().await?;
+/// session.close().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<Inner>,
+    // Tasks hold `inner`; only handles hold this, and the last of them stops the tasks.
+    _owner: Arc<Owner>,
+}
+
+struct Owner(CancellationToken);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) id: String,
+    key: Key,
+    pub(crate) lease: Duration,
+    pub(crate) owner: TicketRecord,
+    epoch: String,
+    pub(crate) witness: Arc<Witness>,
+    pub(crate) validity: Validity,
+    states: watch::Sender<SessionState>,
+    sightings: StdMutex<Sightings>,
+    tickets: AtomicU64,
+    holds: StdMutex<HashMap<Key, Weak<watch::Sender<Option<Loss>>>>>,
+    floors: StdMutex<HashMap<Key, Floor>>,
+    pub(crate) stop: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+/// What is known for good about the queue of a lock: tickets never come back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Floor {
+    /// Every ticket up to this revision is gone.
+    pub(crate) gone: Revision,
+    /// The queue did not fit one page when it was last read from the front.
+    pub(crate) crowded: bool,
+}
+
+/// Floors kept at most; beyond that they are forgotten, which costs reads and nothing else.
+const MAX_FLOORS: usize = 16_384;
+
+impl Session {
+    /// Opens a session with the store's default lease: 5 s, or 15 s where several servers keep copies.
+    ///
+    /// # Errors
+    /// As [`SessionBuilder::open`].
+    ///
+    /// # Cancel safety
+    /// As [`SessionBuilder::open`].
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
+        Self::builder(store).open().await
+    }
+
+    /// Options for a session in `store`.
+    pub fn builder(store: Arc<dyn Store>) -> SessionBuilder {
+        SessionBuilder { store, lease: None, label: None, host: None, pid: None, clock: Arc::new(BootClock) }
+    }
+
+    /// The session's id, random and never used again.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    /// The length of the lease.
+    pub fn lease(&self) -> Duration {
+        self.inner.lease
+    }
+
+    /// The id of this incarnation of the bucket. Fencing tokens grow within one epoch.
+    pub fn epoch(&self) -> &str {
+        &self.inner.epoch
+    }
+
+    /// The store it lives in.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    /// The state now.
+    pub fn state(&self) -> SessionState {
+        *self.inner.states.borrow()
+    }
+
+    /// The state now and every later one; a slow reader sees the latest.
+    pub fn states(&self) -> watch::Receiver<SessionState> {
+        self.inner.states.subscribe()
+    }
+
+    /// Whether the lease is valid at this moment. True means that nobody else can have been granted
+    /// what this session holds.
+    pub fn is_held(&self) -> bool {
+        !self.remaining().is_zero()
+    }
+
+    /// How long the lease is valid if no renewal succeeds from now on; zero when it is not.
+    pub fn remaining(&self) -> Duration {
+        self.inner.validity.remaining(&*self.inner.clock)
+    }
+
+    /// Resolves when the session is lost.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub fn lost(&self) -> impl Future<Output = Loss> + Send + 'static {
+        self.inner.lost()
+    }
+
+    /// The lock called `name`: letters, digits, `-`, `/`, `_`, `=`, and single dots between tokens.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name breaks these rules.
+    pub fn mutex(&self, name: &str) -> Result<Mutex> {
+        Mutex::new(self, name)
+    }
+
+    /// Ends the session: everything it holds is invalid at once, and free for others when this returns.
+    ///
+    /// # Errors
+    /// None today; a store that is out of reach frees everything when the lease has run out.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the end.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.lose(Loss::Closed);
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        Ok(())
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.inner.id).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn lost(self: &Arc<Self>) -> impl Future<Output = Loss> + Send + 'static {
+        let mut states = self.states.subscribe();
+        // The sender must outlive the wait.
+        let inner = self.clone();
+        async move {
+            loop {
+                if let SessionState::Lost(loss) = *states.borrow_and_update() {
+                    return loss;
+                }
+                if states.changed().await.is_err() {
+                    return inner.validity.lost().unwrap_or(Loss::Closed);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn lose(&self, loss: Loss) {
+        let loss = self.validity.lose(loss);
+        self.states.send_if_modified(|state| {
+            let news = !matches!(state, SessionState::Lost(_));
+            if news {
+                *state = SessionState::Lost(loss);
+                if loss != Loss::Closed {
+                    tracing::warn!(session = %self.id, %loss, "session lost");
+                }
+            }
+            news
+        });
+    }
+
+    /// The store was out of reach, or the deadline has passed.
+    fn suspect(&self) {
+        locked(&self.sightings).clear();
+        self.states.send_if_modified(|state| {
+            let news = matches!(state, SessionState::Held | SessionState::Restored);
+            if news {
+                *state = SessionState::Suspect;
+            }
+            news
+        });
+    }
+
+    fn renewed(&self, revision: Revision, sent: Moment) {
+        let late = self.validity.renewed(&*self.clock, sent + timing::validity(self.lease));
+        if late {
+            locked(&self.sightings).clear();
+        }
+        locked(&self.sightings).saw(revision, self.clock.now());
+        self.states.send_if_modified(|state| {
+            let news = state.is_suspect() || (late && matches!(state, SessionState::Held | SessionState::Restored));
+            if news {
+                *state = SessionState::Restored;
+            }
+            news
+        });
+    }
+
+    /// Since when at the latest whoever wrote `revision` last has written nothing.
+    pub(crate) fn silent_since(&self, revision: Revision) -> Option<Moment> {
+        locked(&self.sightings).silent_since(revision)
+    }
+
+    pub(crate) fn next_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn floor(&self, lock: &Key) -> Floor {
+        locked(&self.floors).get(lock).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn learn(&self, lock: &Key, change: impl FnOnce(&mut Floor)) {
+        let mut floors = locked(&self.floors);
+        if let Some(floor) = floors.get_mut(lock) {
+            change(floor);
+            return;
+        }
+        if floors.len() >= MAX_FLOORS {
+            floors.clear();
+        }
+        change(floors.entry(lock.clone()).or_default());
+    }
+
+    pub(crate) fn holding(&self, ticket: &Key, ended: &Arc<watch::Sender<Option<Loss>>>) {
+        locked(&self.holds).insert(ticket.clone(), Arc::downgrade(ended));
+    }
+
+    pub(crate) fn let_go(&self, ticket: &Key) {
+        locked(&self.holds).remove(ticket);
+    }
+
+    fn held_tickets(&self) -> Vec<Key> {
+        locked(&self.holds).keys().cloned().collect()
+    }
+
+    fn end_hold(&self, ticket: &Key, loss: Loss) {
+        if let Some(ended) = locked(&self.holds).remove(ticket).and_then(|weak| weak.upgrade()) {
+            ended.send_if_modified(|slot| slot.replace(loss).is_none());
+        }
+    }
+
+    /// Runs `task` under the session's ownership: joined when the session is closed.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under these locks can panic half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a [`Session`] is opened.
+#[derive(Debug)]
+#[must_use]
+pub struct SessionBuilder {
+    store: Arc<dyn Store>,
+    lease: Option<Duration>,
+    label: Option<String>,
+    host: Option<String>,
+    pid: Option<u32>,
+    clock: Arc<dyn Clock>,
+}
+
+impl SessionBuilder {
+    /// The length of the lease, [`MIN_LEASE`] to [`MAX_LEASE`]; rounded down to whole milliseconds.
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// What to show to people as the owner of what this session holds.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// The machine to show as the owner's; this one's name otherwise.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// The process to show as the owner; this one otherwise.
+    pub const fn pid(mut self, pid: u32) -> Self {
+        self.pid = Some(pid);
+        self
+    }
+
+    /// The clock that leases are measured with; the kernel's boot-time clock otherwise.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the session. Needs a Tokio runtime, where its tasks will run.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a lease outside the limits, outside a runtime, or when the bucket is
+    /// somebody else's; [`Error::Unavailable`] and [`Error::Unknown`] when the store does not answer.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: a session key that was written is forgotten by the store after its TTL.
+    pub async fn open(self) -> Result<Session> {
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(Error::invalid("a session needs a Tokio runtime: open it inside one"));
+        };
+        let default = if self.store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
+        let lease = self.lease.unwrap_or(default);
+        if !(MIN_LEASE..=MAX_LEASE).contains(&lease) {
+            return Err(Error::invalid(format!("a lease of {lease:?} is outside the limits; use 150 ms to 24 h")));
+        }
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let lease = Duration::from_millis(lease_ms);
+        let witness = Witness::of(&self.store);
+        let epoch = witness.establish(&self.store, &*self.clock, lease).await?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let owner = TicketRecord {
+            host: self.host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            pid: self.pid.unwrap_or_else(std::process::id),
+            label: self.label,
+        };
+        let record = SessionRecord { lease_ms, beat: 0, host: owner.host.clone(), pid: owner.pid, label: owner.label.clone() };
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            key: layout::session_key(&id)?,
+            validity: Validity::until(self.clock.now()),
+            states: watch::Sender::new(SessionState::Held),
+            sightings: StdMutex::default(),
+            tickets: AtomicU64::new(1),
+            holds: StdMutex::default(),
+            floors: StdMutex::default(),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+            store: self.store,
+            clock: self.clock,
+            id,
+            lease,
+            owner,
+            epoch,
+            witness,
+            runtime,
+        });
+        let (revision, sent) = renewal::announce(&inner, &record).await?;
+        inner.validity.renewed(&*inner.clock, sent + timing::validity(lease));
+        locked(&inner.sightings).saw(revision, inner.clock.now());
+        inner.spawn(renewal::Renewal::new(inner.clone(), record, revision).run(sent));
+        inner.spawn(broken::listen(inner.clone()));
+        Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
+    }
+}

@@ -1,0 +1,162 @@
+//! Watching over somebody else's session, and ending it when it has been silent for too long.
+
+use futures::{StreamExt, stream::BoxStream};
+use tenure_kv::{Entry, Expect, Key, Moment, Notice, Op, Revision};
+
+use super::{Inner, timing};
+use crate::{
+    Result, layout,
+    record::{SessionRecord, decode},
+};
+
+/// One observer's view of one session.
+///
+/// Death is never inferred from a read: it is a tombstone that was read, or one that was committed here
+/// against the revision that had been silent, or against no key at all. A holder that renewed meanwhile
+/// makes that commit fail, and nothing has happened.
+pub(crate) struct Vigil {
+    key: Key,
+    notices: BoxStream<'static, Notice>,
+    last: Option<Revision>,
+    /// From when the silence of `last` counts.
+    since: Moment,
+    silence: std::time::Duration,
+    lease: std::time::Duration,
+}
+
+/// What a [`Vigil`] asks its owner to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    /// Read the session's key and tell [`Vigil::saw`].
+    Read,
+    /// The window of silence is over: call [`Vigil::depose`].
+    Silent,
+    /// The session is dead.
+    Dead,
+}
+
+impl Vigil {
+    /// Starts to listen. Read the session's key after this and tell [`Vigil::saw`].
+    pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {
+        let key = layout::session_key(session)?;
+        let notices = inner.store.follow(&key).await?;
+        Ok(Self { key, notices, last: None, since: inner.clock.now(), silence: timing::silence(inner.lease), lease: inner.lease })
+    }
+
+    pub(crate) const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Takes in what a read or a notice showed. True when it shows that the session is dead.
+    pub(crate) fn saw(&mut self, inner: &Inner, entry: Option<&Entry>) -> bool {
+        let Some(entry) = entry else {
+            // Perhaps only a lagging replica: the next depose finds out by a commit.
+            if self.last.is_none() {
+                self.since = inner.clock.now();
+            }
+            return false;
+        };
+        let Some(value) = entry.value() else { return true };
+        if self.last.is_none_or(|last| entry.revision > last) {
+            let first = self.last.is_none();
+            self.last = Some(entry.revision);
+            self.since = inner.clock.now();
+            // Somebody else's record may be unreadable; then our own lease serves as its measure.
+            self.lease = decode::<SessionRecord>(value).map_or(inner.lease, |record| record.lease());
+            self.silence = timing::silence(self.lease);
+            if first && let Some(since) = inner.silent_since(entry.revision) {
+                self.since = since;
+            }
+        }
+        false
+    }
+
+    /// The store was out of reach: silence so far proves nothing.
+    pub(crate) fn cut_off(&mut self, inner: &Inner) {
+        self.since = inner.clock.now();
+    }
+
+    /// Whether the key was absent when last looked at, so that a commit can prove the death at once.
+    pub(crate) const fn never_seen(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Whether the window of silence is over already.
+    pub(crate) fn is_silent(&self, inner: &Inner) -> bool {
+        inner.clock.now() >= self.since + self.silence
+    }
+
+    /// Waits until there is something to do.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn wake(&mut self, inner: &Inner) -> Wake {
+        loop {
+            let end = self.since + self.silence;
+            tokio::select! {
+                biased;
+                notice = self.notices.next() => match notice {
+                    Some(Notice::Entry(entry)) => {
+                        if self.saw(inner, Some(&entry)) {
+                            return Wake::Dead;
+                        }
+                    }
+                    Some(Notice::Recheck) => return Wake::Read,
+                    Some(Notice::Reconnected) => {
+                        self.cut_off(inner);
+                        return Wake::Read;
+                    }
+                    None => {
+                        // Notices are over; without them only reads are left, one each window.
+                        inner.clock.sleep_until(inner.clock.now() + timing::renewal_interval(self.lease)).await;
+                        return Wake::Read;
+                    }
+                },
+                () = inner.clock.sleep_until(end) => return Wake::Silent,
+            }
+        }
+    }
+
+    /// Ends the session if it is still where it was when the silence began. True when it is dead.
+    ///
+    /// # Cancel safety
+    /// Dropping leaves open whether the session was ended; ending it was right in either case.
+    pub(crate) async fn depose(&mut self, inner: &Inner) -> bool {
+        let expect = self.last.map_or(Expect::Absent, Expect::At);
+        let op = Op::purge(self.key.clone()).expect(expect).ttl(timing::garbage(self.lease));
+        match inner.store.commit(op.into()).await {
+            Ok(_) => {
+                tracing::info!(session = %self.key, "deposed a session that was silent for longer than its lease");
+                true
+            }
+            Err(tenure_kv::Error::Conflict { .. }) => {
+                let found = inner.store.entry(&self.key).await;
+                match found {
+                    Ok(Some(entry)) => {
+                        if entry.is_live() && self.last.is_some_and(|last| entry.revision <= last) {
+                            // A lagging read; the conflict says that there is more.
+                            self.cut_off(inner);
+                        }
+                        self.saw(inner, Some(&entry))
+                    }
+                    Ok(None) => {
+                        // Gone by its TTL, or a lagging read: prove it next.
+                        self.last = None;
+                        self.since = inner.clock.now();
+                        self.silence = timing::renewal_retry(self.lease);
+                        false
+                    }
+                    Err(_) => {
+                        self.cut_off(inner);
+                        false
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::debug!(session = %self.key, %error, "the silent session could not be deposed");
+                self.cut_off(inner);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The one task that keeps a session alive: it alone writes `session.<id>`, by compare-and-set.
+
+use std::{sync::Arc, time::Duration};
+
+use tenure_kv::{Moment, Op, Revision, State};
+
+use super::{Inner, SessionState, timing, witness::Witness};
+use crate::{
+    Loss, Result,
+    record::{SessionRecord, decode, encode},
+};
+
+/// What the store last said of our key, and the renewals whose answers are still out.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    inner: Arc<Inner>,
+    record: SessionRecord,
+    revision: Revision,
+    /// Renewals that may have been applied: their beats and when each was sent.
+    unanswered: Vec<(u64, Moment)>,
+    /// How many reads in a row have shown no such key.
+    absent: u32,
+}
+
+/// How often a read must show no key before it is believed without a conflict that proves it: a
+/// lagging replica shows none for a session that is young.
+const ABSENT_READS: u32 = 3;
+
+enum Next {
+    At(Moment),
+    Lost(Loss),
+}
+
+impl Renewal {
+    pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision) -> Self {
+        Self { inner, record, revision, unanswered: Vec::new(), absent: 0 }
+    }
+
+    /// Renews until the session is lost or closed.
+    pub(super) async fn run(mut self, first_sent: Moment) {
+        let lease = self.inner.lease;
+        let mut next = first_sent + timing::renewal_interval(lease);
+        let mut settle_at = self.inner.witness.grants_from(&*self.inner.clock);
+        let loss = loop {
+            tokio::select! {
+                biased;
+                () = self.inner.stop.cancelled() => break Loss::Closed,
+                () = self.inner.clock.sleep_until(next) => {}
+            }
+            let inner = self.inner.clone();
+            let attempt = self.attempt();
+            let outcome = tokio::select! {
+                biased;
+                () = inner.stop.cancelled() => break Loss::Closed,
+                outcome = with_deadline_noticed(&inner, attempt) => outcome,
+            };
+            match outcome {
+                Next::At(at) => next = at,
+                Next::Lost(loss) => break loss,
+            }
+            if settle_at.is_some_and(|at| inner.clock.now() >= at) {
+                settle_at = None;
+                if let Err(error) = Witness::settle(&inner.store, &inner.epoch).await {
+                    tracing::debug!(%error, "the new bucket could not be marked as settled");
+                }
+            }
+        };
+        self.inner.lose(loss);
+        if matches!(loss, Loss::Closed) {
+            self.bury().await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Next {
+        let (lease, clock) = (self.inner.lease, self.inner.clock.clone());
+        self.record.beat += 1;
+        let op = Op::put(self.inner.key.clone(), encode(&self.record)).if_at(self.revision).ttl(timing::garbage(lease));
+        let before = self.inner.witness.highest();
+        // Counted from before the send: the store may take it at any moment from here on.
+        let sent = clock.now();
+        let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
+        let answer = tokio::time::timeout(patience, self.inner.store.commit(op.into())).await;
+        let proven = match answer {
+            Ok(Ok(revision)) => return self.renewed(before, revision, sent),
+            Ok(Err(tenure_kv::Error::Conflict { .. })) => self.unanswered.is_empty(),
+            Ok(Err(error @ (tenure_kv::Error::Unavailable { .. } | tenure_kv::Error::Invalid { .. }))) => {
+                tracing::debug!(session = %self.inner.id, %error, "renewal not taken");
+                self.inner.suspect();
+                return self.again(sent);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(session = %self.inner.id, %error, "renewal unanswered");
+                self.unanswered.push((self.record.beat, sent));
+                false
+            }
+            Err(_) => {
+                self.unanswered.push((self.record.beat, sent));
+                false
+            }
+        };
+        if !proven {
+            self.inner.suspect();
+        }
+        match tokio::time::timeout(patience, self.read_back(proven)).await {
+            Ok(next) => next,
+            // The conflict alone is the proof; only its reason is not known.
+            Err(_) if proven => Next::Lost(Loss::Deposed),
+            Err(_) => self.again(sent),
+        }
+    }
+
+    fn renewed(&mut self, before: Revision, revision: Revision, sent: Moment) -> Next {
+        if !self.inner.witness.committed(before, revision) {
+            return self.reset();
+        }
+        self.revision = revision;
+        self.unanswered.clear();
+        self.absent = 0;
+        self.inner.renewed(revision, sent);
+        Next::At(sent + timing::renewal_interval(self.inner.lease))
+    }
+
+    fn reset(&self) -> Next {
+        self.inner.witness.reset(&*self.inner.clock, self.inner.lease);
+        Next::Lost(Loss::StoreReset)
+    }
+
+    fn again(&self, sent: Moment) -> Next {
+        Next::At(self.inner.clock.now().max(sent) + timing::renewal_retry(self.inner.lease))
+    }
+
+    /// Finds out what became of a renewal that was refused (`proven`) or not answered.
+    async fn read_back(&mut self, proven: bool) -> Next {
+        let now = self.inner.clock.now();
+        let entry = match self.inner.store.entry(&self.inner.key).await {
+            Ok(entry) => entry,
+            Err(_) if proven => return Next::Lost(Loss::Deposed),
+            Err(_) => return self.again(now),
+        };
+        let Some(entry) = entry else {
+            self.absent += 1;
+            if !proven && self.absent < ABSENT_READS {
+                return self.again(now);
+            }
+            return match Witness::is_epoch(&self.inner.store, &self.inner.epoch).await {
+                Ok(false) => self.reset(),
+                Ok(true) | Err(_) => Next::Lost(Loss::Expired),
+            };
+        };
+        self.absent = 0;
+        match &entry.state {
+            State::Live(value) if !proven => {
+                let landed = decode::<SessionRecord>(value)
+                    .filter(|_| entry.revision > self.revision)
+                    .and_then(|record| self.unanswered.iter().find(|(beat, _)| *beat == record.beat).copied());
+                match landed {
+                    // Valid from when *that* one was sent.
+                    Some((_, sent)) => self.renewed(self.revision, entry.revision, sent),
+                    None => self.again(now),
+                }
+            }
+            // A conflict with nothing outstanding: somebody else's write, whatever a lagging read shows.
+            State::Live(_) | State::Deleted(_) | State::Purged => Next::Lost(Loss::Deposed),
+            State::Expired => Next::Lost(Loss::Expired),
+        }
+    }
+
+    /// Leaves a tombstone, so that nobody has to wait for the lease to run out.
+    async fn bury(&self) {
+        let farewell = async {
+            let mut revision = self.revision;
+            for _ in 0..3 {
+                let op = Op::delete(self.inner.key.clone()).if_at(revision).ttl(timing::garbage(self.inner.lease));
+                match self.inner.store.commit(op.into()).await {
+                    Ok(_) => return,
+                    Err(tenure_kv::Error::Conflict { .. }) => match self.inner.store.entry(&self.inner.key).await {
+                        Ok(Some(entry)) if entry.is_live() => revision = entry.revision,
+                        _ => return,
+                    },
+                    Err(error) => {
+                        tracing::debug!(session = %self.inner.id, %error, "the session's end could not be written");
+                        let pause = self.inner.clock.now() + timing::renewal_retry(self.inner.lease);
+                        self.inner.clock.sleep_until(pause).await;
+                    }
+                }
+            }
+        };
+        // Past the lease the tombstone is of no use to anybody.
+        let _ = tokio::time::timeout(self.inner.lease, farewell).await;
+    }
+}
+
+/// Waits for `attempt` and meanwhile says so when the deadline passes.
+async fn with_deadline_noticed<F: Future>(inner: &Inner, attempt: F) -> F::Output {
+    tokio::pin!(attempt);
+    let deadline = inner.validity.deadline();
+    tokio::select! {
+        biased;
+        outcome = &mut attempt => return outcome,
+        () = inner.clock.sleep_until(deadline) => inner.suspect(),
+    }
+    attempt.await
+}
+
+impl SessionState {
+    /// Whether a renewal that was answered now restores the session.
+    pub(super) const fn is_suspect(self) -> bool {
+        matches!(self, Self::Suspect)
+    }
+}
+
+pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Result<(Revision, Moment)> {
+    let mut unanswered: Option<Moment> = None;
+    let mut tries = 0_u32;
+    loop {
+        let before = inner.witness.highest();
+        let sent = inner.clock.now();
+        let op = Op::put(inner.key.clone(), encode(record)).if_absent().ttl(timing::garbage(inner.lease));
+        match inner.store.commit(op.into()).await {
+            Ok(revision) => {
+                if !inner.witness.committed(before, revision) {
+                    inner.witness.reset(&*inner.clock, inner.lease);
+                }
+                return Ok((revision, sent));
+            }
+            // The id is random and ours alone, so what stands there is what we wrote.
+            Err(error) if error.is_conflict() && unanswered.is_some() => {
+                if let Some(entry) = inner.store.entry(&inner.key).await?.filter(tenure_kv::Entry::is_live) {
+                    return Ok((entry.revision, unanswered.unwrap_or(sent)));
+                }
+            }
+            Err(error) if error.is_unknown() => {
+                unanswered.get_or_insert(sent);
+                if tries >= 3 {
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tries += 1;
+        if tries > 20 {
+            return Err(tenure_kv::Error::unknown("the session could not be read back after its first write").into());
+        }
+        inner.clock.sleep_until(inner.clock.now() + timing::renewal_retry(inner.lease)).await;
+    }
+}

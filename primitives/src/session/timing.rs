@@ -1,0 +1,56 @@
+//! The lengths of time that safety rests on; pure.
+
+use std::time::Duration;
+
+/// The shortest lease.
+pub const MIN_LEASE: Duration = Duration::from_millis(150);
+/// The longest lease.
+pub const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+
+const MS: Duration = Duration::from_millis(1);
+
+/// How long after *sending* a renewal its sender may rely on it, by its own clock.
+pub(crate) fn validity(lease: Duration) -> Duration {
+    lease - (lease / 20).clamp(10 * MS, 250 * MS)
+}
+
+/// How long whoever waits must have seen no renewal, by its own clock, before it may depose.
+///
+/// Longer than [`validity`] by the margins of both and by the 1% that two clocks' rates may differ.
+pub(crate) fn silence(lease: Duration) -> Duration {
+    lease + lease / 100 + (lease / 50).clamp(5 * MS, 20 * MS)
+}
+
+/// From the sending of one renewal to the next.
+pub(crate) fn renewal_interval(lease: Duration) -> Duration {
+    lease / 3
+}
+
+/// How long to wait before trying a renewal again that the store refused to take.
+pub(crate) fn renewal_retry(lease: Duration) -> Duration {
+    (lease / 20).min(500 * MS)
+}
+
+/// The session's TTL: garbage collection, long after everybody else could have deposed it.
+pub(crate) fn garbage(lease: Duration) -> tenure_kv::Ttl {
+    tenure_kv::Ttl::at_least(lease * 2 + Duration::from_secs(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_may_depose_while_the_holder_may_rely_on_its_lease() {
+        for ms in [150, 200, 300, 1_000, 2_000, 5_000, 15_000, 60_000, 86_400_000] {
+            let lease = Duration::from_millis(ms);
+            // The holder's clock is slow and the observer's fast, 1% apart.
+            assert!(validity(lease).mul_f64(1.01) < silence(lease), "{lease:?}");
+            assert!(renewal_interval(lease) * 2 < validity(lease), "two renewals must fit: {lease:?}");
+            let promised = if ms < 1_000 { lease + 60 * MS } else { lease + 250 * MS };
+            if ms <= 15_000 {
+                assert!(silence(lease) + 20 * MS <= promised, "fail-over is late: {lease:?}");
+            }
+        }
+    }
+}

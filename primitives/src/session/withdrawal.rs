@@ -1,0 +1,108 @@
+//! Getting rid of tickets whose owner has turned away, in the session's own tasks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tenure_kv::{Error, Key, Op, Revision, State, Store, Ttl};
+
+use super::{Inner, timing};
+use crate::record::HELD;
+
+/// How a ticket came to its end, as far as the caller of [`Inner::end_ticket`] is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By this very call, or by an earlier one of ours.
+    ByUs,
+    /// By somebody else: the session was deposed, or the hold was broken.
+    ByOthers,
+}
+
+/// A ticket to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) ticket: Key,
+    /// Where it is; `None` while the write that creates it may still be on its way.
+    pub(crate) token: Option<Revision>,
+    /// It was granted, so everything before it is gone.
+    pub(crate) held: bool,
+    /// An earlier try to end it went unanswered, so the end that is found may be ours.
+    pub(crate) unanswered: bool,
+}
+
+impl Leaving {
+    pub(crate) const fn new(ticket: Key, token: Option<Revision>) -> Self {
+        Self { ticket, token, held: false, unanswered: false }
+    }
+}
+
+impl Inner {
+    /// Ends a ticket for good, in a task of the session: for owners that cannot wait.
+    pub(crate) fn leave(self: &Arc<Self>, leaving: Leaving) {
+        let inner = self.clone();
+        self.spawn(async move {
+            let (stop, lost) = (inner.stop.clone(), inner.lost());
+            tokio::select! {
+                // The session's own end takes its tickets with it.
+                () = stop.cancelled() => {}
+                _ = lost => {}
+                () = inner.leave_for_good(leaving) => {}
+            }
+        });
+    }
+
+    async fn leave_for_good(&self, mut leaving: Leaving) {
+        let mut pause = timing::renewal_retry(self.lease) / 4;
+        while let Err(error) = self.end_ticket(&mut leaving).await {
+            tracing::debug!(ticket = %leaving.ticket, %error, "the ticket could not be withdrawn; trying again");
+            self.clock.sleep_until(self.clock.now() + pause).await;
+            pause = (pause * 2).min(timing::renewal_interval(self.lease));
+        }
+    }
+
+    /// Ends a ticket; on `Ok` it is gone and cannot come to be later.
+    ///
+    /// # Cancel safety
+    /// Dropping leaves open whether it is gone; call again.
+    pub(crate) async fn end_ticket(&self, leaving: &mut Leaving) -> Result<Ended, Error> {
+        let ended = match leaving.token {
+            Some(token) => end_at(&*self.store, leaving, token).await,
+            None => self.forestall(leaving).await,
+        };
+        leaving.unanswered |= matches!(&ended, Err(error) if !error.is_unavailable());
+        ended
+    }
+
+    /// The write that creates the ticket may land at any time: a tombstone in its place makes it fail.
+    /// The tombstone stays until the session would be dead if the write were still on its way.
+    async fn forestall(&self, leaving: &Leaving) -> Result<Ended, Error> {
+        let op = Op::purge(leaving.ticket.clone()).if_absent().ttl(timing::garbage(self.lease));
+        match self.store.commit(op.into()).await {
+            Ok(_) => Ok(Ended::ByUs),
+            Err(Error::Conflict { .. }) => match self.store.entry(&leaving.ticket).await? {
+                Some(entry) if entry.is_live() => end_at(&*self.store, leaving, entry.revision).await,
+                Some(_) => Ok(Ended::ByUs),
+                None => Err(Error::unavailable("a lagging read does not show the ticket yet")),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+async fn end_at(store: &dyn Store, leaving: &Leaving, token: Revision) -> Result<Ended, Error> {
+    let ticket = leaving.ticket.clone();
+    let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
+    match store.commit(op.if_at(token).ttl(Ttl::MIN).into()).await {
+        Ok(_) => Ok(Ended::ByUs),
+        Err(Error::Conflict { .. }) => match store.entry(&leaving.ticket).await? {
+            // Nobody writes a ticket twice: what is live there is ours, seen by a lagging read.
+            Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
+            Some(entry) if matches!(&entry.state, State::Deleted(note) if note.as_ref() == HELD) => Ok(Ended::ByUs),
+            Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
+            Some(_) => Ok(Ended::ByOthers),
+            // The tombstone has been forgotten already.
+            None if leaving.unanswered => Ok(Ended::ByUs),
+            None => Ok(Ended::ByOthers),
+        },
+        Err(error) => Err(error),
+    }
+}

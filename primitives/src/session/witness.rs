@@ -1,0 +1,151 @@
+//! What this process has seen of a bucket, over all its sessions there: which incarnation it is, how
+//! far its revisions had come, and until when no lock may be granted.
+
+use std::{
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tenure_kv::{Clock, Moment, Op, Revision, Store};
+
+use crate::{
+    Result, layout,
+    record::{EpochRecord, decode, encode},
+};
+
+/// One for each store that this process has opened.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    highest: AtomicU64,
+    sight: Mutex<Sight>,
+}
+
+#[derive(Debug, Default)]
+struct Sight {
+    epoch: Option<String>,
+    grants_from: Option<Moment>,
+}
+
+static WITNESSES: LazyLock<Mutex<Vec<(Weak<dyn Store>, Arc<Witness>)>>> = LazyLock::new(Mutex::default);
+
+impl Witness {
+    /// The witness for `store`, the same for every clone of this handle.
+    pub(crate) fn of(store: &Arc<dyn Store>) -> Arc<Self> {
+        let mut all = WITNESSES.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(known, _)| known.strong_count() > 0);
+        let same = |known: &Weak<dyn Store>| std::ptr::addr_eq(known.as_ptr(), Arc::as_ptr(store));
+        if let Some((_, witness)) = all.iter().find(|(known, _)| same(known)) {
+            return witness.clone();
+        }
+        let witness = Arc::new(Self::default());
+        all.push((Arc::downgrade(store), witness.clone()));
+        witness
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The highest revision known to be committed. Read it *before* a write is sent: the write's
+    /// revision must then be higher, or the bucket has gone back.
+    pub(crate) fn highest(&self) -> Revision {
+        Revision::new(self.highest.load(Ordering::SeqCst))
+    }
+
+    /// Notes an acknowledged write. False when it shows that the bucket has gone back.
+    #[must_use]
+    pub(crate) fn committed(&self, before: Revision, now: Revision) -> bool {
+        let forward = now > before;
+        if forward {
+            self.highest.fetch_max(now.get(), Ordering::SeqCst);
+        }
+        forward
+    }
+
+    /// The bucket is not what it was: leases that others had in it may still run, so wait for them.
+    pub(crate) fn reset(&self, clock: &dyn Clock, lease: Duration) {
+        let mut sight = self.sight();
+        sight.epoch = None;
+        sight.grants_from = Some(clock.now() + lease);
+        self.highest.store(0, Ordering::SeqCst);
+    }
+
+    /// From when grants may be given, if that is still to come.
+    pub(crate) fn grants_from(&self, clock: &dyn Clock) -> Option<Moment> {
+        self.sight().grants_from.filter(|from| *from > clock.now())
+    }
+
+    /// Reads the bucket's epoch, or writes it into a new bucket, and compares it with what was seen.
+    ///
+    /// A bucket that others can write to and that is new may be one that was deleted under running
+    /// holders. Nobody can tell, so grants wait one lease, once in the bucket's life.
+    pub(crate) async fn establish(&self, store: &Arc<dyn Store>, clock: &dyn Clock, lease: Duration) -> Result<String> {
+        let record = read_or_write(store).await?;
+        let mut sight = self.sight();
+        let changed = sight.epoch.as_ref().is_some_and(|known| *known != record.id);
+        if changed {
+            self.highest.store(0, Ordering::SeqCst);
+        }
+        if changed || (!record.settled && sight.grants_from.is_none()) {
+            tracing::warn!(
+                bucket = %store.info().url,
+                wait_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+                "the bucket is new: grants wait one lease, for holders that an earlier bucket of this name may have had"
+            );
+            sight.grants_from = Some(clock.now() + lease);
+        }
+        sight.epoch = Some(record.id.clone());
+        Ok(record.id)
+    }
+
+    /// Whether the bucket's epoch is still `id`, as far as one read tells.
+    pub(crate) async fn is_epoch(store: &Arc<dyn Store>, id: &str) -> Result<bool> {
+        let entry = store.entry(&layout::epoch_key()?).await?;
+        let record = entry.as_ref().and_then(|entry| entry.value()).and_then(decode::<EpochRecord>);
+        Ok(record.is_some_and(|record| record.id == id))
+    }
+
+    /// Tells newcomers that one lease has passed since the bucket was made. Best effort: whoever finds
+    /// it unsaid waits once more.
+    pub(crate) async fn settle(store: &Arc<dyn Store>, id: &str) -> Result<()> {
+        let key = layout::epoch_key()?;
+        if let Some(entry) = store.entry(&key).await?
+            && let Some(record) = entry.value().and_then(decode::<EpochRecord>)
+            && record.id == id
+            && !record.settled
+        {
+            let settled = EpochRecord { settled: true, ..record };
+            store.commit(Op::put(key, encode(&settled)).if_at(entry.revision).into()).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn read_or_write(store: &Arc<dyn Store>) -> Result<EpochRecord> {
+    let key = layout::epoch_key()?;
+    let fresh = EpochRecord { id: uuid::Uuid::new_v4().simple().to_string(), settled: !store.info().shared };
+    let mut tries = 0;
+    loop {
+        if let Some(value) = store.entry(&key).await?.as_ref().and_then(|entry| entry.value()) {
+            return decode::<EpochRecord>(value).ok_or_else(|| {
+                crate::Error::invalid(format!(
+                    "{key} in {} was not written by Tenure; use a bucket that Tenure has for itself",
+                    store.info().url
+                ))
+            });
+        }
+        match store.commit(Op::put(key.clone(), encode(&fresh)).if_absent().into()).await {
+            Ok(_) => return Ok(fresh),
+            // Somebody was first, or our own write landed: a read from a replica may lag behind.
+            Err(error) if (error.is_conflict() || error.is_unknown()) && tries < 40 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(5 * tries)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
