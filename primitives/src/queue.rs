@@ -11,8 +11,10 @@ use crate::{layout::parse_ticket, session::Floor};
 /// Writes that a page from the front may hold before the queue counts as crowded.
 pub(crate) const FRONT: usize = 64;
 /// Revisions looked back over at first in a crowded queue; it grows by [`WIDER`] each time.
-const NEAR: u64 = 64;
+const NEAR: u64 = 63;
 const WIDER: u64 = 16;
+/// Writes that later pages may hold.
+const DEEP: usize = 2_048;
 
 /// A search for the live ticket right before one's own.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Search {
                 self.look_back(NEAR);
                 return Step::Read(self.from, FRONT);
             }
-            return Step::Read(next, 8 * FRONT);
+            return Step::Read(next, DEEP);
         }
         if !self.own_seen {
             return Step::Gone;
@@ -93,7 +95,7 @@ impl Search {
         }
         let looked = self.own.get() - self.from.get();
         self.look_back(looked.saturating_mul(WIDER).max(NEAR));
-        Step::Read(self.from, 8 * FRONT)
+        Step::Read(self.from, DEEP)
     }
 
     fn entry(&mut self, entry: &Entry) {
