@@ -21,6 +21,8 @@
 
 mod batch;
 mod clock;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod embedded;
 mod entry;
 mod error;
