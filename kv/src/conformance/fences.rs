@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::task::JoinSet;
 
-use super::support::{Ground, conflict, join};
+use super::support::{Ground, MakeOp, conflict, join};
 use crate::{Batch, Bytes, Key, Op, Revision, State, Store};
 
 /// Every kind of change passes while its fence stands, and does not move the fence.
@@ -37,19 +37,19 @@ pub async fn a_fence_that_moved_refuses(store: &Arc<dyn Store>) {
     let (live, buried) = (ground.key("live"), ground.key("buried"));
     let at = ground.put(&live, "x").await;
     let tomb = ground.delete(&buried).await;
-    let moves: [(&str, fn(Key) -> Option<Op>); 5] = [
-        ("rewritten", |key| Some(Op::put(key, "new"))),
-        ("deleted", |key| Some(Op::delete(key))),
-        ("purged", |key| Some(Op::purge(key))),
-        ("deleted with a note", |key| Some(Op::delete(key).note("note"))),
-        ("absent", |_| None),
+    let moves: [(&str, Option<MakeOp>); 5] = [
+        ("rewritten", Some(|key| Op::put(key, "new"))),
+        ("deleted", Some(Op::delete)),
+        ("purged", Some(Op::purge)),
+        ("deleted with a note", Some(|key| Op::delete(key).note("note"))),
+        ("absent", None),
     ];
     for (how, op) in moves {
         let guard = ground.key(format_args!("guard.{}", how.replace(' ', "-")));
-        let stale = match op(guard.clone()) {
+        let stale = match op {
             Some(op) => {
                 let stale = ground.put(&guard, "held").await;
-                ground.commit(op, "a move of the fence").await;
+                ground.commit(op(guard.clone()), "a move of the fence").await;
                 stale
             }
             None => at,
@@ -165,10 +165,10 @@ pub async fn no_fenced_write_lands_after_the_fence_moved(store: &Arc<dyn Store>)
                 let mut last = None;
                 for turn in 0.. {
                     let op = Op::put(key.clone(), turn.to_string()).fenced(guard.clone(), held);
-                    // Every other writer's batch holds a second operation.
+                    // Every other writer's batch begins with an operation that has no fence.
                     let batch = match who % 2 {
                         0 => Batch::from(op),
-                        _ => Batch::new().and(op).and(Op::put(ground.key(format_args!("beside.{round}.{who}")), "x")),
+                        _ => Batch::new().and(Op::put(ground.key(format_args!("beside.{round}.{who}")), "x")).and(op),
                     };
                     match ground.store.commit(batch).await {
                         Ok(revision) => {

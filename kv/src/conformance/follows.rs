@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
-use super::support::{Ground, invalid, join, noise};
-use crate::{Batch, Bytes, Key, MAX_VALUE, Op, State, Store};
+use super::support::{Ground, MakeOp, invalid, join, noise};
+use crate::{Batch, Bytes, MAX_VALUE, Op, State, Store};
 
 /// Puts, updates, deletes with their notes, purges and batches are heard.
 pub async fn a_follower_hears_every_kind_of_write(store: &Arc<dyn Store>) {
@@ -14,7 +14,7 @@ pub async fn a_follower_hears_every_kind_of_write(store: &Arc<dyn Store>) {
     let (key, guard) = (ground.key("k"), ground.key("guard"));
     let held = ground.put(&guard, "held").await;
     let mut notices = ground.follow(&key).await;
-    let steps: [(fn(Key) -> Op, State); 8] = [
+    let steps: [(MakeOp, State); 8] = [
         (|key| Op::put(key, "created").if_absent(), State::Live("created".into())),
         (|key| Op::put(key, "put"), State::Live("put".into())),
         (|key| Op::put(key, ""), State::Live(Bytes::new())),

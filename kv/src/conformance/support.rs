@@ -18,6 +18,9 @@ use uuid::Uuid;
 
 use crate::{Batch, Entry, Error, Event, Key, KeyRange, Notice, Op, Result, Revision, Since, State, Store};
 
+/// An operation on a key that is not known yet.
+pub(super) type MakeOp = fn(Key) -> Op;
+
 tokio::task_local! {
     pub(super) static PATIENCE: Duration;
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::support::{Ground, conflict, ok, poll};
+use super::support::{Ground, MakeOp, conflict, ok, poll};
 use crate::{Batch, Key, Op, Revision, Store, StoreExt, Ttl};
 
 /// How much a store's clock may differ from the caller's over a few seconds.
@@ -72,7 +72,7 @@ pub async fn a_tombstone_is_forgotten_after_its_ttl(store: &Arc<dyn Store>) {
     tokio::join!(forgotten(&ground, "delete", Op::delete), forgotten(&ground, "purge", Op::purge));
 }
 
-async fn forgotten(ground: &Ground, name: &str, bury: fn(Key) -> Op) {
+async fn forgotten(ground: &Ground, name: &str, bury: MakeOp) {
     let key = ground.key(name);
     let value = ground.put(&key, "x").await;
     let sent = Instant::now();

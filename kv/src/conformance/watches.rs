@@ -124,7 +124,7 @@ pub async fn a_watch_catches_up_once(store: &Arc<dyn Store>) {
             assert!(told.len() <= filled.len(), "a watch of {range} since {since:?} told {told:?}");
             let key = match &range {
                 KeyRange::One(key) => key.clone(),
-                other => ok(Key::new(other.to_string().replace('>', "some.0").replace('*', "x")), "a key of the range"),
+                other => ok(Key::new(other.to_string().replace('>', "0").replace('*', "x")), "a key of the range"),
             };
             // Rewritten by every round; a watch that caught up twice would be caught by now.
             let end = ground.put(&key, "end").await;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::support::{Ground, conflict, invalid, join, noise, ok, poll};
+use super::support::{Ground, MakeOp, conflict, invalid, join, noise, ok, poll};
 use crate::{Error, Expect, Key, MAX_KEY, MAX_VALUE, Op, Revision, Since, State, Store, StoreExt, Ttl};
 
 /// A key that was never written has no entry, alone or among others.
@@ -50,7 +50,7 @@ pub async fn create_needs_absence(store: &Arc<dyn Store>) {
 /// A tombstone of any kind counts as absent, whether it stays for ever or not.
 pub async fn create_passes_over_tombstones(store: &Arc<dyn Store>) {
     let ground = Ground::new(store);
-    let tombstones: [(&str, fn(Key) -> Op); 4] = [
+    let tombstones: [(&str, MakeOp); 4] = [
         ("delete", Op::delete),
         ("purge", Op::purge),
         ("short.delete", |key| Op::delete(key).ttl(Ttl::MIN)),
@@ -89,7 +89,7 @@ pub async fn update_needs_the_revision(store: &Arc<dyn Store>) {
 /// A tombstone has a revision of its own; the revision of the value it buried is past.
 pub async fn update_of_a_tombstone_needs_its_revision(store: &Arc<dyn Store>) {
     let ground = Ground::new(store);
-    for (name, bury) in [("delete", Op::delete as fn(Key) -> Op), ("purge", Op::purge)] {
+    for (name, bury) in [("delete", Op::delete as MakeOp), ("purge", Op::purge)] {
         let key = ground.key(name);
         let value = ground.put(&key, "before").await;
         let tombstone = ground.commit(bury(key.clone()), format!("a {name}")).await;
