@@ -1,1 +1,3 @@
-//! examples
+//! Stories about Tenure that run: what the programs in this directory are made of.
+
+pub mod failover;

@@ -1,0 +1,251 @@
+//! The director: starts everybody, kills and pauses holders, tells what it sees, and has the last word.
+
+use std::{io::PipeReader, process::ExitCode, time::Duration};
+
+use nix::sys::signal::Signal;
+use tenure_sidecar::{
+    Client,
+    protocol::{KvEntry, KvGet},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Fault,
+    check::{Copy, check},
+    crew::{Crew, Ended},
+    options::{Options, Place},
+    record::{Guard, News, Report, now},
+    screen::{Screen, Tone},
+    script::{Act, Script},
+    summary::{Ending, Setting, Summary},
+};
+
+/// How long the daemon may take to open its store.
+const OPENING: Duration = Duration::from_secs(30);
+/// How long a holder is left in peace before the next disturbance.
+const PEACE: Duration = Duration::from_millis(230);
+
+/// Makes the run, and cleans up however it ends.
+pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let dir = tempfile::Builder::new().prefix("tenure-failover-").tempdir()?;
+    let run = uuid::Uuid::new_v4().simple().to_string();
+    let place = Place { dir: dir.path().to_owned(), run: run[..8].to_owned() };
+    let store = options.store.clone().unwrap_or_else(|| place.store());
+    let (crew, reports) = Crew::new(options, &place, &store)?;
+    let mut director = Director {
+        options,
+        place,
+        store,
+        crew,
+        screen: Screen::new(options.json, now()),
+        script: Script::default(),
+        reports: lines(reports)?,
+        heard: Vec::new(),
+    };
+
+    let outcome = tokio::select! {
+        outcome = director.play() => outcome,
+        _ = interrupt.recv() => return director.interrupted(dir, 130).await,
+        _ = terminate.recv() => return director.interrupted(dir, 143).await,
+    };
+    let summary = match outcome {
+        Ok(summary) => summary,
+        Err(fault) => {
+            director.dismiss().await?;
+            return Err(fault);
+        }
+    };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    }
+    summary.show(&director.screen)?;
+    if options.keep || !summary.ok {
+        let kept = dir.keep();
+        director.screen.line(&format!("\nThe shared file and the store are kept in {}", kept.display()))?;
+    }
+    Ok(ExitCode::from(u8::from(!summary.ok)))
+}
+
+fn lines(reports: PipeReader) -> Result<Lines<BufReader<pipe::Receiver>>, Fault> {
+    Ok(BufReader::new(pipe::Receiver::from_owned_fd(reports.into())?).lines())
+}
+
+struct Director<'a> {
+    options: &'a Options,
+    place: Place,
+    store: String,
+    crew: Crew,
+    screen: Screen,
+    script: Script,
+    reports: Lines<BufReader<pipe::Receiver>>,
+    heard: Vec<Report>,
+}
+
+impl Director<'_> {
+    /// The whole run, up to the verdict.
+    async fn play(&mut self) -> Result<Summary, Fault> {
+        let Options { workers, seconds, lease, .. } = *self.options;
+        let heartbeat = self.options.heartbeat();
+        self.screen.line(&format!(
+            "{workers} workers, one lock on {}, lease {}, heartbeat {}, for {seconds} s\n",
+            self.store,
+            humantime::format_duration(lease),
+            humantime::format_duration(heartbeat)
+        ))?;
+        self.open().await?;
+        self.screen.head()?;
+        for number in 1..=workers {
+            self.crew.start_worker(format!("w{number}"))?;
+        }
+        self.act_until(Instant::now() + Duration::from_secs(seconds)).await?;
+        self.crew.kill_workers().await?;
+        let copy = self.copy().await?;
+        self.crew.stop_daemon().await?;
+        while let Some(line) = self.reports.next_line().await? {
+            self.heard.push(serde_json::from_str(&line)?);
+        }
+        let file = tokio::fs::read_to_string(self.place.shared_file()).await?;
+        let mut violations = check(&file, &self.heard, copy);
+        violations.truncate(1_000);
+        let setting = Setting { store: self.store.clone(), workers, lease, heartbeat };
+        Ok(Summary::new(setting, std::mem::take(&mut self.script.hand_overs), &self.heard, violations))
+    }
+
+    /// Starts the daemon and waits until it listens.
+    async fn open(&mut self) -> Result<(), Fault> {
+        self.crew.start_daemon()?;
+        let deadline = Instant::now() + OPENING;
+        loop {
+            tokio::select! {
+                line = self.reports.next_line() => {
+                    let report: Report = serde_json::from_str(&line?.ok_or("the daemon is gone")?)?;
+                    if let News::Listening = report.news {
+                        return Ok(());
+                    }
+                }
+                ended = self.crew.ended() => return Err(unexpected(&ended?)),
+                () = sleep_until(deadline) => return Err(format!("the daemon did not open {} in {OPENING:?}", self.store).into()),
+            }
+        }
+    }
+
+    /// Lets the workers compete and disturbs them until `end`.
+    async fn act_until(&mut self, end: Instant) -> Result<(), Fault> {
+        let patience = 2 * self.options.lease + Duration::from_secs(10);
+        let mut calm_until = Instant::now() + PEACE;
+        let mut give_up = Instant::now() + patience;
+        loop {
+            tokio::select! {
+                line = self.reports.next_line() => {
+                    let report: Report = serde_json::from_str(&line?.ok_or("the workers are gone")?)?;
+                    if let News::Granted { .. } = report.news {
+                        give_up = Instant::now() + patience;
+                    }
+                    self.hear(report)?;
+                }
+                ended = self.crew.ended() => match ended? {
+                    Ended::Worker { name, status } if killed(status) => self.crew.start_worker(name)?,
+                    ended => return Err(unexpected(&ended)),
+                },
+                () = sleep_until(calm_until), if self.script.can_disturb() && Instant::now() < end => {
+                    calm_until = Instant::now() + PEACE;
+                    if let Some(act) = self.script.disturb(now()) {
+                        self.act(act)?;
+                    }
+                }
+                () = sleep_until(end), if self.script.is_settled() => return Ok(()),
+                () = sleep_until(give_up) => return Err(format!("nobody was granted the lock for {patience:?}").into()),
+            }
+        }
+    }
+
+    fn hear(&mut self, report: Report) -> Result<(), Fault> {
+        let name = format!("{} ({})", self.crew.name(report.pid).unwrap_or("?"), report.pid);
+        let Report { at, .. } = report;
+        let row = |token, tone, what: &str| self.screen.row(at, token, &name, None, tone, what);
+        match &report.news {
+            News::Granted { token, .. } => {
+                let hand_over = self.script.granted(*token, at);
+                let what = match hand_over {
+                    None => "holds".to_owned(),
+                    Some(hand_over) => match hand_over.ending {
+                        Ending::Release => format!("holds; {} released", hand_over.from),
+                        Ending::Kill => format!("holds; the process of {} was killed", hand_over.from),
+                        Ending::Pause => format!("holds; the process of {} stands still", hand_over.from),
+                        Ending::Loss => format!("holds; {} was lost", hand_over.from),
+                    },
+                };
+                self.screen.row(at, *token, &name, hand_over.and_then(|hand_over| hand_over.took), Tone::Plain, &what)?;
+            }
+            News::Lost { token, reason } => row(*token, Tone::Dim, &format!("learns that it does not hold: {reason}"))?,
+            News::Refused { token, by, reason } => {
+                let by = match by {
+                    Guard::File => "file",
+                    Guard::Store => "store",
+                };
+                row(*token, Tone::Good, &format!("stale write refused by the {by}: {reason}"))?;
+            }
+            News::Passed { token } => row(*token, Tone::Bad, "stale write taken by the store")?,
+            News::Failed { message } => return Err(format!("worker {name}: {message}").into()),
+            _ => {}
+        }
+        let act = self.script.note(&report);
+        self.heard.push(report);
+        act.map_or(Ok(()), |act| self.act(act))
+    }
+
+    fn act(&self, act: Act) -> Result<(), Fault> {
+        let (pid, signal) = match act {
+            Act::Kill(pid) => (pid, Signal::SIGKILL),
+            Act::Stop(pid) => (pid, Signal::SIGSTOP),
+            Act::Wake(pid) => (pid, Signal::SIGCONT),
+        };
+        let name = format!("{} ({pid})", self.crew.name(pid).unwrap_or("?"));
+        self.crew.signal(pid, signal)?;
+        self.screen.line(&self.screen.paint(Tone::Warning, &format!("{:>33}  {signal}", name)))?;
+        Ok(())
+    }
+
+    /// The total in the store.
+    async fn copy(&self) -> Result<Option<Copy>, Fault> {
+        let client = Client::connect(self.place.socket()).await?;
+        let params = KvGet { key: self.place.key(), ..KvGet::default() };
+        let Some(entry) = client.call_as::<KvEntry>("kv.get", params).await?.entry else { return Ok(None) };
+        let value = entry.value.unwrap_or_default();
+        let (token, total) = value.split_once(' ').ok_or("the store's copy of the total is damaged")?;
+        Ok(Some(Copy { token: token.parse()?, total: total.parse()? }))
+    }
+
+    async fn dismiss(&mut self) -> Result<usize, Fault> {
+        let workers = self.crew.kill_workers().await?;
+        self.crew.stop_daemon().await?;
+        Ok(workers)
+    }
+
+    async fn interrupted(&mut self, dir: tempfile::TempDir, code: u8) -> Result<ExitCode, Fault> {
+        let workers = self.dismiss().await?;
+        let path = dir.path().to_owned();
+        dir.close()?;
+        eprintln!("interrupted: ended {workers} workers and the daemon, removed {}", path.display());
+        Ok(ExitCode::from(code))
+    }
+}
+
+fn killed(status: std::process::ExitStatus) -> bool {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.signal() == Some(Signal::SIGKILL as i32)
+}
+
+fn unexpected(ended: &Ended) -> Fault {
+    match ended {
+        Ended::Daemon(status) => format!("the daemon ended ({status})").into(),
+        Ended::Worker { name, status } => format!("the worker {name} ended ({status})").into(),
+    }
+}
