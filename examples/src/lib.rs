@@ -1,3 +1,7 @@
 //! Stories about Tenure that run: what the programs in this directory are made of.
 
 pub mod failover;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

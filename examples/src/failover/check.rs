@@ -101,10 +101,7 @@ fn check_file(records: &[Record], violations: &mut Vec<Violation>) {
             broken(Rule::Tokens, format!("line {number}: token {} wrote in the time of token {}", after.token, before.token));
         }
         if after.begin < before.end {
-            broken(
-                Rule::Overlap,
-                format!("line {number}: tokens {} and {} worked at the same time", before.token, after.token),
-            );
+            broken(Rule::Overlap, format!("line {number}: tokens {} and {} worked at the same time", before.token, after.token));
         }
         if after.total != before.total + 1 {
             broken(Rule::Lost, format!("line {number}: total {} follows {}: an update was lost", after.total, before.total));
