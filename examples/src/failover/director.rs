@@ -58,8 +58,10 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let summary = match outcome {
         Ok(summary) => summary,
         Err(fault) => {
-            director.dismiss().await?;
-            return Err(fault);
+            return Err(match director.dismiss().await {
+                Ok(_) => fault,
+                Err(second) => format!("{fault}; and on the way out: {second}").into(),
+            });
         }
     };
     if options.json {
@@ -130,7 +132,10 @@ impl Director<'_> {
                         return Ok(());
                     }
                 }
-                ended = self.crew.ended() => return Err(unexpected(&ended?)),
+                ended = self.crew.ended() => {
+                    ended?;
+                    return Err("the daemon did not start; what it said is above".into());
+                }
                 () = sleep_until(deadline) => return Err(format!("the daemon did not open {} in {OPENING:?}", self.store).into()),
             }
         }
