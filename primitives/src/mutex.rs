@@ -389,6 +389,7 @@ impl Attempt {
                 () = inner.clock.sleep_until(from) => {}
             }
         }
+        inner.witness.settle(&inner.store, &*inner.clock).await;
         if inner.validity.remaining(&*inner.clock).is_zero() {
             // Ours, but nobody may rely on it before a renewal says that the session still lives.
             let mut states = self.mutex.session.states();

@@ -16,6 +16,8 @@ pub(super) struct Renewal {
     inner: Arc<Inner>,
     record: SessionRecord,
     revision: Revision,
+    /// When the last renewal that was answered had been sent.
+    sent: Moment,
     /// Renewals that may have been applied: their beats and when each was sent.
     unanswered: Vec<(u64, Moment)>,
     /// How many reads in a row have shown no such key.
@@ -32,15 +34,14 @@ enum Next {
 }
 
 impl Renewal {
-    pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision) -> Self {
-        Self { inner, record, revision, unanswered: Vec::new(), absent: 0 }
+    pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision, sent: Moment) -> Self {
+        Self { inner, record, revision, sent, unanswered: Vec::new(), absent: 0 }
     }
 
     /// Renews until the session is lost or closed.
-    pub(super) async fn run(mut self, first_sent: Moment) {
+    pub(super) async fn run(mut self) {
         let lease = self.inner.lease;
-        let mut next = first_sent + timing::renewal_interval(lease);
-        let mut settle_at = self.inner.witness.grants_from(&*self.inner.clock);
+        let mut next = self.sent + timing::renewal_interval(lease);
         let loss = loop {
             tokio::select! {
                 biased;
@@ -58,12 +59,7 @@ impl Renewal {
                 Next::At(at) => next = at,
                 Next::Lost(loss) => break loss,
             }
-            if settle_at.is_some_and(|at| inner.clock.now() >= at) {
-                settle_at = None;
-                if let Err(error) = Witness::settle(&inner.store, &inner.epoch).await {
-                    tracing::debug!(%error, "the new bucket could not be marked as settled");
-                }
-            }
+            inner.witness.settle(&inner.store, &*inner.clock).await;
         };
         self.inner.lose(loss);
         if matches!(loss, Loss::Closed) {
@@ -114,6 +110,7 @@ impl Renewal {
             return self.reset();
         }
         self.revision = revision;
+        self.sent = sent;
         self.unanswered.clear();
         self.absent = 0;
         self.inner.renewed(revision, sent);
@@ -123,6 +120,13 @@ impl Renewal {
     fn reset(&self) -> Next {
         self.inner.witness.reset(&*self.inner.clock, self.inner.lease);
         Next::Lost(Loss::StoreReset)
+    }
+
+    async fn expired(&self) -> Next {
+        match Witness::is_epoch(&self.inner.store, &self.inner.epoch).await {
+            Ok(false) => self.reset(),
+            Ok(true) | Err(_) => Next::Lost(Loss::Expired),
+        }
     }
 
     fn again(&self, sent: Moment) -> Next {
@@ -142,10 +146,9 @@ impl Renewal {
             if !proven && self.absent < ABSENT_READS {
                 return self.again(now);
             }
-            return match Witness::is_epoch(&self.inner.store, &self.inner.epoch).await {
-                Ok(false) => self.reset(),
-                Ok(true) | Err(_) => Next::Lost(Loss::Expired),
-            };
+            // Too early for the TTL, the key can only have gone with the bucket's past.
+            let expiry = self.sent + timing::garbage(self.inner.lease).as_duration();
+            return if now < expiry { self.reset() } else { self.expired().await };
         };
         self.absent = 0;
         match &entry.state {
@@ -159,7 +162,9 @@ impl Renewal {
                     None => self.again(now),
                 }
             }
-            // A conflict with nothing outstanding: somebody else's write, whatever a lagging read shows.
+            // Only we write values here, so what refused our renewal is a tombstone that this read lags
+            // behind, or the bucket has gone back.
+            State::Live(_) if entry.revision < self.revision => self.reset(),
             State::Live(_) | State::Deleted(_) | State::Purged => Next::Lost(Loss::Deposed),
             State::Expired => Next::Lost(Loss::Expired),
         }

@@ -27,6 +27,8 @@ pub(crate) struct Witness {
 struct Sight {
     epoch: Option<String>,
     grants_from: Option<Moment>,
+    /// The bucket is new and nobody has written down yet that one lease has passed.
+    unsettled: bool,
 }
 
 static WITNESSES: LazyLock<Mutex<Vec<(Weak<dyn Store>, Arc<Witness>)>>> = LazyLock::new(Mutex::default);
@@ -98,6 +100,7 @@ impl Witness {
             );
             sight.grants_from = Some(clock.now() + lease);
         }
+        sight.unsettled = !record.settled;
         sight.epoch = Some(record.id.clone());
         Ok(record.id)
     }
@@ -109,20 +112,37 @@ impl Witness {
         Ok(record.is_some_and(|record| record.id == id))
     }
 
-    /// Tells newcomers that one lease has passed since the bucket was made. Best effort: whoever finds
-    /// it unsaid waits once more.
-    pub(crate) async fn settle(store: &Arc<dyn Store>, id: &str) -> Result<()> {
-        let key = layout::epoch_key()?;
-        if let Some(entry) = store.entry(&key).await?
-            && let Some(record) = entry.value().and_then(decode::<EpochRecord>)
-            && record.id == id
-            && !record.settled
+    /// Once grants may be given, tells newcomers to the new bucket so. Best effort: whoever finds it
+    /// unsaid waits once more.
+    pub(crate) async fn settle(&self, store: &Arc<dyn Store>, clock: &dyn Clock) {
+        let epoch = {
+            let mut sight = self.sight();
+            if !sight.unsettled || sight.grants_from.is_some_and(|from| from > clock.now()) {
+                return;
+            }
+            sight.unsettled = false;
+            sight.epoch.clone()
+        };
+        if let Some(epoch) = epoch
+            && let Err(error) = write_settled(store, &epoch).await
         {
-            let settled = EpochRecord { settled: true, ..record };
-            store.commit(Op::put(key, encode(&settled)).if_at(entry.revision).into()).await?;
+            tracing::debug!(%error, "the new bucket could not be marked as settled");
+            self.sight().unsettled = !error.is_conflict();
         }
-        Ok(())
     }
+}
+
+async fn write_settled(store: &Arc<dyn Store>, epoch: &str) -> tenure_kv::Result<()> {
+    let Ok(key) = layout::epoch_key() else { return Ok(()) };
+    if let Some(entry) = store.entry(&key).await?
+        && let Some(record) = entry.value().and_then(decode::<EpochRecord>)
+        && record.id == epoch
+        && !record.settled
+    {
+        let settled = EpochRecord { settled: true, ..record };
+        store.commit(Op::put(key, encode(&settled)).if_at(entry.revision).into()).await?;
+    }
+    Ok(())
 }
 
 async fn read_or_write(store: &Arc<dyn Store>) -> Result<EpochRecord> {
