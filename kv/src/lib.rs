@@ -27,6 +27,8 @@ mod embedded;
 mod entry;
 mod error;
 #[cfg(feature = "testing")]
+pub mod faults;
+#[cfg(feature = "testing")]
 mod hand_clock;
 mod key;
 pub mod nats;

@@ -1,16 +1,28 @@
-//! The conformance suite over the stores that need no server.
+//! The conformance suite over the stores that need no server, bare and wrapped.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 
-use tenure_kv::Store;
+use tenure_kv::{
+    Store,
+    faults::{Faults, Faulty},
+};
 
 async fn memory() -> Arc<dyn Store> {
     tenure_kv::open("memory:").await.unwrap()
 }
 
+async fn wrapped() -> (Arc<dyn Store>, Faults) {
+    let (store, faults) = Faulty::new(memory().await);
+    (store, faults)
+}
+
 mod on_memory {
     tenure_kv::conformance_tests!(super::memory());
+}
+
+mod on_a_wrapped_store {
+    tenure_kv::conformance_tests!(super::wrapped());
 }
 
 /// The whole suite at once on one store: the behaviours keep out of each other's way.

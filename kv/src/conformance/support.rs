@@ -231,7 +231,7 @@ impl Watched {
             }
             Event::Entry(entry) => {
                 assert!(range.contains(&entry.key), "the watch of {range} told of {}, which lies outside", entry.key);
-                // An expiry is no write; stores that tell of it have no revision of their own for it.
+                // An expiry is no write: not every store that tells of it gives it a revision of its own.
                 if entry.state != State::Expired {
                     assert!(
                         entry.revision > self.last,
