@@ -5,5 +5,6 @@
 
 mod client;
 pub mod protocol;
+pub mod server;
 
 pub use client::{CallError, Client, ConnectError, Notices, Notification};

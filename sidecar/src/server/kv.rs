@@ -1,0 +1,74 @@
+//! The methods `kv.*`, in the range of the coordination bucket that is for applications.
+
+use std::{sync::Arc, time::Duration};
+
+use tenure_kv::{Batch, Op, Ttl};
+
+use super::{connection::Connection, errors, locks};
+use crate::protocol::{Entry, ErrorObject, Kind, KvEntry, KvGet, KvPut, Written, value};
+
+fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
+    match bucket {
+        None => Ok(()),
+        Some(_) => {
+            let said = "buckets other than the coordination bucket are not built yet; leave bucket out";
+            Err(ErrorObject::new(Kind::Unsupported, said).with("param", "bucket"))
+        }
+    }
+}
+
+/// `kv.get`.
+pub(super) async fn get(connection: Arc<Connection>, params: KvGet) -> Result<KvEntry, ErrorObject> {
+    refuse_bucket(params.bucket.as_deref())?;
+    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
+    let found = connection.daemon.store.entry(&key).await.map_err(errors::of_store)?;
+    // The bucket keeps the latest write only.
+    let found = found.filter(|entry| params.revision.is_none_or(|revision| revision == entry.revision.get()));
+    let entry = found.as_ref().and_then(|entry| entry.value().map(|bytes| (entry, bytes))).map(|(entry, bytes)| {
+        let (value, value_b64) = value::encode(bytes);
+        Entry {
+            key: params.key,
+            value,
+            value_b64,
+            revision: entry.revision.get(),
+            created: humantime::format_rfc3339_millis(entry.created).to_string(),
+            operation: "put".to_owned(),
+        }
+    });
+    Ok(KvEntry { entry })
+}
+
+/// `kv.put`.
+pub(super) async fn put(connection: Arc<Connection>, params: KvPut) -> Result<Written, ErrorObject> {
+    refuse_bucket(params.bucket.as_deref())?;
+    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
+    let mut op = Op::put(key, value::decode(params.value, params.value_b64)?);
+    match params.ttl_ms.map(Duration::from_millis) {
+        None => {}
+        Some(Duration::ZERO) => {
+            let said = "kv.put: ttl_ms: at least 1; leave it out for no expiry";
+            return Err(ErrorObject::new(Kind::InvalidParams, said).with("param", "ttl_ms"));
+        }
+        Some(ttl) => op = op.ttl(Ttl::at_least(ttl)),
+    }
+    let revision = match params.fence_lease {
+        None if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
+        None => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
+        Some(handle) => fenced(&connection, &handle, op.into()).await?,
+    };
+    Ok(Written { revision: revision.get() })
+}
+
+async fn fenced(connection: &Connection, handle: &str, batch: Batch) -> Result<tenure_kv::Revision, ErrorObject> {
+    let lease = connection.leases.find(handle).held(handle)?;
+    let held = lease.guard.read().await;
+    let guard = locks::guard(held.as_ref())?;
+    tokio::select! {
+        biased;
+        written = guard.commit(batch) => written.map_err(|error| errors::of(&error)),
+        // Its client is gone or silent, and the lock must not wait for this write.
+        () = lease.over.cancelled() => {
+            Err(ErrorObject::new(Kind::UnknownOutcome, "the lease ended while the write was in flight; it may have been applied"))
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The daemon: accepts clients, serves them, and leaves in good order.
+
+mod connection;
+mod errors;
+mod inflight;
+mod kv;
+mod leases;
+mod locks;
+mod options;
+mod outbox;
+mod peer;
+mod requests;
+mod sessions;
+mod socket;
+
+use std::{
+    os::unix::net::UnixListener as StdListener,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tenure_kv::Store;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{options::main, socket::Access};
+use self::{
+    peer::Peer,
+    sessions::{Sessions, millis},
+    socket::Claimed,
+};
+use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, frame};
+
+/// Name and version of this daemon.
+const SERVER: &str = concat!("tenured/", env!("CARGO_PKG_VERSION"));
+/// Pause after accepting failed, mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long before the end of a drain the leases still held are taken: room to release them in the store.
+const LAST_CALL: u32 = 5;
+
+/// Why the daemon does not start: one sentence with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// How a daemon is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The socket's path.
+    pub socket: PathBuf,
+    /// Who may connect.
+    pub access: Access,
+    /// The store's URL.
+    pub store: String,
+    /// The lease of requests that name none; absent for the store's own default.
+    pub lease: Option<Duration>,
+    /// What connections may.
+    pub limits: Limits,
+    /// How long leaving may take.
+    pub drain: Duration,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Daemon {
+    store: Arc<dyn Store>,
+    sessions: Arc<Sessions>,
+    limits: Limits,
+    uid: u32,
+    host: String,
+    started: Instant,
+    /// Cancelled when no new work is taken.
+    draining: CancellationToken,
+    /// Cancelled when everything is to be let go.
+    closing: CancellationToken,
+    /// From the first to the second.
+    grace: Duration,
+    connections: Arc<Semaphore>,
+    leases: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    last_session: AtomicU64,
+    /// Tells this daemon's connections from those of the one before.
+    instance: String,
+}
+
+impl Daemon {
+    fn next_session(&self) -> String {
+        format!("{}-{}", self.instance, self.last_session.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn store_info(&self) -> StoreInfo {
+        let info = self.store.info();
+        StoreInfo { url: info.url.clone(), shared: info.shared, replicas: info.replicas }
+    }
+
+    fn status(&self, connection: ConnectionStatus) -> Status {
+        Status {
+            server: SERVER.to_owned(),
+            pid: std::process::id(),
+            uptime_ms: millis(self.started.elapsed()),
+            draining: self.draining.is_cancelled(),
+            store: self.store_info(),
+            sessions: self.sessions.status(),
+            connections: self.limits.connections - self.connections.available_permits(),
+            leases: self.leases.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+            connection,
+        }
+    }
+}
+
+/// A daemon that listens.
+#[derive(Debug)]
+pub struct Server {
+    daemon: Arc<Daemon>,
+    claimed: Claimed,
+    listener: StdListener,
+    drain: Duration,
+}
+
+impl Server {
+    /// Claims the socket, then opens the store. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// When another daemon is there, or the socket or the store cannot be used.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may leave a stale socket file, which the next daemon replaces.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
+        let store = tenure_kv::open(&config.store).await.map_err(|error| {
+            claimed.remove();
+            StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
+        })?;
+        let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
+        let lease = config.lease.unwrap_or(default);
+        let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let daemon = Arc::new(Daemon {
+            sessions: Sessions::new(store.clone(), lease),
+            store,
+            uid: rustix::process::geteuid().as_raw(),
+            host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            started: Instant::now(),
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            grace: config.drain - config.drain / LAST_CALL,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            leases: Arc::default(),
+            requests: Arc::default(),
+            last_session: AtomicU64::new(0),
+            instance: instance.chars().take(8).collect(),
+            limits,
+        });
+        tracing::info!(socket = %config.socket.display(), store = daemon.store.info().url, lease_ms = millis(lease), "serving");
+        Ok(Self { daemon, claimed, listener, drain: config.drain })
+    }
+
+    /// Serves until `leave` resolves, then drains: clients are told, holders get their time, what is left is
+    /// released. `hurry` ends that time early. Returns within the drain time.
+    ///
+    /// # Errors
+    /// When the socket cannot be listened on.
+    ///
+    /// # Cancel safety
+    /// Dropped, connections close when the runtime stops, and holds end with their leases.
+    pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Result<(), StartError> {
+        let Self { daemon, claimed, listener, drain } = self;
+        let listener = UnixListener::from_std(listener).map_err(|error| StartError::new(format!("cannot listen: {error}")))?;
+        let connections = TaskTracker::new();
+        tokio::select! {
+            () = accept(&daemon, &listener, &connections) => {}
+            () = leave => {}
+        }
+        let left = tokio::time::timeout(drain, async {
+            tracing::info!(leases = daemon.leases.load(Ordering::Relaxed), "leaving");
+            drop(listener);
+            claimed.remove();
+            daemon.draining.cancel();
+            tokio::select! {
+                () = idle(&daemon) => {}
+                () = hurry => {}
+                () = tokio::time::sleep(daemon.grace) => tracing::warn!(
+                    leases = daemon.leases.load(Ordering::Relaxed), "time is up; the leases still held are released"
+                ),
+            }
+            daemon.closing.cancel();
+            connections.close();
+            connections.wait().await;
+            daemon.sessions.close().await;
+        });
+        match left.await {
+            Ok(()) => tracing::info!("everything is released"),
+            Err(_) => tracing::warn!("the store did not answer in time; what is not released ends with its lease"),
+        }
+        Ok(())
+    }
+}
+
+/// Resolves when nothing is held and nothing is in flight.
+async fn idle(daemon: &Daemon) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        ticks.tick().await;
+        if daemon.leases.load(Ordering::Relaxed) == 0 && daemon.requests.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+    }
+}
+
+async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &TaskTracker) {
+    let mut failing = false;
+    loop {
+        let accepted = match listener.accept().await {
+            Ok((stream, _)) => Peer::of(&stream).map(|peer| (stream, peer)),
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failing = false;
+                match daemon.connections.clone().try_acquire_owned() {
+                    Ok(permit) => drop(connections.spawn(serve(daemon.clone(), stream, peer, permit))),
+                    Err(_) => drop(connections.spawn(refuse(daemon.limits.connections, stream))),
+                }
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, _permit: OwnedSemaphorePermit) {
+    connection::serve(daemon, stream, peer).await;
+}
+
+async fn refuse(limit: usize, mut stream: UnixStream) {
+    let error =
+        ErrorObject::limit("connections", format!("the daemon serves {limit} connections; close one, or try again later"));
+    // A fresh socket takes one line at once; who does not read it sees the connection closed.
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&frame::failure(None, &error))).await;
+}
+
+/// A URL without what stands before the `@` of its hosts.
+fn redacted(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => url.to_owned(),
+    }
+}

@@ -1,0 +1,187 @@
+//! What a connection still has to say: notices first, then answers in the order they became ready. Bounded.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::inflight::{Finish, Slot};
+use crate::protocol::{ErrorObject, Goaway, Id, LeaseNotice, frame};
+
+/// Answers that need no slot of a request in flight, kept for a client that does not read. Beyond it the
+/// daemon stops reading from that client.
+const ROOM: usize = 64;
+
+/// Leave to put one answer into the outbox without a slot.
+#[derive(Debug)]
+pub(super) struct Room(#[expect(dead_code, reason = "held until its answer is written")] OwnedSemaphorePermit);
+
+/// What is written next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A line.
+    Line(Bytes),
+    /// A lease was granted to a request that was cancelled meanwhile: give it back, then answer.
+    Undo { slot: Slot, lease: u64 },
+}
+
+#[derive(Debug)]
+enum Answer {
+    Free(Bytes, #[expect(dead_code, reason = "dropped when the answer is taken out")] Room),
+    Slotted { slot: Slot, line: Bytes, lease: Option<u64> },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    goaway: Option<Goaway>,
+    /// One per lease, its latest.
+    notices: VecDeque<LeaseNotice>,
+    /// Leases whose handle the client has not been told yet, and what there is to say of them.
+    untold: HashMap<String, Option<LeaseNotice>>,
+    answers: VecDeque<Answer>,
+    closed: bool,
+}
+
+/// Lines on their way to one client.
+///
+/// Answers are bounded by the slots of requests in flight and by [`ROOM`], notices by the number of
+/// leases: a client that does not read costs a fixed amount of memory and nobody else's time.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+    room: Arc<Semaphore>,
+    max_line: usize,
+}
+
+impl Outbox {
+    pub(super) fn new(max_line: usize) -> Self {
+        Self { state: Mutex::default(), filled: Notify::new(), room: Arc::new(Semaphore::new(ROOM)), max_line }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for leave to answer without a slot.
+    pub(super) async fn room(&self) -> Option<Room> {
+        self.room.clone().acquire_owned().await.ok().map(Room)
+    }
+
+    /// Queues an answer that has no slot.
+    pub(super) fn answer(&self, room: Room, line: Bytes) {
+        self.state().answers.push_back(Answer::Free(line, room));
+        self.filled.notify_one();
+    }
+
+    /// Queues the answer of a request in flight; its slot is free when the answer is taken out.
+    pub(super) fn finish(&self, slot: Slot, line: Bytes, lease: Option<u64>) {
+        self.state().answers.push_back(Answer::Slotted { slot, line, lease });
+        self.filled.notify_one();
+    }
+
+    /// A result as a line, or the limit it would break.
+    pub(super) fn encode(&self, id: &Id, result: impl serde::Serialize) -> Result<Bytes, ErrorObject> {
+        let line = frame::success(id, result).map_err(|error| {
+            ErrorObject::new(crate::protocol::Kind::Internal, format!("the result cannot be written: {error}"))
+        })?;
+        if line.len() > self.max_line + 1 {
+            let said = format!("the answer has {} bytes and a line at most {}; ask for less at once", line.len(), self.max_line);
+            return Err(ErrorObject::limit("line_bytes", said));
+        }
+        Ok(line)
+    }
+
+    /// Holds back what there is to say of `lease` until its handle has been told.
+    pub(super) fn hold_back(&self, lease: String) {
+        self.state().untold.insert(lease, None);
+    }
+
+    /// Forgets what was held back.
+    pub(super) fn forget(&self, lease: &str) {
+        self.state().untold.remove(lease);
+    }
+
+    /// Says where a lease stands, before any answer that waits. A later word replaces an unsaid earlier one.
+    pub(super) fn notice(&self, notice: LeaseNotice) {
+        self.state().notice(notice);
+        self.filled.notify_one();
+    }
+
+    /// Says that the daemon is leaving.
+    pub(super) fn goaway(&self, goaway: Goaway) {
+        self.state().goaway = Some(goaway);
+        self.filled.notify_one();
+    }
+
+    /// Lets the writer end once everything has been said.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.room.close();
+        self.filled.notify_one();
+    }
+
+    /// What to write next, or `None` when the outbox is closed and empty.
+    pub(super) async fn next(&self) -> Option<Next> {
+        loop {
+            let filled = self.filled.notified();
+            {
+                let mut state = self.state();
+                if let Some(next) = state.take() {
+                    return Some(next);
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            filled.await;
+        }
+    }
+
+    /// What to write next, if there is anything.
+    pub(super) fn try_next(&self) -> Option<Next> {
+        self.state().take()
+    }
+}
+
+impl State {
+    fn notice(&mut self, notice: LeaseNotice) {
+        if let Some(held_back) = self.untold.get_mut(&notice.lease) {
+            *held_back = Some(notice);
+        } else if let Some(unsaid) = self.notices.iter_mut().find(|unsaid| unsaid.lease == notice.lease) {
+            *unsaid = notice;
+        } else {
+            self.notices.push_back(notice);
+        }
+    }
+
+    fn take(&mut self) -> Option<Next> {
+        if let Some(goaway) = self.goaway.take() {
+            return notification("goaway", goaway);
+        }
+        if let Some(notice) = self.notices.pop_front() {
+            return notification("lease", notice);
+        }
+        match self.answers.pop_front()? {
+            Answer::Free(line, _) => Some(Next::Line(line)),
+            Answer::Slotted { slot, line, lease } => match (slot.finish(lease.is_none()), lease) {
+                (Finish::Answer, lease) => {
+                    if let Some(Some(held_back)) = lease.and_then(|lease| self.untold.remove(&super::leases::handle(lease))) {
+                        self.notice(held_back);
+                    }
+                    Some(Next::Line(line))
+                }
+                (Finish::Cancelled(slot), Some(lease)) => Some(Next::Undo { slot, lease }),
+                (Finish::Cancelled(slot), None) => Some(Next::Line(slot.cancelled())),
+            },
+        }
+    }
+}
+
+fn notification(method: &str, params: impl serde::Serialize) -> Option<Next> {
+    frame::request(None, method, params).ok().map(Next::Line)
+}

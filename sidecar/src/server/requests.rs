@@ -1,0 +1,178 @@
+//! What each line asks for: parsed, admitted, and handed to its method.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::TryFutureExt;
+use serde::{Serialize, de::DeserializeOwned};
+use tenure::Guard;
+
+use super::{
+    connection::Connection,
+    inflight::{self, Slot},
+    kv, locks,
+    outbox::Room,
+    sessions::millis,
+};
+use crate::protocol::{
+    Cancel, Done, ErrorObject, Hello, HelloResult, Id, Kind, LATER, LeaseRef, LockCheck, METHODS, NoParams, VERSION, frame,
+    frame::Request,
+};
+
+/// The shortest and the longest `heartbeat_ms`.
+const HEARTBEATS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
+
+/// Deals with one line: answers at once, or starts a task that will.
+pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
+    let request = match Request::parse(line) {
+        Ok(request) => request,
+        Err(refusal) => return connection.outbox.answer(room, frame::failure(refusal.id.as_ref(), &refusal.error)),
+    };
+    let Some(id) = request.id.clone() else { return notification(connection, &request) };
+    let now = if connection.inflight.contains(&id) {
+        Err(inflight::taken_id(&id))
+    } else {
+        match &*request.method {
+            "hello" => {
+                request.params().and_then(|hello| say_hello(connection, hello)).and_then(|r| connection.outbox.encode(&id, r))
+            }
+            "ping" => request.params().and_then(|NoParams {}| connection.outbox.encode(&id, Done {})),
+            "status" => request.params().and_then(|NoParams {}| connection.outbox.encode(&id, connection.status())),
+            "cancel" => {
+                request.params().and_then(|cancel| stop(connection, &cancel)).and_then(|r| connection.outbox.encode(&id, r))
+            }
+            "lock.check" => {
+                request.params().and_then(|lease| check(connection, &lease)).and_then(|r| connection.outbox.encode(&id, r))
+            }
+            _ => match start(connection, id.clone(), &request) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+        }
+    };
+    connection.outbox.answer(room, now.unwrap_or_else(|error| frame::failure(Some(&id), &error)));
+}
+
+/// Of a line that wants no answer only what makes sense without one takes effect.
+fn notification(connection: &Connection, request: &Request<'_>) {
+    match &*request.method {
+        "ping" => {}
+        "cancel" => match request.params::<Cancel>() {
+            Ok(cancel) => {
+                connection.inflight.cancel(&cancel.id);
+            }
+            Err(error) => tracing::debug!(session = connection.session, %error, "ignored a notification"),
+        },
+        method => tracing::debug!(session = connection.session, method, "ignored a notification: it would need an answer"),
+    }
+}
+
+/// Starts the methods that take time.
+fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<(), ErrorObject> {
+    match &*request.method {
+        "lock.acquire" => {
+            let acquire = locks::Acquire::new(connection, request.params()?)?;
+            let slot = connection.inflight.admit(id, false)?;
+            spawn(connection, slot, acquire.run(connection.clone()));
+            Ok(())
+        }
+        "lock.release" => {
+            let LeaseRef { lease } = request.params()?;
+            let slot = connection.inflight.admit(id, true)?;
+            // Taken out in the order of lines: nothing sent after the release finds the lease.
+            let lease = connection.leases.take(&lease).held(&lease)?;
+            spawn(connection, slot, locks::release(lease).map_ok(|done| (done, None)));
+            Ok(())
+        }
+        "lock.get" => run(connection, id, request, false, locks::get),
+        "lock.list" => run(connection, id, request, false, locks::list),
+        "lock.break" => run(connection, id, request, true, locks::break_hold),
+        "kv.get" => run(connection, id, request, false, kv::get),
+        "kv.put" => run(connection, id, request, true, kv::put),
+        method if LATER.contains(&method) => Err(ErrorObject::new(
+            Kind::MethodNotFound,
+            format!("{method} is part of the protocol and not built yet in this version"),
+        )),
+        method => {
+            let method: String = method.chars().take(64).collect();
+            Err(ErrorObject::new(Kind::MethodNotFound, format!("there is no method {method:?}; hello lists those there are")))
+        }
+    }
+}
+
+fn run<P, R, F>(
+    connection: &Arc<Connection>,
+    id: Id,
+    request: &Request<'_>,
+    changes: bool,
+    method: impl FnOnce(Arc<Connection>, P) -> F,
+) -> Result<(), ErrorObject>
+where
+    P: DeserializeOwned,
+    R: Serialize + Send + 'static,
+    F: Future<Output = Result<R, ErrorObject>> + Send + 'static,
+{
+    let params = request.params()?;
+    let slot = connection.inflight.admit(id, changes)?;
+    spawn(connection, slot, method(connection.clone(), params).map_ok(|result| (result, None)));
+    Ok(())
+}
+
+/// Runs `work` to its answer, or until the client cancels it. The lease that comes with a result goes back
+/// when the answer is not given.
+fn spawn<R, F>(connection: &Arc<Connection>, slot: Slot, work: F)
+where
+    R: Serialize + Send + 'static,
+    F: Future<Output = Result<(R, Option<u64>), ErrorObject>> + Send + 'static,
+{
+    let outbox = connection.outbox.clone();
+    connection.tasks.spawn(async move {
+        let outcome = tokio::select! {
+            biased;
+            // The slot knows that it is cancelled and answers for itself.
+            () = slot.cancel().cancelled() => return outbox.finish(slot, Bytes::new(), None),
+            outcome = work => outcome,
+        };
+        let encoded = outcome.and_then(|(result, lease)| Ok((outbox.encode(slot.id(), result)?, lease)));
+        let (line, lease) = encoded.unwrap_or_else(|error| (frame::failure(Some(slot.id()), &error), None));
+        outbox.finish(slot, line, lease);
+    });
+}
+
+fn say_hello(connection: &Connection, hello: Hello) -> Result<HelloResult, ErrorObject> {
+    if !hello.protocol.contains(&VERSION) {
+        let said = format!("this daemon speaks version {VERSION} of the protocol only");
+        return Err(ErrorObject::new(Kind::Unsupported, said).with("protocol", vec![VERSION]));
+    }
+    if let Some(heartbeat) = hello.heartbeat_ms
+        && !HEARTBEATS.contains(&heartbeat)
+    {
+        let said = format!("heartbeat_ms: {heartbeat} is outside {} to {}", HEARTBEATS.start(), HEARTBEATS.end());
+        return Err(ErrorObject::new(Kind::InvalidParams, said).with("param", "heartbeat_ms"));
+    }
+    connection.set_heartbeat(hello.heartbeat_ms.map(Duration::from_millis));
+    tracing::debug!(session = connection.session, client = hello.client, pid = connection.peer.pid, "hello");
+    Ok(HelloResult {
+        protocol: VERSION,
+        server: super::SERVER.to_owned(),
+        session: connection.session.clone(),
+        store: connection.daemon.store_info(),
+        capabilities: METHODS.iter().map(|method| (*method).to_owned()).collect(),
+        limits: connection.daemon.limits.clone(),
+    })
+}
+
+fn stop(connection: &Connection, cancel: &Cancel) -> Result<Done, ErrorObject> {
+    if connection.inflight.cancel(&cancel.id) {
+        return Ok(Done {});
+    }
+    let said = format!("no request {} is in flight on this connection; it may have been answered already", cancel.id);
+    Err(ErrorObject::new(Kind::NotFound, said))
+}
+
+fn check(connection: &Connection, LeaseRef { lease: handle }: &LeaseRef) -> Result<LockCheck, ErrorObject> {
+    let lease = connection.leases.find(handle).held(handle)?;
+    // Taken by nobody but a release, which takes the handle first.
+    let remaining = lease.guard.try_read().ok().and_then(|guard| guard.as_ref().map(Guard::remaining)).unwrap_or_default();
+    Ok(LockCheck { held: !remaining.is_zero(), remaining_ms: millis(remaining), fence: lease.fence })
+}
