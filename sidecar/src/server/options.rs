@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -24,7 +24,7 @@ drain time, releases what is left and exits with 0.";
 
 /// Serves locks to the programs of this machine, over a Unix socket.
 #[derive(Debug, Parser)]
-#[command(name = "tenured", version, about, after_help = AFTER, max_term_width = 100)]
+#[command(name = "tenured", version, after_help = AFTER, max_term_width = 100)]
 struct Options {
     /// Where locks are kept: memory:, file:PATH or nats://HOST[,HOST…]/BUCKET
     ///
@@ -86,6 +86,8 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&options.log))
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
         // It would complain on standard error, of all places.
         .log_internal_errors(false)
         .init();
