@@ -4,6 +4,7 @@
 //! [`protocol`] is the contract as types, [`server`] keeps it, [`Client`] speaks it.
 
 mod client;
+pub mod command;
 pub mod protocol;
 pub mod server;
 

@@ -1,2 +1,5 @@
-//! tenure
-fn main() {}
+//! The `tenure` command.
+
+fn main() -> std::process::ExitCode {
+    tenure_sidecar::command::main()
+}

@@ -1,0 +1,131 @@
+//! The `tenure` command: one file per subcommand, and what they share.
+//!
+//! The binary is one line that calls [`main`]. Running a command under a lock is in `run`; it knows no
+//! lock but the trait that it asks for.
+
+mod exit;
+mod lock;
+mod rpc;
+mod run;
+mod say;
+mod status;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use self::exit::Failure;
+
+/// Locks for programs and scripts, kept by the daemon `tenured` or straight in a store.
+#[derive(Debug, Parser)]
+#[command(name = "tenure", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Lock(lock::Args),
+    Status(status::Args),
+    Rpc(rpc::Args),
+}
+
+/// How the process is to end.
+#[derive(Debug)]
+struct End {
+    code: u8,
+    /// End by this signal if possible; `code` is 128 + its number.
+    signal: Option<i32>,
+}
+
+impl From<u8> for End {
+    fn from(code: u8) -> Self {
+        Self { code, signal: None }
+    }
+}
+
+/// Runs the `tenure` command with the arguments of this process and returns its exit code.
+///
+/// Call it first thing on the main thread: a command that runs under a lock lives only as long as the
+/// thread that started it.
+pub fn main() -> ExitCode {
+    if let Some(code) = run::divert(std::env::args_os().skip(1)) {
+        return code.into();
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        say::say(&format!("internal error, please report it: {panic}"));
+        std::process::exit(exit::FAILED.into());
+    }));
+    let end = match Cli::try_parse() {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => explain(&error),
+    };
+    match end {
+        Ok(end) => {
+            if let Some(signal) = end.signal {
+                run::die_of(signal);
+            }
+            end.code.into()
+        }
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                say::say(&failure.message);
+            }
+            failure.code.into()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<End, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start: {error}")))?;
+    let end = runtime.block_on(async {
+        match command {
+            Command::Lock(args) => lock::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Rpc(args) => rpc::run(args).await,
+        }
+    });
+    // A look-up that hangs in its own thread must not keep the command from ending.
+    runtime.shutdown_background();
+    end
+}
+
+/// Prints the help that was asked for, or puts what is wrong with the arguments into one line.
+fn explain(error: &clap::Error) -> Result<End, Failure> {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        say::print(&format!("{}\n", error.render().to_string().trim_end()));
+        return Ok(0.into());
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Err(Failure::usage("say what to do, for example `tenure lock NAME -- COMMAND`; see `tenure --help`"));
+    }
+    let text = error.render().to_string();
+    let wrong: Vec<&str> =
+        text.lines().take_while(|line| !line.trim().is_empty()).map(|line| line.trim().trim_start_matches("error: ")).collect();
+    let help = match std::env::args().nth(1).as_deref() {
+        Some("lock") => "tenure lock --help",
+        Some("status") => "tenure status --help",
+        Some("rpc") => "tenure rpc --help",
+        _ => "tenure --help",
+    };
+    let shape = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
+    let hint = if shape && help.contains("lock") { "write `tenure lock NAME [OPTIONS] -- COMMAND [ARGS]`, or " } else { "" };
+    Err(Failure::usage(format!("{}; {hint}see `{help}`", wrong.join(" "))))
+}
+
+/// A length of time as written on the command line.
+fn time(text: &str) -> Result<std::time::Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a length of time with its unit, such as 500ms, 30s or 1m30s".to_owned())
+}
+
+/// Where the daemon listens.
+#[derive(Debug, clap::Args)]
+struct Socket {
+    /// Socket of the daemon [default: $TENURE_SOCKET, else tenured's own default]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
