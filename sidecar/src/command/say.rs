@@ -17,7 +17,8 @@ pub(crate) fn say(message: &str) {
 pub(crate) fn raw(text: &str) {
     let mut stderr = std::io::stderr();
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-    if !matches!(poll(&mut ready, Some(&Timespec::default())), Ok(1)) {
+    let found = poll(&mut ready, Some(&Timespec::default())).map(|_| ready[0].revents()).unwrap_or(PollFlags::empty());
+    if !found.contains(PollFlags::OUT) || found.contains(PollFlags::ERR) {
         return;
     }
     // A background process that writes to a terminal may be stopped for it (`stty tostop`).

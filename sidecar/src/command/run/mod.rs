@@ -13,6 +13,7 @@ mod terminal;
 
 use std::{ffi::OsString, time::Duration};
 
+use futures::FutureExt;
 use rustix::process::Signal;
 use tenure_kv::{BootClock, Clock, Moment};
 
@@ -123,26 +124,22 @@ struct Supervisor<'a, H> {
 impl<H: Hold> Supervisor<'_, H> {
     async fn run(mut self) -> Result<Outcome, Failure> {
         let end = loop {
-            let until = match plan::next(self.policy, self.phase, &self.hold.validity(), BootClock.now()) {
-                Step::Until(moment) => Some(moment),
-                Step::Rest => None,
-                step => {
-                    self.act(step);
-                    continue;
+            let step = plan::next(self.policy, self.phase, &self.hold.validity(), BootClock.now());
+            let heard = match step {
+                Step::Until(moment) => self.wait(BootClock.sleep_until(moment)).await,
+                Step::Rest => self.wait(std::future::pending()).await,
+                due => {
+                    // A continuation after a stop of this process is heard before anything is done: then
+                    // the time that passed says nothing, and the lock may well be held still.
+                    tokio::task::yield_now().await;
+                    let heard = self.signals.next().now_or_never();
+                    if heard.is_none() {
+                        self.act(due);
+                    }
+                    heard
                 }
             };
-            let wake = async {
-                match until {
-                    Some(moment) => BootClock.sleep_until(moment).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let signal = tokio::select! {
-                biased;
-                signal = self.signals.next() => signal,
-                () = wake => continue,
-                () = self.hold.changed(), if self.phase != Phase::Killed => continue,
-            };
+            let Some(signal) = heard else { continue };
             if signal != Signal::CHILD {
                 self.hear(signal).await;
                 continue;
@@ -153,6 +150,16 @@ impl<H: Hold> Supervisor<'_, H> {
         };
         self.sweep().await;
         Ok(self.outcome(end))
+    }
+
+    /// Waits for a signal, for `due`, or for news of the lock.
+    async fn wait(&mut self, due: impl Future<Output = ()>) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            signal = self.signals.next() => Some(signal),
+            () = due => None,
+            () = self.hold.changed(), if self.phase != Phase::Killed => None,
+        }
     }
 
     /// Takes a step that is due.

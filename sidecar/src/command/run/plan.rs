@@ -37,7 +37,7 @@ impl Policy {
     /// third) which is merely slow does not stop the command; a third when nothing was asked for.
     pub(crate) fn new(on_lost: OnLost, kill_after: Option<Duration>, lease: Duration) -> Self {
         let grace = kill_after.map_or(KILL_AFTER.min(lease / 3), |asked| asked.min(lease / 2));
-        let margin = (lease / 40).clamp(Duration::from_millis(5), Duration::from_millis(100));
+        let margin = (lease / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
         Self { on_lost, grace, margin }
     }
 }
