@@ -165,6 +165,8 @@ struct Strings {
     vouches: bool,
     lease: Duration,
     peer: Option<UnixStream>,
+    /// The request for a lock that was not answered.
+    asked: Option<Value>,
     /// The end of what the last answer to `lock.check` vouched for.
     vouched: Option<Instant>,
 }
@@ -173,7 +175,7 @@ impl Puppet {
     pub(crate) fn new(lease: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("socket")).unwrap();
-        let shared = Arc::new(Mutex::new(Strings { grants: true, vouches: true, lease, peer: None, vouched: None }));
+        let shared = Arc::new(Mutex::new(Strings { grants: true, vouches: true, lease, peer: None, asked: None, vouched: None }));
         let (sender, requests) = mpsc::channel();
         let strings = shared.clone();
         // Ends with the test process; a listener cannot be woken.
@@ -198,6 +200,14 @@ impl Puppet {
     /// Leaves requests for a lock unanswered from now on.
     pub(crate) fn hold_back(&self) {
         self.shared.lock().unwrap().grants = false;
+    }
+
+    /// Grants the request that was held back.
+    pub(crate) fn grant(&self) {
+        let mut strings = self.shared.lock().unwrap();
+        let id = strings.asked.take().unwrap();
+        let answer = json!({"jsonrpc": "2.0", "id": id, "result": granted(strings.lease)});
+        writeln!(strings.peer.as_ref().unwrap(), "{answer}").unwrap();
     }
 
     /// Leaves every further request unanswered; returns the end of what was vouched for.
@@ -229,6 +239,11 @@ impl Puppet {
     }
 }
 
+fn granted(lease: Duration) -> Value {
+    let ms = u64::try_from(lease.as_millis()).unwrap();
+    json!({"lease": "l_1", "fence": 7, "waited_ms": 0, "remaining_ms": ms, "lease_ms": ms})
+}
+
 fn serve(stream: UnixStream, strings: &Mutex<Strings>, sender: &mpsc::Sender<Request>) {
     let mut answers = stream.try_clone().unwrap();
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -238,9 +253,11 @@ fn serve(stream: UnixStream, strings: &Mutex<Strings>, sender: &mpsc::Sender<Req
         let mut strings = strings.lock().unwrap();
         let lease_ms = u64::try_from(strings.lease.as_millis()).unwrap();
         let result = match method.as_str() {
-            "lock.acquire" if strings.grants => Some(
-                json!({"lease": "l_1", "fence": 7, "waited_ms": 0, "remaining_ms": lease_ms, "lease_ms": lease_ms}),
-            ),
+            "lock.acquire" if strings.grants => Some(granted(strings.lease)),
+            "lock.acquire" => {
+                strings.asked = Some(message["id"].clone());
+                None
+            }
             "lock.check" if strings.vouches => {
                 strings.vouched = Some(at + strings.lease);
                 // As the real one: a twentieth less than what keeps others out.

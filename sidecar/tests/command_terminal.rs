@@ -1,0 +1,317 @@
+//! `tenure lock` at a terminal: who has it, what ^C and ^Z do, and the line shown while waiting.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod command_stage;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Write},
+    path::PathBuf,
+    process::{Child, Command},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use command_stage::{Puppet, until};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
+};
+
+const TENURE: &str = env!("CARGO_BIN_EXE_tenure");
+/// Opening the terminal must not make it that of the tests.
+const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+
+/// A terminal with a program on it, and a directory for what it is to run.
+struct Screen {
+    keyboard: File,
+    /// Keeps the terminal from hanging up, and its modes to be looked at.
+    terminal: File,
+    shown: Arc<Mutex<String>>,
+    read: Mutex<usize>,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Screen {
+    /// Runs `program` as the leader of a session whose terminal this is.
+    fn new(program: &[&str]) -> Self {
+        let keyboard: File = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap().into();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = PathBuf::from(ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap());
+        let mut options = OpenOptions::new();
+        let terminal =
+            std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true).write(true), NOCTTY).open(name).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let side = || terminal.try_clone().unwrap();
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").args(program).env("PS1", "$ ").env("TERM", "xterm").env_remove("TENURE_SOCKET");
+        let child = command.stdin(side()).stdout(side()).stderr(side()).current_dir(directory.path()).spawn().unwrap();
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (mut output, into) = (keyboard.try_clone().unwrap(), shown.clone());
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Self { keyboard, terminal, shown, read: Mutex::new(0), child, directory }
+    }
+
+    /// An interactive shell, ready for commands.
+    fn shell() -> Self {
+        let screen = Self::new(&["bash", "--noprofile", "--norc", "--noediting", "-i"]);
+        screen.expect("$ ");
+        screen
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+    }
+
+    fn types(&self, text: &str) {
+        (&self.keyboard).write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` appears after what was expected before.
+    fn expect(&self, text: &str) {
+        let mut read = self.read.lock().unwrap();
+        let end = std::time::Instant::now() + command_stage::PATIENCE;
+        loop {
+            let shown = self.shown.lock().unwrap().clone();
+            if let Some(at) = shown[*read..].find(text) {
+                *read += at + text.len();
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "no {text:?} in {:?}", &shown[*read..]);
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn all(&self) -> String {
+        self.shown.lock().unwrap().clone()
+    }
+
+    fn end(&mut self) -> i32 {
+        let mut status = None;
+        until("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `tenure lock` with a lock nobody else wants.
+fn alone(options: &str, command: &str) -> String {
+    format!("{TENURE} lock x --store memory: {options} -- {command}")
+}
+
+/// Tells whether it has the terminal, and how.
+const WHOSE: &str = "read -r _ _ _ _ group _ _ front _ </proc/self/stat
+if [ $group = $front ]; then echo is-front; else echo is-back; fi";
+
+#[test]
+fn the_command_gets_the_terminal_and_its_keys() {
+    let script =
+        format!("trap 'echo interrupted; exit 5' INT; {WHOSE}; read line; echo heard $line; while :; do sleep 0.01; done");
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "--store", "memory:", "--", "bash", "-c", &script]);
+    screen.expect("is-front");
+    screen.types("word\n");
+    screen.expect("heard word");
+    screen.types(CTRL_C);
+    screen.expect("interrupted");
+    assert_eq!(screen.end(), 5);
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_does_not_care() {
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "--store", "memory:", "--", "bash", "-c", "echo go; exec sleep 60"]);
+    screen.expect("go");
+    screen.types(CTRL_C);
+    assert_eq!(screen.end(), 130);
+}
+
+#[test]
+fn without_a_shell_above_nothing_stops() {
+    let script = "echo go; while read line; do echo heard $line; done; echo end";
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "--store", "memory:", "--", "bash", "-c", script]);
+    screen.expect("go");
+    screen.types(CTRL_Z);
+    screen.types("word\n");
+    screen.expect("heard word");
+    screen.types("\x04");
+    screen.expect("end");
+    assert_eq!(screen.end(), 0);
+}
+
+#[test]
+fn ctrl_z_stops_and_fg_continues() {
+    let screen = Screen::shell();
+    screen.script("job", "echo go; while read line; do echo heard $line; done; exit 6");
+    screen.types(&format!("{}\n", alone("", "bash job")));
+    screen.expect("go");
+    for round in ["one", "two"] {
+        screen.types(CTRL_Z);
+        screen.expect("Stopped");
+        screen.expect("$ ");
+        screen.types("echo shell-$((40 + 2))\n");
+        screen.expect("shell-42");
+        screen.types("fg\n");
+        screen.types(&format!("{round}\n"));
+        screen.expect(&format!("heard {round}"));
+    }
+    screen.types("\x04");
+    screen.expect("$ ");
+    screen.types("echo code-$?\n");
+    screen.expect("code-6");
+}
+
+#[test]
+fn bg_continues_without_the_terminal_and_fg_gives_it() {
+    let screen = Screen::shell();
+    screen.script(
+        "job",
+        &format!("{WHOSE}\necho go; while [ ! -e on ]; do sleep 0.01; done; {WHOSE}\nread line; echo heard $line"),
+    );
+    screen.types(&format!("{}\n", alone("", "bash job")));
+    screen.expect("is-front");
+    screen.expect("go");
+    screen.types(CTRL_Z);
+    screen.expect("Stopped");
+    screen.types("bg\n");
+    screen.expect("$ ");
+    screen.types("touch on\n");
+    screen.expect("is-back");
+    // It reads, which a background job must not: the shell sees it stop, by and by.
+    until("the job stands", || {
+        screen.types("jobs\n");
+        thread::sleep(Duration::from_millis(50));
+        screen.all().matches("Stopped").count() > 1
+    });
+    screen.types("fg\n");
+    screen.types("word\n");
+    screen.expect("heard word");
+    screen.expect("$ ");
+}
+
+#[test]
+fn a_background_job_leaves_the_terminal_alone() {
+    let screen = Screen::shell();
+    screen.script("job", &format!("{WHOSE}\necho done-$((1 + 1))"));
+    screen.types(&format!("{} &\n", alone("", "bash job")));
+    screen.expect("is-back");
+    screen.expect("done-2");
+    screen.types("wait; echo shell-$((40 + 2))\n");
+    screen.expect("shell-42");
+}
+
+#[test]
+fn a_lease_that_ran_out_during_ctrl_z_kills_on_fg() {
+    let screen = Screen::shell();
+    screen.script("job", "echo go; while :; do sleep 0.01; done");
+    screen.types(&format!("{}\n", alone("--lease 300ms", "bash job")));
+    screen.expect("go");
+    screen.types(CTRL_Z);
+    screen.expect("Stopped");
+    thread::sleep(Duration::from_millis(400));
+    screen.types("fg\n");
+    screen.expect("lost x:");
+    screen.types("echo code-$?\n");
+    screen.expect("code-79");
+}
+
+#[test]
+fn ctrl_z_keeps_the_lock_at_the_daemon() {
+    let daemon = Puppet::new(Duration::from_millis(300));
+    let screen = Screen::shell();
+    screen.script("job", "echo go; read line; echo heard $line; exit 6");
+    screen.types(&format!("{TENURE} lock x --socket {} -- bash job\n", daemon.path().display()));
+    screen.expect("go");
+    screen.types(CTRL_Z);
+    screen.expect("Stopped");
+    thread::sleep(Duration::from_millis(400));
+    screen.types("fg\n");
+    screen.types("word\n");
+    screen.expect("heard word");
+    screen.types("echo code-$?\n");
+    screen.expect("code-6");
+}
+
+#[test]
+fn in_a_pipeline_the_terminal_is_given_when_it_is_needed() {
+    let screen = Screen::shell();
+    screen.script("job", &format!("{WHOSE}\nread piped; read typed </dev/tty; echo $piped-$typed; {WHOSE}"));
+    screen.types(&format!("echo from-pipe | {} | cat\n", alone("", "bash job")));
+    screen.expect("is-back");
+    screen.types("keys\n");
+    screen.expect("from-pipe-keys");
+    screen.expect("is-front");
+    screen.expect("$ ");
+}
+
+#[test]
+fn ctrl_c_ends_the_script_around_it() {
+    let screen = Screen::shell();
+    screen.script("script", &format!("{}\necho never-$((1 + 1))\n", alone("", "bash -c 'echo go; exec sleep 60'")));
+    screen.types("bash script\n");
+    screen.expect("go");
+    screen.types(CTRL_C);
+    screen.expect("$ ");
+    screen.types("echo code-$?\n");
+    screen.expect("code-130");
+    assert!(!screen.all().contains("never-2"), "{}", screen.all());
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_the_terminal_as_it_was() {
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "--store", "memory:", "--", "bash", "-c", "stty raw -echo; kill -9 $$"]);
+    let modes = |screen: &Screen| tcgetattr(&screen.terminal).unwrap().local_modes;
+    let wanted = LocalModes::ICANON | LocalModes::ECHO;
+    assert_eq!(screen.end(), 137);
+    assert!(modes(&screen).contains(wanted), "{:?}", modes(&screen));
+}
+
+#[test]
+fn the_waiting_line_says_who_holds_and_is_wiped() {
+    let daemon = Puppet::new(Duration::from_secs(3));
+    daemon.hold_back();
+    let path = daemon.path();
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "--socket", path.to_str().unwrap(), "--", "echo", "granted"]);
+    screen.expect("waiting ");
+    screen.expect(" for x, held by other job (web1, pid 42) for ");
+    screen.expect("\r\x1b[K");
+    daemon.grant();
+    screen.expect("granted");
+    assert_eq!(screen.end(), 0);
+    let all = screen.all();
+    assert!(all.ends_with("\r\x1b[Kgranted\r\n"), "{all:?}");
+    assert!(!all.trim_end().contains('\n'), "one line: {all:?}");
+}
+
+#[test]
+fn quiet_shows_no_waiting_line_and_ctrl_c_ends_the_wait() {
+    let daemon = Puppet::new(Duration::from_secs(3));
+    daemon.hold_back();
+    let path = daemon.path();
+    let mut screen = Screen::new(&[TENURE, "lock", "x", "-q", "--socket", path.to_str().unwrap(), "--", "echo", "granted"]);
+    daemon.request("lock.acquire");
+    // Longer than it takes until a line would show.
+    thread::sleep(Duration::from_millis(500));
+    screen.types(CTRL_C);
+    daemon.request("end");
+    assert_eq!(screen.end(), 130);
+    assert_eq!(screen.all().replace("^C", "").trim(), "");
+}
