@@ -1,7 +1,8 @@
 //! Tenure for every language: the `tenured` daemon, the `tenure` command, and the wire protocol between
 //! them and any client.
 //!
-//! [`protocol`] is the contract as types, [`server`] keeps it, [`Client`] speaks it.
+//! [`protocol`] is the contract as types, [`server`] keeps it, [`Client`] speaks it; [`command`] is what people
+//! type.
 
 mod client;
 pub mod command;
