@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Error, Memory, Result, Store};
+use crate::{Error, Memory, Result, Store, nats::Nats};
 
 /// Opens the store that `url` names.
 ///
@@ -23,6 +23,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
     match scheme {
         "memory" if rest.is_empty() => Ok(Arc::new(Memory::new())),
         "memory" => Err(Error::invalid(format!("{url:?} says too much: a store in memory is just memory:"))),
-        _ => Err(Error::invalid(format!("{url:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET"))),
+        "nats" | "tls" => Ok(Arc::new(Nats::open(url).await?)),
+        // Not the whole URL: it may hold a secret.
+        _ => Err(Error::invalid(format!("{scheme:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET"))),
     }
 }

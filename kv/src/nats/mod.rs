@@ -1,1 +1,169 @@
 //! The store on a NATS JetStream bucket.
+//!
+//! A bucket `NAME` is the stream `KV_NAME`, readable by any NATS key-value client. Writes are single messages
+//! with an expectation, or atomic batches; reads are direct gets; a watch is a consumer of its own; notices
+//! about one key come from the stream's republished writes.
+
+mod api;
+mod bucket;
+mod buffer;
+mod commit;
+mod consumer;
+mod follow;
+mod link;
+mod names;
+mod read;
+mod target;
+mod watch;
+mod write;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use self::{bucket::Facts, link::Link, names::Names, read::Reader, target::Target, write::Writer};
+use crate::{Batch, Entry, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
+
+/// A store on a bucket of a NATS JetStream server or cluster. Cheap to clone; clones share a connection.
+#[derive(Clone)]
+pub struct Nats {
+    inner: Arc<Inner>,
+}
+
+/// How a bucket is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How many servers keep a copy. `None` takes an existing bucket as it is and creates a new one with 1.
+    pub replicas: Option<u16>,
+    /// Whether a bucket that does not exist is created.
+    pub create: bool,
+    /// How long an answer is waited for. A write that is not acknowledged in this time has an unknown outcome.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { replicas: None, create: true, timeout: Duration::from_secs(5) }
+    }
+}
+
+struct Inner {
+    link: Link,
+    names: Names,
+    options: Options,
+    facts: Facts,
+    info: Info,
+    /// The connection whose server's version has been checked, by the number of losses before it.
+    checked: AtomicU64,
+}
+
+impl Nats {
+    /// Opens the bucket that `url` names, and creates it when there is none.
+    ///
+    /// `nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT][,HOST[:PORT]…]/BUCKET`, or `tls://` in place of `nats://`.
+    /// Parameters: `replicas=3`, `create=false`, `timeout=5s`, `creds=PATH`, `nkey=PATH` (a file with the seed),
+    /// `ca=PATH`, `cert=PATH` with `key=PATH`, and `context=NAME` for a context of the NATS command line, which
+    /// also provides the hosts when the URL has none (`nats:///BUCKET?context=NAME`).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) when the URL, a file it names, the credentials, the server's version or the bucket's
+    /// settings do not serve, with the remedy; [`Error::Unavailable`](crate::Error::Unavailable) when no server answers.
+    ///
+    /// # Cancel safety
+    /// Safe to drop; the bucket may have been created.
+    pub async fn open(url: &str) -> Result<Self> {
+        let target = Target::parse(url)?;
+        let link = Link::connect(&target).await?;
+        Self::on(link, &target.bucket, target.options, target.shown).await
+    }
+
+    /// Opens a bucket over a client that already exists. Refusals for want of a permission reach only the
+    /// client's own event callback; here they show as a time-out.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub async fn with_client(client: async_nats::Client, bucket: &str, options: Options) -> Result<Self> {
+        let bucket = target::bucket_name(bucket)?;
+        let server = client.server_info();
+        let shown = format!("nats://{}:{}/{bucket}", server.host, server.port);
+        Self::on(Link::over(client), &bucket, options, shown).await
+    }
+
+    async fn on(link: Link, bucket: &str, options: Options, url: String) -> Result<Self> {
+        let names = Names::new(bucket);
+        let facts = bucket::open(&link, &names, &options).await?;
+        let info = Info { url, shared: true, replicas: facts.replicas };
+        let checked = AtomicU64::new(link.health().borrow().losses);
+        Ok(Self { inner: Arc::new(Inner { link, names, options, facts, info, checked }) })
+    }
+}
+
+impl Inner {
+    fn reader(&self) -> Reader<'_> {
+        Reader { link: &self.link, names: &self.names, timeout: self.options.timeout }
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        Writer { link: &self.link, names: &self.names, timeout: self.options.timeout }
+    }
+
+    /// After a reconnect the server may be another one, and too old.
+    fn check_server(&self) -> Result<()> {
+        let losses = self.link.health().borrow().losses;
+        if self.checked.load(Ordering::Relaxed) != losses && self.link.is_up() {
+            let server = self.link.client().server_info();
+            bucket::new_enough(&server.server_name, &server.version)?;
+            self.checked.store(losses, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("info", &self.inner.info).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for Nats {
+    fn info(&self) -> &Info {
+        &self.inner.info
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.inner.reader().entry(key).await
+    }
+
+    async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        self.inner.reader().entries(keys).await
+    }
+
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        self.inner.reader().scan(range, from, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        self.inner.check_server()?;
+        commit::commit(self.inner.writer(), self.inner.reader(), &batch).await
+    }
+
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        watch::watch(&self.inner, range, since).await
+    }
+
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        follow::follow(&self.inner, key).await
+    }
+}

@@ -1,0 +1,138 @@
+//! A commit: attempts until one is applied, proven impossible, or of unknown outcome.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    read::Reader,
+    write::{Refusal, Writer, checked_key},
+};
+use crate::{Batch, Entry, Error, Expect, Key, Op, Result, Revision};
+
+/// How often a tombstone is looked for after a refusal.
+const LOOKS: u32 = 8;
+/// After so many looks at a key that shows nothing its tombstone has probably expired.
+const ENOUGH: u32 = 2;
+
+/// Applies `batch`. Only refused attempts are repeated, so an unknown outcome stays unknown.
+pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, batch: &Batch) -> Result<Revision> {
+    batch.validate()?;
+    let ops = &batch.ops;
+    let mut expected: Vec<Option<u64>> = ops
+        .iter()
+        .map(|op| match op.expect {
+            Expect::Any => None,
+            Expect::Absent => Some(0),
+            Expect::At(revision) => Some(revision.get()),
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut tries = 0;
+    loop {
+        match writer.attempt(ops, &expected).await {
+            Ok(revision) => return Ok(Revision::new(revision)),
+            Err(Refusal::Final(error)) => return Err(error),
+            Err(Refusal::Wrong { found }) => reconsider(reader, ops, &mut expected, found).await?,
+            Err(Refusal::Busy(why)) => {
+                if begun.elapsed() >= writer.timeout {
+                    return Err(Error::unavailable(why));
+                }
+                sleep(pause(tries)).await;
+            }
+        }
+        tries += 1;
+        if begun.elapsed() >= writer.timeout {
+            return Err(Error::unavailable(format!("{} changes too fast to be written", ops[0].key)));
+        }
+    }
+}
+
+fn pause(tries: u32) -> Duration {
+    Duration::from_millis(1 << tries.min(6))
+}
+
+/// After a refusal: sets the expectations under which absent keys can be written over their tombstones, or
+/// fails with what the refusal proves.
+async fn reconsider(reader: Reader<'_>, ops: &[Op], expected: &mut [Option<u64>], found: u64) -> Result<()> {
+    let absent: Vec<usize> = (0..ops.len()).filter(|i| ops[*i].expect == Expect::Absent).collect();
+    match ops {
+        [op] if absent.is_empty() && (op.fence.is_none() || op.expect == Expect::Any) => return Err(single(op, found)),
+        _ if absent.is_empty() => return Err(several(reader, ops, found).await),
+        _ => {}
+    }
+    let alone = ops.len() == 1 && ops[0].fence.is_none();
+    if alone && found == 0 {
+        // The tombstone expected there is gone.
+        expected[0] = Some(0);
+        return Ok(());
+    }
+    let keys: Vec<Key> = absent.iter().map(|i| ops[*i].key.clone()).collect();
+    let strict = absent.len() == ops.len() && ops.iter().all(|op| op.fence.is_none());
+    for look in 0..LOOKS {
+        let entries = reader.entries(&keys).await?;
+        if let Some(live) = entries.iter().flatten().find(|entry| entry.is_live()) {
+            return Err(Error::conflict(&live.key, Some(live.revision)));
+        }
+        let seen = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.revision.get());
+        let mut moved = false;
+        for (i, entry) in absent.iter().zip(&entries) {
+            moved |= expected[*i] != Some(seen(entry));
+            expected[*i] = Some(seen(entry));
+        }
+        // A replica that is behind has not seen the write that stood in the way, one that is ahead has
+        // forgotten it.
+        let late = alone && entries.iter().all(|entry| seen(entry) < found);
+        let gone = late && look >= ENOUGH && entries.iter().all(Option::is_none);
+        if moved && !late || gone {
+            return Ok(());
+        }
+        if !strict {
+            return Err(several(reader, ops, found).await);
+        }
+        sleep(pause(look)).await;
+    }
+    Err(Error::unavailable(format!("{} was refused, and the replicas that answer reads do not show why yet", keys[0])))
+}
+
+/// The error of one message that was refused at the revision `found`.
+fn single(op: &Op, found: u64) -> Error {
+    let key = checked_key(op);
+    let expected = match (&op.fence, op.expect) {
+        (Some(fence), _) => fence.revision.get(),
+        (None, Expect::At(revision)) => revision.get(),
+        (None, _) => 0,
+    };
+    if found > 0 && found < expected {
+        // Revisions of a key only grow, so it was a server that is behind which refused.
+        return Error::unavailable(format!(
+            "a NATS server that is behind refused the write to {}: it has {key} at {found}",
+            op.key
+        ));
+    }
+    Error::conflict(key, Some(found).filter(|found| *found > 0).map(Revision::new))
+}
+
+/// The error of a refused batch. The server does not say which of its keys stood in the way, so it is named
+/// only when a read proves it.
+async fn several(reader: Reader<'_>, ops: &[Op], found: u64) -> Error {
+    let mut wanted = Vec::new();
+    for op in ops {
+        if let Expect::At(revision) = op.expect {
+            wanted.push((op.key.clone(), revision));
+        }
+        if let Some(fence) = &op.fence {
+            wanted.push((fence.key.clone(), fence.revision));
+        }
+    }
+    let keys: Vec<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
+    // The refusal stands without it.
+    let entries = if keys.is_empty() { Vec::new() } else { reader.entries(&keys).await.unwrap_or_default() };
+    for ((key, revision), entry) in wanted.iter().zip(&entries) {
+        if let Some(entry) = entry.as_ref().filter(|entry| entry.revision > *revision) {
+            return Error::conflict(key, Some(entry.revision));
+        }
+    }
+    let message = format!("a precondition of the batch does not hold (a key was found at revision {found})");
+    Error::Conflict { message, key: None, revision: None }
+}

@@ -1,0 +1,170 @@
+//! Reads by direct get: from whichever replica answers, so possibly late.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::{HeaderName, Message, StatusCode, header};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::{
+    link::{Failure, Link},
+    names::{Names, number},
+};
+use crate::{Entry, Error, Key, KeyRange, Page, Result, Revision};
+
+/// Subjects in one request for several keys; the server's own limit for answers is 1,024.
+const KEYS_AT_ONCE: usize = 512;
+/// How often a reply with holes is asked for again.
+const ATTEMPTS: usize = 3;
+
+const END_OF_BATCH: u16 = 204;
+const NOT_FOUND: u16 = 404;
+const TOO_MANY: u16 = 413;
+const NO_RESPONDERS: u16 = 503;
+const PENDING: HeaderName = HeaderName::from_static("Nats-Num-Pending");
+const UP_TO: HeaderName = HeaderName::from_static("Nats-UpTo-Sequence");
+
+/// What reads need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    pub(super) link: &'a Link,
+    pub(super) names: &'a Names,
+    pub(super) timeout: Duration,
+}
+
+/// An answer of several messages.
+enum Answer {
+    Found {
+        messages: Vec<Message>,
+        /// How many matches lie beyond.
+        pending: u64,
+        /// The last sequence that was looked at, as far as the server says.
+        through: u64,
+    },
+    Nothing,
+    TooMany,
+}
+
+impl Reader<'_> {
+    pub(super) async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        let what = || format!("reading {key}");
+        let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.names.stream, self.names.subject(key));
+        let message = self.link.ask(&subject, None, Bytes::new(), self.timeout).await.map_err(|e| e.of_read(&what()))?;
+        match message.status {
+            None => match self.names.entry(&message) {
+                Some(entry) => Ok(Some(entry)),
+                None => Err(Error::unavailable(format!("{}: an answer from NATS that makes no sense", what()))),
+            },
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(status) => Err(Error::unavailable(format!("{}: NATS answers {status} {}", what(), description(&message)))),
+        }
+    }
+
+    pub(super) async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        if let [key] = keys {
+            return Ok(vec![self.entry(key).await?]);
+        }
+        let mut found = HashMap::with_capacity(keys.len());
+        for some in keys.chunks(KEYS_AT_ONCE) {
+            let subjects: Vec<_> = some.iter().map(|key| self.names.subject(key)).collect();
+            let mut from = 0;
+            loop {
+                let request = json!({ "multi_last": subjects, "seq": from });
+                let Answer::Found { messages, pending, through } = self.many(&request, "reading several keys").await? else {
+                    break;
+                };
+                found.extend(messages.iter().filter_map(|m| self.names.entry(m)).map(|entry| (entry.key.clone(), entry)));
+                if pending == 0 {
+                    break;
+                }
+                from = through + 1;
+            }
+        }
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
+    }
+
+    pub(super) async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        if let KeyRange::One(key) = range {
+            let entry = self.entry(key).await?;
+            let through = entry.as_ref().map_or(Revision::ZERO, |entry| entry.revision);
+            let entries = entry.into_iter().filter(|entry| entry.is_live() && entry.revision >= from).collect();
+            return Ok(Page { entries, through, complete: true });
+        }
+        let what = format!("reading {range}");
+        let filter = self.names.filter(range);
+        let limit = limit.max(1);
+        let request = json!({ "multi_last": [filter], "seq": from, "batch": limit });
+        let mut answer = self.many(&request, &what).await?;
+        if matches!(answer, Answer::TooMany) {
+            // In the order of sequences instead. With history 1 each message is its key's last.
+            let request = json!({ "next_by_subj": filter, "seq": from.get().max(1), "batch": limit });
+            answer = self.many(&request, &what).await?;
+        }
+        match answer {
+            Answer::Found { messages, pending, through } => {
+                let entries = messages.iter().filter_map(|m| self.names.entry(m)).filter(Entry::is_live).collect();
+                Ok(Page { entries, through: Revision::new(through), complete: pending == 0 })
+            }
+            Answer::Nothing => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
+            Answer::TooMany => Err(Error::unavailable(format!("{what}: NATS refuses to list so many keys"))),
+        }
+    }
+
+    /// Sends a request that is answered by several messages and collects them.
+    async fn many(&self, request: &Value, what: &str) -> Result<Answer> {
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let body = Bytes::from(request.to_string());
+        // What the server says when a walk in the order of sequences finds nothing, is for a list of subjects
+        // the loss of one that it had already resolved.
+        let nothing = if request["next_by_subj"].is_null() { "No Results" } else { "Message Not Found" };
+        for _ in 0..ATTEMPTS {
+            let collected = self.collect(&subject, &body, nothing);
+            if let Some(many) = self.link.unless_it_fails(&subject, self.timeout, collected).await.map_err(|e| e.of_read(what))? {
+                return Ok(many);
+            }
+        }
+        Err(Error::unavailable(format!("{what}: NATS answered with holes {ATTEMPTS} times")))
+    }
+
+    /// `None` when something of the answer is missing.
+    async fn collect(&self, subject: &str, body: &Bytes, nothing: &str) -> Result<Option<Answer>, Failure> {
+        let client = self.link.client();
+        let inbox = client.new_inbox();
+        // The subscription and the request leave together; no round trip lies between them.
+        let mut replies = client.subscribe(inbox.clone()).await.map_err(|e| Failure::Other(e.to_string()))?;
+        let sent = client.publish_with_reply(subject.to_owned(), inbox, body.clone()).await;
+        sent.map_err(|e| Failure::Other(e.to_string()))?;
+        let mut messages = Vec::new();
+        let mut last = 0;
+        while let Some(message) = replies.next().await {
+            let headers = message.headers.as_ref();
+            let header = |name| headers.and_then(|headers| number(headers, name));
+            let whole = header(header::NATS_LAST_SEQUENCE) == Some(last);
+            match message.status.map(|status| status.as_u16()) {
+                None => match header(header::NATS_SEQUENCE) {
+                    Some(sequence) if whole => {
+                        last = sequence;
+                        messages.push(message);
+                    }
+                    _ => return Ok(None),
+                },
+                Some(END_OF_BATCH) => {
+                    let Some(pending) = header(PENDING).filter(|_| whole) else { return Ok(None) };
+                    let through = if pending == 0 { header(UP_TO).unwrap_or(last) } else { last };
+                    return Ok(Some(Answer::Found { messages, pending, through }));
+                }
+                Some(NOT_FOUND) if messages.is_empty() && description(&message) == nothing => return Ok(Some(Answer::Nothing)),
+                Some(NOT_FOUND) => return Ok(None),
+                Some(TOO_MANY) => return Ok(Some(Answer::TooMany)),
+                Some(NO_RESPONDERS) => return Err(Failure::NoResponders),
+                Some(status) => return Err(Failure::Other(format!("NATS answers {status} {}", description(&message)))),
+            }
+        }
+        Err(Failure::Other("the NATS connection is closed".into()))
+    }
+}
+
+fn description(message: &Message) -> &str {
+    message.description.as_deref().unwrap_or_default()
+}
