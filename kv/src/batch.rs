@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{Error, Key, Result, Revision, Ttl};
 
-/// The most operations a batch may hold.
+/// The most operations a batch may hold, each distinct fence counted as one more.
 pub const MAX_BATCH: usize = 1_000;
 /// The longest value in bytes: the default payload limit of a NATS server less room for headers.
 pub const MAX_VALUE: usize = (1 << 20) - (8 << 10);
@@ -147,7 +147,7 @@ impl Batch {
         self
     }
 
-    /// Checks what every store refuses: an empty batch, more than [`MAX_BATCH`] operations, a key
+    /// Checks what every store refuses: an empty batch, more than [`MAX_BATCH`] operations and fences, a key
     /// that stands twice, a value or note over [`MAX_VALUE`] bytes, a fence on a key the batch changes.
     ///
     /// # Errors
@@ -156,11 +156,16 @@ impl Batch {
         if self.ops.is_empty() {
             return Err(Error::invalid("a batch holds at least one operation"));
         }
-        if self.ops.len() > MAX_BATCH {
-            return Err(Error::invalid(format!("a batch holds at most {MAX_BATCH} operations, this one has {}", self.ops.len())));
-        }
         if let [op] = self.ops.as_slice() {
             return op.validate(|key| *key == op.key);
+        }
+        let fences = self.ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| (&fence.key, fence.revision));
+        let fences = fences.collect::<std::collections::HashSet<_>>().len();
+        if self.ops.len() + fences > MAX_BATCH {
+            let count = self.ops.len();
+            return Err(Error::invalid(format!(
+                "a batch holds at most {MAX_BATCH} operations and fences, this one has {count} and {fences}"
+            )));
         }
         let mut keys = std::collections::HashSet::with_capacity(self.ops.len());
         for op in &self.ops {

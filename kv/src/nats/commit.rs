@@ -95,22 +95,10 @@ async fn reconsider(reader: Reader<'_>, ops: &[Op], expected: &mut [Option<u64>]
     Err(Error::unavailable(format!("{} was refused, and the replicas that answer reads do not show why yet", keys[0])))
 }
 
-/// The error of one message that was refused at the revision `found`.
+/// The error of one message that was refused because its key was found elsewhere. A revision below the expected
+/// one was found by a server that is behind, or the caller's was never this key's.
 fn single(op: &Op, found: u64) -> Error {
-    let key = checked_key(op);
-    let expected = match (&op.fence, op.expect) {
-        (Some(fence), _) => fence.revision.get(),
-        (None, Expect::At(revision)) => revision.get(),
-        (None, _) => 0,
-    };
-    if found > 0 && found < expected {
-        // Revisions of a key only grow, so it was a server that is behind which refused.
-        return Error::unavailable(format!(
-            "a NATS server that is behind refused the write to {}: it has {key} at {found}",
-            op.key
-        ));
-    }
-    Error::conflict(key, Some(found).filter(|found| *found > 0).map(Revision::new))
+    Error::conflict(checked_key(op), Some(found).filter(|found| *found > 0).map(Revision::new))
 }
 
 /// The error of a refused batch. The server does not say which of its keys stood in the way, so it is named

@@ -11,7 +11,7 @@ use super::{
     link::{Failure, Link, denied},
     names::Names,
 };
-use crate::{Change, Error, Fence, Key, MAX_BATCH, Op, Result, Ttl};
+use crate::{Change, Error, Fence, Key, Op, Result, Ttl};
 
 /// What a writer needs.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ struct Ack {
 impl Writer<'_> {
     /// Tries once to apply `ops`, each key at its entry of `expected`, and returns the last revision.
     pub(super) async fn attempt(&self, ops: &[Op], expected: &[Option<u64>]) -> Result<u64, Refusal> {
-        let messages = self.messages(ops, expected).map_err(Refusal::Final)?;
+        let messages = self.messages(ops, expected);
         let what = match ops {
             [op] => format!("the write to {}", op.key),
             _ => format!("the write to {} and {} more", ops[0].key, ops.len() - 1),
@@ -63,7 +63,7 @@ impl Writer<'_> {
 
     /// The messages that say it all. One message has room for one expectation; when an operation has two
     /// (of its own key and a fence), a message of its own carries the fence.
-    fn messages(&self, ops: &[Op], expected: &[Option<u64>]) -> Result<Vec<Message>> {
+    fn messages(&self, ops: &[Op], expected: &[Option<u64>]) -> Vec<Message> {
         let mut carriers: Vec<Message> = Vec::new();
         let mut carried: Vec<&Fence> = Vec::new();
         let mut messages = Vec::with_capacity(ops.len());
@@ -87,13 +87,7 @@ impl Writer<'_> {
         }
         // Carriers first, so that the operations have consecutive revisions.
         carriers.append(&mut messages);
-        if carriers.len() > MAX_BATCH {
-            return Err(Error::invalid(format!(
-                "the batch needs {} messages with its fences, NATS takes {MAX_BATCH}; use fewer operations or fences",
-                carriers.len()
-            )));
-        }
-        Ok(carriers)
+        carriers
     }
 
     fn change(&self, op: &Op) -> Message {
