@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::task::JoinSet;
 
-use super::support::{Ground, invalid, join, noise, ok};
+use super::support::{Ground, invalid, join, noise, ok, spawn};
 use crate::{Batch, Expect, Key, MAX_BATCH, MAX_VALUE, Op, Revision, Since, State, Store};
 
 /// The operations of a batch have consecutive revisions in their order; the last one is returned.
@@ -108,7 +108,7 @@ pub async fn concurrent_batches_do_not_mix(store: &Arc<dyn Store>) {
     let mut tasks = JoinSet::new();
     for who in 0..8 {
         let (ground, keys) = (ground.clone(), keys.clone());
-        tasks.spawn(async move {
+        spawn(&mut tasks, async move {
             let mut written = Vec::new();
             for round in 0..10 {
                 let value = format!("{who}-{round}");

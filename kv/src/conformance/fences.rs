@@ -1,13 +1,13 @@
 //! Fences: a write that is refused once another key has moved.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::task::JoinSet;
 
-use super::support::{Ground, MakeOp, conflict, join};
+use super::support::{Ground, MakeOp, conflict, join, poll, spawn};
 use crate::{Batch, Bytes, Key, Op, Revision, State, Store};
 
 /// Every kind of change passes while its fence stands, and does not move the fence.
@@ -152,57 +152,64 @@ pub async fn no_fenced_write_lands_after_the_fence_moved(store: &Arc<dyn Store>)
     const ROUNDS: usize = 60;
     const WRITERS: usize = 4;
     let ground = Ground::new(store);
-    let passed = Arc::new(AtomicUsize::new(0));
     for round in 0..ROUNDS {
         let guard = ground.key(format_args!("guard.{round}"));
         let held = ground.put(&guard, "held").await;
-        let before = passed.load(Ordering::Relaxed);
+        let race = Arc::new(Race { guard: guard.clone(), held, passed: AtomicUsize::new(0), moved: OnceLock::new() });
         let mut tasks = JoinSet::new();
         for who in 0..WRITERS {
-            let (ground, guard, passed) = (ground.clone(), guard.clone(), passed.clone());
-            let key = ground.key(format_args!("data.{round}.{who}"));
-            tasks.spawn(async move {
-                let mut last = None;
-                for turn in 0.. {
-                    let op = Op::put(key.clone(), turn.to_string()).fenced(guard.clone(), held);
-                    // Every other writer's batch begins with an operation that has no fence.
-                    let batch = match who % 2 {
-                        0 => Batch::from(op),
-                        _ => Batch::new().and(Op::put(ground.key(format_args!("beside.{round}.{who}")), "x")).and(op),
-                    };
-                    match ground.store.commit(batch).await {
-                        Ok(revision) => {
-                            last = Some(revision);
-                            passed.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(error) if error.is_unknown() => {}
-                        other => {
-                            conflict(other, "a fenced write after the fence moved");
-                            break;
-                        }
-                    }
-                    tokio::task::yield_now().await;
-                }
-                (key, last)
-            });
+            spawn(&mut tasks, write_until_refused(ground.clone(), race.clone(), format!("{round}.{who}"), who % 2 == 1));
         }
         // Let some writes through first, so that the release falls among them.
-        super::support::poll("a fenced write whose fence stands", || async {
-            (passed.load(Ordering::Relaxed) > before + round % 5).then_some(())
-        })
-        .await;
+        let among = || async { (race.passed.load(Ordering::Relaxed) > round % 5).then_some(()) };
+        poll("a fenced write whose fence stands", among).await;
         let release = match round % 3 {
-            0 => Op::delete(guard.clone()).if_at(held),
-            1 => Op::put(guard.clone(), "moved").if_at(held),
-            _ => Op::purge(guard.clone()),
+            0 => Op::delete(guard).if_at(held),
+            1 => Op::put(guard, "moved").if_at(held),
+            _ => Op::purge(guard),
         };
         let moved = ground.commit(release, "the release").await;
+        race.moved.get_or_init(|| moved);
         for (key, last) in join(tasks).await {
-            assert!(last.is_none_or(|last| last < moved), "the fence moved at {moved}, yet a fenced write passed at {last:?}");
-            if let Some(last) = last {
-                let entry = ground.read(&key, last).await;
-                assert!(entry.revision < moved, "the fence moved at {moved}, yet a fenced write stands at {}", entry.revision);
-            }
+            let Some(last) = last else { continue };
+            assert!(last < moved, "the fence moved at {moved}, yet a fenced write passed at {last}");
+            let entry = ground.read(&key, last).await;
+            assert!(entry.revision < moved, "the fence moved at {moved}, yet a fenced write stands at {}", entry.revision);
         }
     }
+}
+
+struct Race {
+    guard: Key,
+    held: Revision,
+    passed: AtomicUsize,
+    /// Where the fence moved to, once that is known.
+    moved: OnceLock<Revision>,
+}
+
+/// Writes one key behind the fence until it is refused; returns the key and its last revision.
+async fn write_until_refused(ground: Ground, race: Arc<Race>, name: String, in_batches: bool) -> (Key, Option<Revision>) {
+    let (key, beside) = (ground.key(format_args!("data.{name}")), ground.key(format_args!("beside.{name}")));
+    let mut last = None;
+    for turn in 0.. {
+        let op = Op::put(key.clone(), turn.to_string()).fenced(race.guard.clone(), race.held);
+        // A batch begins with an operation that has no fence.
+        let batch = if in_batches { Batch::new().and(Op::put(beside.clone(), "x")).and(op) } else { op.into() };
+        match ground.store.commit(batch).await {
+            Ok(revision) => {
+                if let Some(moved) = race.moved.get() {
+                    assert!(revision < *moved, "the fence moved at {moved}, yet a fenced write passed at {revision}");
+                }
+                last = Some(revision);
+                race.passed.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) if error.is_unknown() => {}
+            other => {
+                conflict(other, "a fenced write after the fence moved");
+                break;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    (key, last)
 }

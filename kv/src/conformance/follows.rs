@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::task::JoinSet;
 
-use super::support::{Ground, MakeOp, invalid, join, noise};
+use super::support::{Ground, MakeOp, invalid, join, noise, spawn};
 use crate::{Batch, Bytes, MAX_VALUE, Op, State, Store};
 
 /// Puts, updates, deletes with their notes, purges and batches are heard.
@@ -117,7 +117,7 @@ pub async fn every_follower_hears(store: &Arc<dyn Store>) {
     let mut tasks = JoinSet::new();
     for (mut notices, key) in waiting {
         let revision = written[&key];
-        tasks.spawn(async move { notices.hear(revision).await });
+        spawn(&mut tasks, async move { notices.hear(revision).await });
     }
     join(tasks).await;
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::support::{Ground, conflict, join, marks, ok, poll};
+use super::support::{Ground, conflict, join, marks, ok, poll, spawn};
 use crate::{Bytes, Entry, Expect, Key, KeyRange, Op, Page, Revision, State, Store, StoreExt};
 
 /// Entries come in the order of the keys asked for, absent ones as `None`, tombstones as what they are.
@@ -128,7 +128,7 @@ pub async fn pages_leave_no_hole_under_writes(store: &Arc<dyn Store>) {
     let mut tasks = JoinSet::new();
     for who in 0..3 {
         let ground = ground.clone();
-        tasks.spawn(async move {
+        spawn(&mut tasks, async move {
             for round in 0..200 {
                 let hot = ground.key(format_args!("hot.{}", (who * 7 + round) % HOT));
                 ground.put(&hot, "hotter").await;
@@ -177,7 +177,7 @@ pub async fn a_scan_that_reaches_a_write_shows_it(store: &Arc<dyn Store>) {
     let mut tasks = JoinSet::new();
     for who in 0..4 {
         let ground = ground.clone();
-        tasks.spawn(async move {
+        spawn(&mut tasks, async move {
             let mut reads = Vec::new();
             for round in 0..25 {
                 let key = ground.key(format_args!("{who}.{round}"));

@@ -65,6 +65,11 @@ pub(super) fn invalid<T: Debug>(result: Result<T>, what: impl Display) {
     }
 }
 
+/// Runs `task` beside the others, with the patience of its behaviour.
+pub(super) fn spawn<T: Send + 'static>(tasks: &mut JoinSet<T>, task: impl Future<Output = T> + Send + 'static) {
+    tasks.spawn(PATIENCE.scope(patience(), task));
+}
+
 /// Everything the tasks return; a panic in one of them is passed on.
 pub(super) async fn join<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
     let mut all = Vec::with_capacity(tasks.len());

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::{
     reads::{RANGES, TREE},
-    support::{Ground, Watched, in_time, invalid, join, last_of_each, marks, noise, ok},
+    support::{Ground, Watched, in_time, invalid, join, last_of_each, marks, noise, ok, spawn},
 };
 use crate::{Batch, Entry, Event, Key, KeyRange, MAX_VALUE, Op, Revision, Since, State, Store};
 
@@ -203,7 +203,7 @@ pub async fn a_watch_among_writers_never_goes_back(store: &Arc<dyn Store>) {
     let mut writers = JoinSet::new();
     for who in 0..4 {
         let ground = ground.clone();
-        writers.spawn(async move {
+        spawn(&mut writers, async move {
             let mut last = HashMap::new();
             for round in 0..150 {
                 let key = ground.key(format_args!("{who}.{}", (round * 5) % 12));
@@ -219,7 +219,7 @@ pub async fn a_watch_among_writers_never_goes_back(store: &Arc<dyn Store>) {
         let mut watch = ground.watch(ground.range(), since).await;
         // The last write of all: when it is told, everything has been.
         let end = ground.key("end");
-        watchers.spawn(async move {
+        spawn(&mut watchers, async move {
             let mut told = Vec::new();
             while told.last().is_none_or(|entry: &Entry| entry.key != end) {
                 if let Event::Entry(entry) = watch.next().await {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::support::{Ground, MakeOp, conflict, invalid, join, noise, ok, poll};
+use super::support::{Ground, MakeOp, conflict, invalid, join, noise, ok, poll, spawn};
 use crate::{Error, Expect, Key, MAX_KEY, MAX_VALUE, Op, Revision, Since, State, Store, StoreExt, Ttl};
 
 /// A key that was never written has no entry, alone or among others.
@@ -269,7 +269,7 @@ pub async fn of_many_creates_one_wins(store: &Arc<dyn Store>) {
         let mut tasks = JoinSet::new();
         for who in 0..50 {
             let (store, key) = (store.clone(), key.clone());
-            tasks.spawn(async move { (who, store.create(&key, format!("{who}")).await) });
+            spawn(&mut tasks, async move { (who, store.create(&key, format!("{who}")).await) });
         }
         let (mut winners, mut unsure) = (Vec::new(), Vec::new());
         for (who, outcome) in join(tasks).await {
@@ -304,7 +304,7 @@ pub async fn a_shared_counter_loses_nothing(store: &Arc<dyn Store>) {
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
         let (store, key) = (store.clone(), key.clone());
-        tasks.spawn(async move { count(&store, &key, 10).await });
+        spawn(&mut tasks, async move { count(&store, &key, 10).await });
     }
     let (mut sure, mut unsure) = (0, 0);
     for (ours, perhaps) in join(tasks).await {
@@ -323,6 +323,8 @@ async fn count(store: &Arc<dyn Store>, key: &Key, times: u64) -> (u64, u64) {
     let (mut sure, mut unsure) = (0, 0);
     while sure + unsure < times {
         let (value, revision) = read_count(store, key).await;
+        // So that others come in between even where a store never waits.
+        tokio::task::yield_now().await;
         match store.update(key, (value + 1).to_string(), revision).await {
             Ok(_) => sure += 1,
             Err(error) if error.is_unknown() => unsure += 1,
@@ -357,7 +359,7 @@ pub async fn concurrent_writers_get_their_own_revisions(store: &Arc<dyn Store>) 
     let mut tasks = JoinSet::new();
     for who in 0..16 {
         let ground = ground.clone();
-        tasks.spawn(async move {
+        spawn(&mut tasks, async move {
             let mut written = Vec::new();
             for round in 0..25 {
                 let key = ground.key(round % 5);
