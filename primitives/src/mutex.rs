@@ -250,45 +250,54 @@ impl Attempt {
     }
 
     /// Writes the ticket.
+    ///
+    /// Each ticket is sent once: of two copies one could land when the other has come and gone, and nobody
+    /// would end it. One that is not answered is looked for, and given up for another if it is not there.
     async fn queue_up(&mut self) -> Result<()> {
         let inner = self.inner().clone();
         let record = encode(&self.mutex.owner);
+        let mut before = Revision::ZERO;
+        let mut unanswered: Option<tenure_kv::Error> = None;
         let mut tries = 0;
-        let mut unanswered = false;
-        self.open = true;
         loop {
-            let before = inner.witness.highest();
-            let outcome = inner.store.commit(Op::put(self.ticket.clone(), record.clone()).if_absent().into()).await;
-            let token = match outcome {
-                Ok(token) if inner.witness.committed(before, token) => Some(token),
-                Ok(_) => {
+            let outcome = if unanswered.is_some() {
+                inner.settle_ticket(&self.ticket).await
+            } else {
+                before = inner.witness.highest();
+                self.open = true;
+                // Not over a tombstone either: that may be the one that forestalls this very write.
+                let op = Op::put(self.ticket.clone(), record.clone()).if_at(Revision::ZERO);
+                inner.store.commit(op.into()).await.map(Some)
+            };
+            match outcome {
+                Ok(Some(token)) if inner.witness.committed(before, token) => {
+                    self.token = Some(token);
+                    return Ok(());
+                }
+                Ok(Some(_)) => {
                     inner.witness.reset(&*inner.clock, inner.lease);
                     inner.lose(Loss::StoreReset);
                     return Err(Error::lost(Loss::StoreReset));
                 }
-                // The ticket's key is ours alone: what stands there is what we wrote.
-                Err(error) if error.is_conflict() && unanswered => match inner.store.entry(&self.ticket).await? {
-                    Some(entry) if entry.is_live() => Some(entry.revision),
-                    Some(_) => return Err(self.ended_by_others()),
-                    None => None,
+                Ok(None) => {
+                    self.ticket = self.mutex.name.ticket(&inner.id, inner.next_ticket())?;
+                    unanswered = None;
+                }
+                Err(error) => match unanswered {
+                    // Refused for certain, and nothing is on its way.
+                    None if !error.is_unknown() => {
+                        self.open = false;
+                        return Err(error.into());
+                    }
+                    None => unanswered = Some(error),
+                    Some(_) => {}
                 },
-                Err(error) if error.is_unknown() && tries < 3 => {
-                    unanswered = true;
-                    None
-                }
-                Err(error) => {
-                    // Refused for certain, and nothing earlier is on its way.
-                    self.open = unanswered || error.is_unknown();
-                    return Err(error.into());
-                }
-            };
-            if token.is_some() {
-                self.token = token;
-                return Ok(());
             }
             tries += 1;
-            if tries > 20 {
-                return Err(tenure_kv::Error::unknown("the ticket could not be read back after it was written").into());
+            if tries > 8
+                && let Some(error) = unanswered
+            {
+                return Err(error.into());
             }
             tokio::select! {
                 loss = inner.lost() => return Err(Error::lost(loss)),

@@ -220,7 +220,8 @@ pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Resu
     loop {
         let before = inner.witness.highest();
         let sent = inner.clock.now();
-        let op = Op::put(inner.key.clone(), encode(record)).if_absent().ttl(timing::garbage(inner.lease));
+        // Not over a tombstone: a copy of this write that lands late must not revive a dead session.
+        let op = Op::put(inner.key.clone(), encode(record)).if_at(Revision::ZERO).ttl(timing::garbage(inner.lease));
         match inner.store.commit(op.into()).await {
             Ok(revision) => {
                 if !inner.witness.committed(before, revision) {

@@ -31,6 +31,12 @@ pub(crate) fn renewal_retry(lease: Duration) -> Duration {
     (lease / 20).min(500 * MS)
 }
 
+/// How long a tombstone stands in the way of a ticket that was sent and not answered. The session may live
+/// on for any time, and a ticket that lands once this is over is its own, so nobody would ever end it.
+pub(crate) fn forestall() -> tenure_kv::Ttl {
+    tenure_kv::Ttl::at_least(Duration::from_secs(24 * 60 * 60))
+}
+
 /// The session's TTL: garbage collection, long after everybody else could have deposed it.
 pub(crate) fn garbage(lease: Duration) -> tenure_kv::Ttl {
     tenure_kv::Ttl::at_least(lease * 2 + Duration::from_secs(2))

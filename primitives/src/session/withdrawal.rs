@@ -72,15 +72,27 @@ impl Inner {
         ended
     }
 
-    /// The write that creates the ticket may land at any time: a tombstone in its place makes it fail.
-    /// The tombstone stays until the session would be dead if the write were still on its way.
     async fn forestall(&self, leaving: &Leaving) -> Result<Ended, Error> {
-        let op = Op::purge(leaving.ticket.clone()).if_absent().ttl(timing::garbage(self.lease));
+        match self.settle_ticket(&leaving.ticket).await? {
+            Some(token) => end_at(&*self.store, leaving, token).await,
+            None => Ok(Ended::ByUs),
+        }
+    }
+
+    /// Finds out about a ticket whose one creating write was not answered: its revision if it landed, or
+    /// `None` if it never will or has been ended since.
+    ///
+    /// That write may land at any time; it is only taken where there is not even a tombstone, so a
+    /// tombstone in its place makes it fail.
+    ///
+    /// # Cancel safety
+    /// Dropping leaves all open; call again.
+    pub(crate) async fn settle_ticket(&self, ticket: &Key) -> Result<Option<Revision>, Error> {
+        let op = Op::purge(ticket.clone()).if_absent().ttl(timing::forestall());
         match self.store.commit(op.into()).await {
-            Ok(_) => Ok(Ended::ByUs),
-            Err(Error::Conflict { .. }) => match self.store.entry(&leaving.ticket).await? {
-                Some(entry) if entry.is_live() => end_at(&*self.store, leaving, entry.revision).await,
-                Some(_) => Ok(Ended::ByUs),
+            Ok(_) => Ok(None),
+            Err(Error::Conflict { .. }) => match self.store.entry(ticket).await? {
+                Some(entry) => Ok(entry.is_live().then_some(entry.revision)),
                 None => Err(Error::unavailable("a lagging read does not show the ticket yet")),
             },
             Err(error) => Err(error),
