@@ -1,7 +1,7 @@
 //! The processes of a run: started, signalled, reaped, and all gone at the end.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     io::{self, PipeReader, PipeWriter},
     path::PathBuf,
@@ -31,8 +31,10 @@ pub(super) struct Crew {
     reports: Option<PipeWriter>,
     waits: JoinSet<(u32, io::Result<ExitStatus>)>,
     daemon: Option<u32>,
-    /// Names by process; those who were killed stay until they are reaped.
-    workers: HashMap<u32, String>,
+    /// Those who are not reaped yet.
+    workers: HashSet<u32>,
+    /// Names of all who ever were: the last words of the dead are read after they are reaped.
+    names: HashMap<u32, String>,
 }
 
 /// A process that has ended.
@@ -62,7 +64,8 @@ impl Crew {
             reports: Some(reports),
             waits: JoinSet::new(),
             daemon: None,
-            workers: HashMap::new(),
+            workers: HashSet::new(),
+            names: HashMap::new(),
         };
         Ok((crew, reader))
     }
@@ -76,18 +79,19 @@ impl Crew {
     /// Starts the worker `name`.
     pub(super) fn start_worker(&mut self, name: String) -> Result<(), Fault> {
         let pid = self.start("worker")?;
-        self.workers.insert(pid, name);
+        self.workers.insert(pid);
+        self.names.insert(pid, name);
         Ok(())
     }
 
-    /// The name of the worker with this process id, dead ones that are not reaped included.
-    pub(super) fn name(&self, pid: u32) -> Option<&str> {
-        self.workers.get(&pid).map(String::as_str)
+    /// The name of the worker with this process id, and the id.
+    pub(super) fn name(&self, pid: u32) -> String {
+        format!("{} ({pid})", self.names.get(&pid).map_or("?", String::as_str))
     }
 
     /// Sends `signal` to a worker that is not reaped yet.
     pub(super) fn signal(&self, pid: u32, signal: Signal) -> Result<(), Fault> {
-        if self.workers.contains_key(&pid) {
+        if self.workers.contains(&pid) {
             send(pid, signal)?;
         }
         Ok(())
@@ -105,13 +109,14 @@ impl Crew {
             self.daemon = None;
             return Ok(Ended::Daemon(status));
         }
-        let name = self.workers.remove(&pid).unwrap_or_default();
+        self.workers.remove(&pid);
+        let name = self.names.get(&pid).cloned().unwrap_or_default();
         Ok(Ended::Worker { name, status })
     }
 
     /// Kills every worker, stopped ones too, and waits until they are gone.
     pub(super) async fn kill_workers(&mut self) -> Result<usize, Fault> {
-        for pid in self.workers.keys() {
+        for pid in &self.workers {
             send(*pid, Signal::SIGKILL)?;
         }
         let mut count = 0;

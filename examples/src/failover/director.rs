@@ -1,6 +1,10 @@
 //! The director: starts everybody, kills and pauses holders, tells what it sees, and has the last word.
 
-use std::{io::PipeReader, process::ExitCode, time::Duration};
+use std::{
+    io::{PipeReader, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use tenure_sidecar::{
@@ -65,7 +69,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         }
     };
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&summary)?)?;
     }
     summary.show(&director.screen)?;
     if options.keep || !summary.ok {
@@ -172,7 +176,7 @@ impl Director<'_> {
     }
 
     fn hear(&mut self, report: Report) -> Result<(), Fault> {
-        let name = format!("{} ({})", self.crew.name(report.pid).unwrap_or("?"), report.pid);
+        let name = self.crew.name(report.pid);
         let Report { at, .. } = report;
         let row = |token, tone, what: &str| self.screen.row(at, token, &name, None, tone, what);
         match &report.news {
@@ -212,7 +216,7 @@ impl Director<'_> {
             Act::Stop(pid) => (pid, Signal::SIGSTOP),
             Act::Wake(pid) => (pid, Signal::SIGCONT),
         };
-        let name = format!("{} ({pid})", self.crew.name(pid).unwrap_or("?"));
+        let name = self.crew.name(pid);
         self.crew.signal(pid, signal)?;
         self.screen.line(&self.screen.paint(Tone::Warning, &format!("{:>33}  {signal}", name)))?;
         Ok(())
@@ -238,7 +242,7 @@ impl Director<'_> {
         let workers = self.dismiss().await?;
         let path = dir.path().to_owned();
         dir.close()?;
-        eprintln!("interrupted: ended {workers} workers and the daemon, removed {}", path.display());
+        let _ = writeln!(std::io::stderr(), "interrupted: ended {workers} workers and the daemon, removed {}", path.display());
         Ok(ExitCode::from(code))
     }
 }

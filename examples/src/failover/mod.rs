@@ -20,7 +20,7 @@ mod shared_file;
 mod summary;
 mod worker;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -63,7 +63,8 @@ pub fn main() -> ExitCode {
 }
 
 fn fail(message: &str) -> ExitCode {
-    eprintln!("failover: {message}");
+    // With standard error closed the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "failover: {message}");
     ExitCode::from(2)
 }
 
