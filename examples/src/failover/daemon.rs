@@ -1,12 +1,34 @@
-//! The daemon of a run: the same code as the `tenured` program, in a process of its own.
+//! The daemon of a run: what the `tenured` program is, in a process of its own.
+
+use std::time::Duration;
+
+use tenure_sidecar::{
+    protocol::Limits,
+    server::{Access, Config, Server},
+};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Fault,
     options::{Options, Place},
+    record::News,
+    worker::report,
 };
 
-/// Serves the store to the workers until SIGTERM.
+/// Serves the store to the workers until SIGTERM, and then drains.
 pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    let _place = Place::of(options)?;
-    Err("no server yet".into())
+    let mut terminate = signal(SignalKind::terminate())?;
+    let place = Place::of(options)?;
+    let config = Config {
+        socket: place.socket(),
+        access: Access { mode: 0o600, group: None },
+        store: options.store.clone().unwrap_or_else(|| place.store()),
+        lease: Some(options.lease),
+        limits: Limits::default(),
+        drain: Duration::from_secs(5),
+    };
+    let server = Server::start(config).await?;
+    report(News::Listening)?;
+    server.run(async { drop(terminate.recv().await) }, std::future::pending()).await?;
+    Ok(())
 }
