@@ -29,6 +29,9 @@ pub(super) async fn run(options: &Options) -> Result<(), Fault> {
     };
     let server = Server::start(config).await?;
     report(News::Listening)?;
-    server.run(async { drop(terminate.recv().await) }, std::future::pending()).await?;
+    let leave = async {
+        terminate.recv().await;
+    };
+    server.run(leave, std::future::pending()).await?;
     Ok(())
 }

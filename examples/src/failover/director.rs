@@ -24,8 +24,9 @@ use super::{
     crew::{Crew, Ended},
     options::{Options, Place},
     record::{Guard, News, Report, now},
-    screen::{Screen, Tone},
-    script::{Act, Script},
+    screen::{Row, Screen, Tone},
+    script::{Act, HandOver, Script},
+    shared_file::Sabotage,
     summary::{Ending, Setting, Summary},
 };
 
@@ -49,7 +50,8 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         store,
         crew,
         screen: Screen::new(options.json, now()),
-        script: Script::default(),
+        // Who ignores the lock never hears that it was lost.
+        script: Script::new(options.sabotage != Some(Sabotage::NoLock)),
         reports: lines(reports)?,
         heard: Vec::new(),
     };
@@ -152,10 +154,16 @@ impl Director<'_> {
         let mut give_up = Instant::now() + patience;
         loop {
             tokio::select! {
+                biased;
                 line = self.reports.next_line() => {
                     let report: Report = serde_json::from_str(&line?.ok_or("the workers are gone")?)?;
                     if let News::Granted { .. } = report.news {
-                        give_up = Instant::now() + patience;
+                        if self.script.is_settled() {
+                            give_up = Instant::now() + patience;
+                        }
+                        if !self.script.is_calm() {
+                            calm_until = Instant::now() + PEACE;
+                        }
                     }
                     self.hear(report)?;
                 }
@@ -164,46 +172,53 @@ impl Director<'_> {
                     ended => return Err(unexpected(&ended)),
                 },
                 () = sleep_until(calm_until), if self.script.can_disturb() && Instant::now() < end => {
-                    calm_until = Instant::now() + PEACE;
                     if let Some(act) = self.script.disturb(now()) {
                         self.act(act)?;
                     }
                 }
                 () = sleep_until(end), if self.script.is_settled() => return Ok(()),
-                () = sleep_until(give_up) => return Err(format!("nobody was granted the lock for {patience:?}").into()),
+                () = sleep_until(give_up) => return Err(self.stuck(patience)),
             }
         }
     }
 
+    fn stuck(&self, patience: Duration) -> Fault {
+        if self.script.is_settled() {
+            return format!("nobody was granted the lock for {patience:?}").into();
+        }
+        format!("a holder was stopped, and {patience:?} later it had not been refused").into()
+    }
+
     fn hear(&mut self, report: Report) -> Result<(), Fault> {
-        let name = self.crew.name(report.pid);
-        let Report { at, .. } = report;
-        let row = |token, tone, what: &str| self.screen.row(at, token, &name, None, tone, what);
-        match &report.news {
+        let worker = self.crew.name(report.pid);
+        let mut hand_over = None;
+        let told = match &report.news {
             News::Granted { token, .. } => {
-                let hand_over = self.script.granted(*token, at);
-                let what = match hand_over {
+                let ended = self.script.granted(*token, report.at);
+                hand_over = ended.and_then(|ended| ended.took);
+                let what = match ended {
                     None => "holds".to_owned(),
-                    Some(hand_over) => match hand_over.ending {
-                        Ending::Release => format!("holds; {} released", hand_over.from),
-                        Ending::Kill => format!("holds; the process of {} was killed", hand_over.from),
-                        Ending::Pause => format!("holds; the process of {} stands still", hand_over.from),
-                        Ending::Loss => format!("holds; {} was lost", hand_over.from),
-                    },
+                    Some(HandOver { from, ending: Ending::Release, .. }) => format!("holds, {from} was released"),
+                    Some(HandOver { from, ending: Ending::Kill, .. }) => format!("holds, the holder of {from} was killed"),
+                    Some(HandOver { from, ending: Ending::Pause, .. }) => format!("holds, the holder of {from} is stopped"),
+                    Some(HandOver { from, ending: Ending::Loss, .. }) => format!("holds, {from} was lost"),
                 };
-                self.screen.row(at, *token, &name, hand_over.and_then(|hand_over| hand_over.took), Tone::Plain, &what)?;
+                Some((*token, Tone::Plain, what))
             }
-            News::Lost { token, reason } => row(*token, Tone::Dim, &format!("learns that it does not hold: {reason}"))?,
+            News::Lost { token, reason } => Some((*token, Tone::Dim, format!("learns that it holds no more: {reason}"))),
             News::Refused { token, by, reason } => {
                 let by = match by {
                     Guard::File => "file",
                     Guard::Store => "store",
                 };
-                row(*token, Tone::Good, &format!("stale write refused by the {by}: {reason}"))?;
+                Some((*token, Tone::Good, format!("stale write refused by the {by}: {reason}")))
             }
-            News::Passed { token } => row(*token, Tone::Bad, "stale write taken by the store")?,
-            News::Failed { message } => return Err(format!("worker {name}: {message}").into()),
-            _ => {}
+            News::Passed { token } => Some((*token, Tone::Bad, "stale write taken by the store".to_owned())),
+            News::Failed { message } => return Err(format!("worker {worker}: {message}").into()),
+            News::Listening | News::Entered { .. } | News::Appended { .. } | News::Stored { .. } | News::Releasing { .. } => None,
+        };
+        if let Some((token, tone, what)) = told {
+            self.screen.row(&Row { at: report.at, token: Some(token), worker: &worker, hand_over, tone, what })?;
         }
         let act = self.script.note(&report);
         self.heard.push(report);
@@ -216,9 +231,9 @@ impl Director<'_> {
             Act::Stop(pid) => (pid, Signal::SIGSTOP),
             Act::Wake(pid) => (pid, Signal::SIGCONT),
         };
-        let name = self.crew.name(pid);
         self.crew.signal(pid, signal)?;
-        self.screen.line(&self.screen.paint(Tone::Warning, &format!("{:>33}  {signal}", name)))?;
+        let (worker, what) = (self.crew.name(pid), format!("gets {signal}"));
+        self.screen.row(&Row { at: now(), token: None, worker: &worker, hand_over: None, tone: Tone::Warning, what })?;
         Ok(())
     }
 

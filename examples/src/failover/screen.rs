@@ -14,6 +14,18 @@ pub(super) enum Tone {
     Bad,
 }
 
+/// What happened, when, and to whom.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    pub(super) at: Nanos,
+    pub(super) token: Option<u64>,
+    pub(super) worker: &'a str,
+    /// How long the hand-over took that this is the end of.
+    pub(super) hand_over: Option<Nanos>,
+    pub(super) tone: Tone,
+    pub(super) what: String,
+}
+
 /// Standard output, or nothing.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -43,19 +55,13 @@ impl Screen {
         self.line(&self.paint(Tone::Dim, &text))
     }
 
-    /// What happened at a time, to a worker, with its token and the length of the hand-over if there is one.
-    pub(super) fn row(
-        &self,
-        at: Nanos,
-        token: u64,
-        worker: &str,
-        hand_over: Option<Nanos>,
-        tone: Tone,
-        what: &str,
-    ) -> io::Result<()> {
-        let seconds = at.saturating_sub(self.started) as f64 / 1e9;
-        let hand_over = hand_over.map(|nanos| format!("{:.1} ms", milliseconds(nanos))).unwrap_or_default();
-        self.line(&format!("{seconds:>8.3}  {token:>7}  {worker:<14}  {hand_over:>10}  {}", self.paint(tone, what)))
+    /// One line under these columns.
+    pub(super) fn row(&self, row: &Row<'_>) -> io::Result<()> {
+        let seconds = row.at.saturating_sub(self.started) as f64 / 1e9;
+        let token = row.token.map(|token| token.to_string()).unwrap_or_default();
+        let hand_over = row.hand_over.map(|nanos| format!("{:.1} ms", milliseconds(nanos))).unwrap_or_default();
+        let what = self.paint(row.tone, &row.what);
+        self.line(&format!("{seconds:>8.3}  {token:>7}  {:<14}  {hand_over:>10}  {what}", row.worker))
     }
 
     /// `text` in the colour of `tone`.

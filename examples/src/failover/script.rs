@@ -18,6 +18,7 @@ pub(super) struct Script {
     endings: HashMap<u64, (Ending, Nanos)>,
     stopped: Option<Stopped>,
     disturbances: u32,
+    with_stops: bool,
     /// How long hand-overs took.
     pub(super) hand_overs: BTreeMap<Ending, Vec<Nanos>>,
 }
@@ -48,9 +49,20 @@ pub(super) struct HandOver {
 }
 
 impl Script {
+    /// A run with stops between the kills, or without.
+    pub(super) fn new(with_stops: bool) -> Self {
+        Self { with_stops, ..Self::default() }
+    }
+
     /// Whether there is a holder to disturb, and the last disturbance is over.
     pub(super) const fn can_disturb(&self) -> bool {
         self.holder.is_some() && self.stopped.is_none()
+    }
+
+    /// Whether the last hold to end was released.
+    pub(super) fn is_calm(&self) -> bool {
+        let last = self.highest.and_then(|highest| self.endings.get(&highest));
+        last.is_none_or(|(ending, _)| *ending == Ending::Release)
     }
 
     /// Whether no stopped process waits for its awakening.
@@ -62,7 +74,7 @@ impl Script {
     pub(super) fn disturb(&mut self, at: Nanos) -> Option<Act> {
         let (token, pid) = self.holder.take()?;
         self.disturbances += 1;
-        if self.disturbances % 3 == 2 {
+        if self.with_stops && self.disturbances % 3 == 2 {
             self.stopped = Some(Stopped { pid, token, at, woken: false });
             self.endings.insert(token, (Ending::Pause, at));
             return Some(Act::Stop(pid));
@@ -153,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_stopped_holder_is_woken_once_the_next_is_in_and_settled_once_refused() {
-        let mut script = Script { disturbances: 1, ..Script::default() };
+        let mut script = Script { disturbances: 1, ..Script::new(true) };
         enter(&mut script, 1, 3, MS);
         assert_eq!(script.disturb(2 * MS), Some(Act::Stop(1)));
         assert!(!script.is_settled());
@@ -168,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_stop_that_came_after_the_release_is_taken_back() {
-        let mut script = Script { disturbances: 1, ..Script::default() };
+        let mut script = Script { disturbances: 1, ..Script::new(true) };
         enter(&mut script, 1, 3, MS);
         script.disturb(5 * MS);
         let releasing = report(1, 4 * MS, News::Releasing { token: 3, held: true });

@@ -69,7 +69,10 @@ impl SharedFile {
 
     /// The total as the last line has it.
     pub(super) fn total(&mut self) -> io::Result<u64> {
-        Ok(self.last()?.map_or(0, |last| last.total))
+        self.file.lock_shared()?;
+        let last = self.last();
+        self.file.unlock()?;
+        Ok(last?.map_or(0, |last| last.total))
     }
 
     /// Appends `record`.

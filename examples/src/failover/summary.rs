@@ -113,7 +113,7 @@ impl Summary {
         screen.line(&screen.paint(Tone::Dim, &head))?;
         for (ending, Spread { count, p50_ms, p99_ms, max_ms }) in &self.hand_over {
             let note = match ending {
-                Ending::Pause => format!("  of which heartbeat {} ms", self.heartbeat_ms),
+                Ending::Pause => format!("  (heartbeat {} ms)", self.heartbeat_ms),
                 _ => String::new(),
             };
             screen.line(&format!("{:<16}  {count:>5}  {p50_ms:>9.1}  {p99_ms:>9.1}  {max_ms:>9.1}{note}", ending.name()))?;
