@@ -201,6 +201,25 @@ fn the_command_has_its_own_group_and_dies_with_us() {
 }
 
 #[test]
+fn what_the_command_started_dies_with_us_too() {
+    let script = "(trap '' TERM HUP; echo $BASHPID; while :; do sleep 0.01; done) & wait";
+    let job = Job::start(&mut under_lock(ALONE, &[], script));
+    let grandchild: i32 = job.line().parse().unwrap();
+    job.signal(Signal::KILL);
+    assert!(job.rest().is_empty());
+    until("the grandchild dies with tenure", || !is_alive(grandchild));
+}
+
+#[test]
+fn what_the_command_leaves_in_the_background_stays() {
+    let job = Job::start(&mut under_lock(ALONE, &[], "(exec >&-; exec 2>&-; sleep 1000) & echo $!"));
+    let left: i32 = job.line().parse().unwrap();
+    assert_eq!(job.end().0, 0);
+    assert!(is_alive(left));
+    signal(left, Signal::KILL);
+}
+
+#[test]
 fn a_command_stopped_from_outside_is_waited_for() {
     let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; while :; do sleep 0.01; done"));
     let pid: i32 = job.line().parse().unwrap();

@@ -14,7 +14,7 @@ use super::{
     End, Socket, exit,
     exit::Failure,
     run::{self, Hold, OnLost, Policy, Run, Signals},
-    say::{say, span},
+    say::{printable, say, span},
     time,
 };
 
@@ -99,8 +99,8 @@ daemon gone from the socket) KILL follows TERM after 0.1s. A third INT, TERM or 
 kills at once. The lock is released only after the command has ended; what it leaves running in
 the background is left alone.
 
-If tenure itself is killed with KILL the kernel kills the command too, but not what the command
-started, nor a command that changes its user (sudo): let those check TENURE_FENCE where it counts.
+If tenure itself is killed with KILL, the command and its whole group are killed too; what has left
+the group, or runs as another user (sudo), is not: let that check TENURE_FENCE where it counts.
 A command stopped with ^Z keeps the lock through the daemon; with --store nobody renews meanwhile,
 and a command whose lease ran out is killed instead of continued.
 ";
@@ -194,7 +194,7 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
         store::check_lease(lease)?;
     }
     let program = args.command.first().map(Path::new);
-    let label = args.label.clone().or_else(|| Some(program?.file_name()?.to_string_lossy().into_owned())).unwrap_or_default();
+    let label = args.label.clone().or_else(|| Some(printable(&program?.file_name()?.to_string_lossy()))).unwrap_or_default();
     let request = Request { name: args.name.clone(), lease: args.lease, label, patience };
     let mut signals = Signals::new().map_err(|error| Failure::failed(format_args!("cannot hear signals: {error}")))?;
     match &args.store {
@@ -278,12 +278,11 @@ async fn run_under<H: Held>(mut held: H, args: &Args, signals: &mut Signals) -> 
         say(&format!("warning: --kill-after {asked} is cut to {grace}, half of the {lease} lease; a longer --lease allows more"));
     }
     let mut environment = vec![
-        ("TENURE_LOCK", args.name.clone()),
-        ("TENURE_FENCE", held.token().to_string()),
-        ("TENURE_LEASE", held.lease_id().to_owned()),
+        ("TENURE_LOCK", OsString::from(&args.name)),
+        ("TENURE_FENCE", held.token().to_string().into()),
+        ("TENURE_LEASE", held.lease_id().into()),
     ];
-    // A path that is no text cannot be told exactly, and was given by whoever starts the command.
-    environment.extend(held.socket().and_then(Path::to_str).map(|path| ("TENURE_SOCKET", path.to_owned())));
+    environment.extend(held.socket().map(|path| ("TENURE_SOCKET", path.into())));
     let run = Run { command: &args.command, environment: &environment, policy };
     let outcome = run::run(&mut held, &run, signals).await;
     let released = held.release().await;

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use serde_json::json;
 use tenure_kv::{BootClock, Clock, Moment};
 use tokio::sync::watch;
@@ -34,6 +35,9 @@ use crate::{
 
 /// How long an answer that needs no waiting may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause before a place in the queue that was lost is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Locks of one daemon.
 #[derive(Debug)]
@@ -97,27 +101,37 @@ fn millis(time: Duration) -> u64 {
 
 impl SocketSource {
     async fn attempt(&self, request: &Request) -> Result<LockAcquired, Refused> {
-        let left = request.patience.left();
-        let params = LockAcquire {
-            name: request.name.clone(),
-            wait_ms: left.map(millis),
-            lease_ms: request.lease.map(millis),
-            label: Some(request.label.clone()),
-        };
-        let call = self.client.call_as("lock.acquire", params);
-        let answer = match left {
-            // The daemon keeps the time; this is for one that does not answer at all.
-            Some(left) => tokio::time::timeout(left + PATIENCE, call).await,
-            None => Ok(call.await),
-        };
-        match answer {
-            Ok(Ok(acquired)) => Ok(acquired),
-            Ok(Err(error)) if error.kind() == Some(Kind::Timeout) => {
-                let seen = tokio::time::timeout(PATIENCE, look(&self.client, &request.name)).await;
-                Err(Refused::Busy(seen.ok().flatten().filter(|seen| seen.holder.is_some())))
+        loop {
+            let left = request.patience.left();
+            let params = LockAcquire {
+                name: request.name.clone(),
+                wait_ms: left.map(millis),
+                lease_ms: request.lease.map(millis),
+                label: Some(request.label.clone()),
+            };
+            let call = self.client.call_as("lock.acquire", params);
+            let answer = match left {
+                // The daemon keeps the time; this is for one that does not answer at all.
+                Some(left) => tokio::time::timeout(left + PATIENCE, call).await,
+                None => Ok(call.await),
+            };
+            let error = match answer {
+                Ok(Ok(acquired)) => return Ok(acquired),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(unanswered(&self.path).into()),
+            };
+            let told = |name| error.object().and_then(|object| object.data.get(name));
+            match error.kind() {
+                Some(Kind::Timeout) => {
+                    let holder = told("holder").and_then(|holder| Owner::deserialize(holder).ok()).map(Person::from);
+                    return Err(Refused::Busy(holder.map(|holder| Seen { holder: Some(holder), waiting: 0 })));
+                }
+                // The daemon lost its own session, and with it our place in the queue: back to its end.
+                Some(Kind::Unavailable) if told("reason").is_some() && left != Some(Duration::ZERO) => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                _ => return Err(failure(&error).into()),
             }
-            Ok(Err(error)) => Err(failure(&error).into()),
-            Err(_) => Err(unanswered(&self.path).into()),
         }
     }
 }
@@ -315,8 +329,13 @@ impl Held for SocketHeld {
     }
 
     async fn release(self) -> Result<(), Unreleased> {
+        if let Some(why) = &self.heard.borrow().over {
+            return Err(Unreleased::Lost(why.clone()));
+        }
         let call = self.hold.client.call("lock.release", json!({ "lease": self.hold.lease }));
-        match tokio::time::timeout(self.hold.length.min(PATIENCE), call).await {
+        // After the end of what is known the lock is free anyway, as it is when this connection closes.
+        let left = self.validity().until.saturating_since(BootClock.now());
+        match tokio::time::timeout(left.min(PATIENCE), call).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(CallError::Refused(error))) if matches!(error.kind(), Some(Kind::Lost | Kind::NotHeld)) => {
                 Err(Unreleased::Lost(reason(error.data.get("reason").and_then(serde_json::Value::as_str)).to_owned()))

@@ -29,7 +29,7 @@ pub(super) struct Child {
 impl Child {
     /// Starts `command` by way of the shim. The calling thread must live as long as this process: the
     /// kernel kills the command when that *thread* ends.
-    pub(super) fn spawn(command: &[OsString], environment: &[(&str, String)], lend_terminal: bool) -> io::Result<Self> {
+    pub(super) fn spawn(command: &[OsString], environment: &[(&str, OsString)], lend_terminal: bool) -> io::Result<Self> {
         let mut shim = Command::new(shim::SELF);
         shim.arg0("tenure").args(shim::arguments(lend_terminal)).args(command);
         shim.envs(environment.iter().map(|(name, value)| (name, value)));

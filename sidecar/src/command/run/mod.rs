@@ -6,6 +6,7 @@
 
 mod child;
 mod hold;
+mod keeper;
 mod plan;
 mod shim;
 mod signals;
@@ -19,6 +20,7 @@ use tenure_kv::{BootClock, Clock, Moment};
 
 use self::{
     child::{Change, Child},
+    keeper::Keeper,
     plan::{Phase, Step},
     terminal::Terminal,
 };
@@ -42,7 +44,7 @@ const INSISTENT: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) command: &'a [OsString],
-    pub(crate) environment: &'a [(&'a str, String)],
+    pub(crate) environment: &'a [(&'a str, OsString)],
     pub(crate) policy: Policy,
 }
 
@@ -62,9 +64,14 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
     signals.hear_job_control().map_err(|error| Failure::failed(format_args!("cannot hear signals: {error}")))?;
     let terminal = Terminal::open();
     let lent = terminal.as_ref().is_some_and(Terminal::is_for_command);
-    let child = Child::spawn(run.command, run.environment, lent).map_err(|error| {
-        Failure::failed(format_args!("cannot start a process: {error}; /proc must be mounted and a process be allowed"))
-    })?;
+    let unable = |error| {
+        Failure::failed(format_args!("cannot start a process: {error}; check that /proc is mounted, and the limit of processes"))
+    };
+    let mut keeper = Keeper::start().map_err(unable)?;
+    let child = Child::spawn(run.command, run.environment, lent).map_err(unable)?;
+    if let Err(error) = keeper.guard(child.group()) {
+        say(&format!("warning: should tenure be killed, what the command started would run on: {error}"));
+    }
     let supervisor = Supervisor {
         hold,
         child,

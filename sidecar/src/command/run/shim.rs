@@ -1,8 +1,8 @@
 //! The moment between fork and exec, as a program: `tenure` started again, which becomes the command.
+//! Other short parts that this program plays are told apart here too.
 //!
 //! What must be set inside the new process cannot be set from outside without unsafe code, so the new
-//! process is this program, does it, and executes the command in its own place. No shell, and no
-//! process more than without it.
+//! process is this program, does it, and executes the command in its own place. No shell is involved.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use super::terminal::Terminal;
+use super::{keeper, terminal::Terminal};
 use crate::command::{exit, say::say};
 
 /// This very program, even if its file was replaced or deleted since.
@@ -22,6 +22,8 @@ pub(super) const SELF: &str = "/proc/self/exe";
 
 const EXECUTE: &str = "__execute";
 const DIE: &str = "__die";
+/// The argument that makes this program a keeper.
+pub(super) const KEEP: &str = "__keep";
 
 /// The arguments that make this program the shim; the command follows.
 pub(super) fn arguments(lend_terminal: bool) -> [OsString; 3] {
@@ -29,9 +31,12 @@ pub(super) fn arguments(lend_terminal: bool) -> [OsString; 3] {
     [EXECUTE.into(), getpid().as_raw_pid().to_string().into(), terminal.into()]
 }
 
-/// Acts as the shim when the arguments say so; does not return if all goes well.
+/// Plays the part that the arguments name, if they do; the shim does not return if all goes well.
 pub(crate) fn divert(mut arguments: impl Iterator<Item = OsString>) -> Option<u8> {
     let role = arguments.next()?;
+    if role == KEEP {
+        return Some(keeper::keep());
+    }
     if role == DIE {
         let number = arguments.next()?.to_str()?.parse().ok()?;
         // The default action, which a freshly executed program has, ends this process here.
