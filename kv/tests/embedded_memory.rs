@@ -1,4 +1,5 @@
 //! What is particular to the store in memory: its watches, its clock and its ends.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{sync::Arc, time::Duration};
 

@@ -116,6 +116,11 @@ impl Shared {
         woken.wake();
     }
 
+    /// Whether no timer task runs.
+    pub(super) fn lacks_timer(&self) -> bool {
+        matches!(self.lock().timer, Planned::Absent)
+    }
+
     /// Wakes the timer task if `inner` now has a deadline before the one it sleeps for, and tells whether
     /// a task is missing.
     pub(super) fn plan(&self, inner: &mut Inner) -> bool {
@@ -176,7 +181,8 @@ async fn run(shared: &Arc<Shared>, due: impl Fn(&Shared) -> bool) {
         let next = {
             let mut inner = shared.lock();
             let next = inner.state.next_deadline();
-            inner.timer = next.map_or(Planned::Idle, Planned::Until);
+            // While something is due, the next call of `plan` is to be heard.
+            inner.timer = next.filter(|at| *at > now).map_or(Planned::Idle, Planned::Until);
             next
         };
         match next {

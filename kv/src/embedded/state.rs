@@ -208,10 +208,6 @@ impl<'a> Staged<'a> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.writes.len()
-    }
-
     pub(super) fn into_writes(self) -> Vec<Write> {
         self.writes
     }
