@@ -68,6 +68,8 @@ pub async fn malformed_batches_are_refused(store: &Arc<dyn Store>) {
     invalid(store.commit(twice).await, "a batch that changes a key twice");
     let long: Batch = (0..=MAX_BATCH).map(|at| Op::put(ground.key(at), "x")).collect();
     invalid(store.commit(long).await, "a batch over the limit");
+    let full: Batch = (0..MAX_BATCH).map(|at| Op::put(ground.key(at), "x").fenced(b.clone(), Revision::ZERO)).collect();
+    invalid(store.commit(full).await, "a batch over the limit, its fence counted in");
     let large = Batch::new().and(Op::put(a.clone(), "x")).and(Op::put(b.clone(), noise(MAX_VALUE + 1)));
     invalid(store.commit(large).await, "a batch with a value over the limit");
     let own = Op::put(a.clone(), "x").fenced(a.clone(), Revision::ZERO);
@@ -79,24 +81,25 @@ pub async fn malformed_batches_are_refused(store: &Arc<dyn Store>) {
     }
 }
 
-/// A batch of [`MAX_BATCH`] operations, its fence counted in, passes, and is refused when that fence is stale.
+/// A batch of [`MAX_BATCH`] operations passes; so does one less with a fence, unless the fence is stale.
 pub async fn a_full_batch_passes(store: &Arc<dyn Store>) {
     let ground = Ground::new(store);
     let guard = ground.key("guard");
     let held = ground.put(&guard, "held").await;
-    let keys: Vec<_> = (1..MAX_BATCH).map(|at| ground.key(at)).collect();
-    let full = |revision: Revision| -> Batch {
-        let mut ops: Vec<_> = keys.iter().map(|key| Op::put(key.clone(), key.as_str().to_owned()).if_absent()).collect();
-        if let Some(last) = ops.pop() {
-            ops.push(last.fenced(guard.clone(), revision));
-        }
-        ops.into_iter().collect()
+    let keys: Vec<_> = (0..MAX_BATCH).map(|at| ground.key(at)).collect();
+    let create = |key: &Key| Op::put(key.clone(), key.as_str().to_owned()).if_absent();
+    let fenced = |revision: Revision| -> Batch {
+        let (last, others) = keys[1..].split_last().unwrap_or((&guard, &[]));
+        others.iter().map(create).chain([create(last).fenced(guard.clone(), revision)]).collect()
     };
-    ground.refused(full(held.next()), "a full batch with a stale fence on its last operation").await;
-    let last = ground.commit(full(held), "a full batch").await;
+    ground.refused(fenced(held.next()), "a full batch with a stale fence on its last operation").await;
+    let first = ground.commit(fenced(held), "a full batch with a fence").await;
+    let every: Batch = keys.iter().map(|key| Op::delete(key.clone())).collect();
+    let last = ground.commit(every, "a full batch").await;
+    assert!(last.get() >= first.get() + MAX_BATCH as u64, "{MAX_BATCH} deletes after {first} cannot end at {last}");
     for (back, key) in keys.iter().rev().enumerate().step_by(111) {
         let revision = Revision::new(last.get() - back as u64);
-        ground.reads_as(key, revision, &State::Live(key.as_str().to_owned().into())).await;
+        ground.reads_as(key, revision, &State::Deleted(Bytes::new())).await;
     }
 }
 
