@@ -339,7 +339,7 @@ impl Attempt {
                 }
                 Step::First => {
                     inner.learn(&self.floor, |floor| {
-                        floor.crowded = search.crowded();
+                        floor.crowded = false;
                         floor.gone = floor.gone.max(Revision::new(own.get() - 1));
                     });
                     return Ok(None);

@@ -63,6 +63,8 @@ struct Inner {
     info: Info,
     /// The connection whose server's version has been checked, by the number of losses before it.
     checked: AtomicU64,
+    /// The highest revision that a commit of ours came to.
+    last: AtomicU64,
 }
 
 impl Nats {
@@ -105,13 +107,14 @@ impl Nats {
         let facts = bucket::open(&link, &names, &options).await?;
         let info = Info { url, shared: true, replicas: facts.replicas };
         let checked = AtomicU64::new(link.health().borrow().losses);
-        Ok(Self { inner: Arc::new(Inner { link, names, options, facts, info, checked }) })
+        Ok(Self { inner: Arc::new(Inner { link, names, options, facts, info, checked, last: AtomicU64::new(0) }) })
     }
 }
 
 impl Inner {
     fn reader(&self) -> Reader<'_> {
-        Reader { link: &self.link, names: &self.names, timeout: self.options.timeout }
+        let last = self.last.load(Ordering::Relaxed);
+        Reader { link: &self.link, names: &self.names, timeout: self.options.timeout, last }
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -156,7 +159,9 @@ impl Store for Nats {
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         self.inner.check_server()?;
-        commit::commit(self.inner.writer(), self.inner.reader(), &batch).await
+        let revision = commit::commit(self.inner.writer(), self.inner.reader(), &batch).await?;
+        self.inner.last.fetch_max(revision.get(), Ordering::Relaxed);
+        Ok(revision)
     }
 
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {

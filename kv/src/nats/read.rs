@@ -18,6 +18,9 @@ const KEYS_AT_ONCE: usize = 512;
 /// How often a reply with holes is asked for again.
 const ATTEMPTS: usize = 3;
 
+/// Bytes in the answer to a read of everything near the end of the stream.
+const NEAR_BYTES: u32 = 256 << 10;
+
 const END_OF_BATCH: u16 = 204;
 const NOT_FOUND: u16 = 404;
 const TOO_MANY: u16 = 413;
@@ -31,6 +34,8 @@ pub(super) struct Reader<'a> {
     pub(super) link: &'a Link,
     pub(super) names: &'a Names,
     pub(super) timeout: Duration,
+    /// A revision that the stream has reached.
+    pub(super) last: u64,
 }
 
 /// An answer of several messages.
@@ -93,8 +98,17 @@ impl Reader<'_> {
         }
         let what = format!("reading {range}");
         let filter = self.names.filter(range);
-        let limit = limit.max(1);
-        let request = json!({ "multi_last": [filter], "seq": from, "batch": limit });
+        if limit <= 1 {
+            return self.first(&filter, from, &what).await;
+        }
+        let near = from.get() > 0 && self.last.saturating_sub(from.get()) < limit as u64;
+        // Near the end everything is read and the rest left out here: that costs less than the server's
+        // search for the range, whose tombstones may be many.
+        let request = if near {
+            json!({ "seq": from, "batch": limit, "max_bytes": NEAR_BYTES })
+        } else {
+            json!({ "multi_last": [filter], "seq": from, "batch": limit })
+        };
         let mut answer = self.many(&request, &what).await?;
         if matches!(answer, Answer::TooMany) {
             // In the order of sequences instead. With history 1 each message is its key's last.
@@ -103,11 +117,27 @@ impl Reader<'_> {
         }
         match answer {
             Answer::Found { messages, pending, through } => {
-                let entries = messages.iter().filter_map(|m| self.names.entry(m)).filter(Entry::is_live).collect();
+                let entries = messages.iter().filter_map(|m| self.names.entry(m));
+                let entries = entries.filter(|entry| entry.is_live() && range.contains(&entry.key)).collect();
                 Ok(Page { entries, through: Revision::new(through), complete: pending == 0 })
             }
             Answer::Nothing => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
             Answer::TooMany => Err(Error::unavailable(format!("{what}: NATS refuses to list so many keys"))),
+        }
+    }
+
+    /// The first message of a range, which is answered without the ceremony of a batch.
+    async fn first(&self, filter: &str, from: Revision, what: &str) -> Result<Page> {
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let body = json!({ "next_by_subj": filter, "seq": from.get().max(1) }).to_string();
+        let message = self.link.ask(&subject, None, body.into(), self.timeout).await.map_err(|e| e.of_read(what))?;
+        match (message.status, self.names.entry(&message)) {
+            (None, Some(entry)) => {
+                let through = entry.revision;
+                Ok(Page { entries: Some(entry).filter(Entry::is_live).into_iter().collect(), through, complete: false })
+            }
+            (Some(StatusCode::NOT_FOUND), _) => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
+            (status, _) => Err(Error::unavailable(format!("{what}: NATS answers {status:?} {}", description(&message)))),
         }
     }
 
@@ -117,7 +147,7 @@ impl Reader<'_> {
         let body = Bytes::from(request.to_string());
         // What the server says when a walk in the order of sequences finds nothing, is for a list of subjects
         // the loss of one that it had already resolved.
-        let nothing = if request["next_by_subj"].is_null() { "No Results" } else { "Message Not Found" };
+        let nothing = if request["multi_last"].is_null() { "Message Not Found" } else { "No Results" };
         for _ in 0..ATTEMPTS {
             let collected = self.collect(&subject, &body, nothing);
             if let Some(many) = self.link.unless_it_fails(&subject, self.timeout, collected).await.map_err(|e| e.of_read(what))? {
