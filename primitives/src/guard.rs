@@ -1,6 +1,6 @@
 //! Holding a lock.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
 use tenure_kv::{Batch, Expect, Fence, Key, Op, Revision, Ttl};
 use tokio::sync::watch;
@@ -38,18 +38,11 @@ struct Hold {
 }
 
 impl Guard {
-    pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision) -> Self {
+    /// The session has been told of `ended` since before the ticket was written.
+    pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision, ended: Arc<watch::Sender<Option<Loss>>>) -> Self {
         let session = mutex.session().clone();
         let inner = session.inner().clone();
-        let hold = Hold {
-            interruptions: inner.validity.interruptions(),
-            ended: Arc::new(watch::Sender::new(None)),
-            policy: mutex.policy(),
-            inner,
-            ticket,
-            token,
-        };
-        hold.inner.holding(&hold.ticket, &hold.ended);
+        let hold = Hold { interruptions: inner.validity.interruptions(), ended, policy: mutex.policy(), inner, ticket, token };
         Self { hold, session, name: mutex.name().to_owned(), released: false }
     }
 
@@ -90,10 +83,16 @@ impl Guard {
     /// # Cancel safety
     /// Dropping drops `work`; the lock stays held.
     pub async fn run<F: Future>(&self, work: F) -> Result<F::Output> {
+        tokio::pin!(work);
+        // Timers may be late after a suspend, so the clock is asked before every step of the work.
+        let work = std::future::poll_fn(|cx| match self.hold.loss() {
+            Some(loss) => Poll::Ready(Err(Error::lost(loss))),
+            None => work.as_mut().poll(cx).map(Ok),
+        });
         tokio::select! {
             biased;
             loss = self.lost() => Err(Error::lost(loss)),
-            output = work => Ok(output),
+            output = work => output,
         }
     }
 
@@ -163,7 +162,12 @@ impl Guard {
                 Err(error) => error,
             };
             if error.is_invalid() || hold.inner.validity.remaining(&*hold.inner.clock).is_zero() {
-                return Err(error.into());
+                // The last try may not have been applied, but an earlier one may.
+                return Err(if leaving.unanswered && !error.is_unknown() {
+                    tenure_kv::Error::unknown("the release was not answered").caused_by(error).into()
+                } else {
+                    error.into()
+                });
             }
             hold.inner.clock.sleep_until(hold.inner.clock.now() + pause).await;
             pause = (pause * 2).min(timing::renewal_interval(hold.inner.lease));

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::StreamExt;
 use tenure_kv::{Key, Notice, Op, Revision, State};
+use tokio::sync::watch;
 
 use crate::{
     Error, Guard, Loss, Queue, Result, Session, layout,
@@ -220,10 +221,15 @@ struct Attempt {
     token: Option<Revision>,
     /// The session has to see that the ticket goes.
     open: bool,
+    /// Told when the ticket is broken, from before it can be; `None` once a guard has it.
+    ended: Option<Arc<watch::Sender<Option<Loss>>>>,
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if self.ended.is_some() {
+            self.mutex.session.inner().let_go(&self.ticket);
+        }
         if self.open {
             self.mutex.session.inner().leave(Leaving::new(self.ticket.clone(), self.token));
         }
@@ -242,6 +248,7 @@ impl Attempt {
             mutex: mutex.clone(),
             token: None,
             open: false,
+            ended: Some(Arc::new(watch::Sender::new(None))),
         })
     }
 
@@ -265,6 +272,9 @@ impl Attempt {
             } else {
                 before = inner.witness.highest();
                 self.open = true;
+                if let Some(ended) = &self.ended {
+                    inner.holding(&self.ticket, ended);
+                }
                 // Not over a tombstone either: that may be the one that forestalls this very write.
                 let op = Op::put(self.ticket.clone(), record.clone()).if_at(Revision::ZERO);
                 inner.store.commit(op.into()).await.map(Some)
@@ -280,6 +290,7 @@ impl Attempt {
                     return Err(Error::lost(Loss::StoreReset));
                 }
                 Ok(None) => {
+                    inner.let_go(&self.ticket);
                     self.ticket = self.mutex.name.ticket(&inner.id, inner.next_ticket())?;
                     unanswered = None;
                 }
@@ -351,7 +362,9 @@ impl Attempt {
     }
 
     async fn is_first(&mut self) -> Result<bool> {
+        let mut gone = Gone::default();
         while let Some((ticket, revision)) = self.before().await? {
+            gone.pause_if_shown_again(revision).await;
             let inner = self.inner().clone();
             let Some((_, session)) = layout::parse_ticket(&ticket) else { return Ok(false) };
             if !pass_over(&inner, &ticket, revision, session).await? {
@@ -365,9 +378,11 @@ impl Attempt {
     async fn wait(&mut self) -> Result<()> {
         let inner = self.inner().clone();
         let mut pause = Duration::from_millis(2);
+        let mut gone = Gone::default();
         loop {
             let turn = async {
                 let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
+                gone.pause_if_shown_again(revision).await;
                 Behind::new(&inner, ticket, revision)?.wait(&inner).await
             };
             let outcome: Result<bool> = tokio::select! {
@@ -412,14 +427,39 @@ impl Attempt {
             }
         }
         inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(token.get() - 1)));
+        let Some(ended) = self.ended.take() else { return Err(Error::lost(Loss::Closed)) };
+        let broken = *ended.borrow();
+        if let Some(loss) = broken {
+            inner.let_go(&self.ticket);
+            return Err(Error::lost(loss));
+        }
         self.open = false;
-        Ok(Guard::new(&self.mutex, self.ticket.clone(), token))
+        Ok(Guard::new(&self.mutex, self.ticket.clone(), token, ended))
     }
 
     async fn withdraw(mut self) {
         let mut leaving = Leaving::new(self.ticket.clone(), self.token);
         // On failure the drop hands it to the session.
         self.open = self.inner().clone().end_ticket(&mut leaving).await.is_err();
+    }
+}
+
+/// A search that lags can show a ticket again that a fresher read has found gone.
+#[derive(Default)]
+struct Gone {
+    ticket: Option<Revision>,
+    times: u32,
+}
+
+impl Gone {
+    /// Holds back who comes to the same ticket again and again, so that lagging replicas are not stormed.
+    async fn pause_if_shown_again(&mut self, ticket: Revision) {
+        if self.ticket.replace(ticket) == Some(ticket) {
+            self.times += 1;
+            tokio::time::sleep(Duration::from_millis(1 << self.times.min(6))).await;
+        } else {
+            self.times = 0;
+        }
     }
 }
 

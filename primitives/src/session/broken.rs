@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use tenure_kv::Notice;
+use tenure_kv::{Entry, Key, Notice};
 
 use super::{Inner, timing};
 use crate::{Loss, layout};
@@ -25,15 +25,45 @@ async fn look_whenever_told(inner: &Inner) {
     loop {
         if let Ok(mut notices) = inner.store.follow(&key).await {
             look(inner).await;
-            while let Some(notice) = notices.next().await {
-                // A recheck follows every start; what it could bring is covered by the first look.
-                if !matches!(notice, Notice::Recheck) || !inner.held_tickets().is_empty() {
+            let mut again = Some(inner.clock.now() + timing::renewal_interval(inner.lease));
+            loop {
+                let later = async {
+                    match again {
+                        Some(at) => inner.clock.sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    notice = notices.next() => match notice {
+                        // A notice is proof by itself, whatever a lagging read shows of the ticket.
+                        Some(Notice::Entry(entry)) => end_named(inner, &entry),
+                        Some(Notice::Recheck | Notice::Reconnected) => {}
+                        None => break,
+                    },
+                    () = later => {
+                        again = None;
+                        look(inner).await;
+                        continue;
+                    }
+                }
+                if !inner.held_tickets().is_empty() {
                     look(inner).await;
+                    // What was told may have been merged with an earlier word, and this look may lag.
+                    again = Some(inner.clock.now() + timing::renewal_interval(inner.lease));
                 }
             }
         }
         inner.clock.sleep_until(inner.clock.now() + pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Ends the hold that the notice names; its ticket was purged by the same batch.
+fn end_named(inner: &Inner, entry: &Entry) {
+    let ticket = entry.value().and_then(|value| std::str::from_utf8(value).ok()).and_then(|text| Key::new(text).ok());
+    if let Some(ticket) = ticket {
+        inner.end_hold(&ticket, Loss::Broken);
     }
 }
 

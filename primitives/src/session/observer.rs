@@ -39,7 +39,8 @@ impl Vigil {
     /// Starts to listen. Read the session's key after this and tell [`Vigil::saw`].
     pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {
         let key = layout::session_key(session)?;
-        let notices = inner.store.follow(&key).await?;
+        // Fused, for it is asked again after its end.
+        let notices = inner.store.follow(&key).await?.fuse().boxed();
         Ok(Self { key, notices, last: None, since: inner.clock.now(), silence: timing::silence(inner.lease), lease: inner.lease })
     }
 
@@ -61,8 +62,10 @@ impl Vigil {
             let first = self.last.is_none();
             self.last = Some(entry.revision);
             self.since = inner.clock.now();
-            // Somebody else's record may be unreadable; then our own lease serves as its measure.
-            self.lease = decode::<SessionRecord>(value).map_or(inner.lease, |record| record.lease());
+            // Somebody else's record may be unreadable; then our own lease serves as its measure. No session
+            // has a lease outside the limits.
+            self.lease = decode::<SessionRecord>(value)
+                .map_or(inner.lease, |record| record.lease().clamp(timing::MIN_LEASE, timing::MAX_LEASE));
             self.silence = timing::silence(self.lease);
             if first && let Some(since) = inner.silent_since(entry.revision) {
                 self.since = since;
@@ -107,9 +110,10 @@ impl Vigil {
                         return Wake::Read;
                     }
                     None => {
-                        // Notices are over; without them only reads are left, one each window.
-                        inner.clock.sleep_until(inner.clock.now() + timing::renewal_interval(self.lease)).await;
-                        return Wake::Read;
+                        // Notices are over; without them only reads are left, until the silence has lasted.
+                        let next = inner.clock.now() + timing::renewal_interval(self.lease);
+                        inner.clock.sleep_until(next.min(end)).await;
+                        return if self.is_silent(inner) { Wake::Silent } else { Wake::Read };
                     }
                 },
                 () = inner.clock.sleep_until(end) => return Wake::Silent,
