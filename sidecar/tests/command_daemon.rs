@@ -66,7 +66,7 @@ impl Daemon {
 }
 
 /// Tells that it runs, and does so for long.
-const LONG: &str = "echo $$; while :; do sleep 0.01; done";
+const LONG: &str = "echo $$; while :; do sleep 0.2; done";
 
 #[test]
 fn a_lock_that_is_taken_is_75_and_says_by_whom() {
@@ -94,7 +94,7 @@ fn a_lock_that_is_taken_is_75_and_says_by_whom() {
 #[test]
 fn the_next_one_waits_and_has_a_larger_token() {
     let daemon = Daemon::memory();
-    let first = daemon.run(&[], "echo $TENURE_FENCE; while [ ! -e \"$0\" ]; do sleep 0.01; done");
+    let first = daemon.run(&[], "echo $TENURE_FENCE; while [ ! -e \"$0\" ]; do sleep 0.02; done");
     let token: u64 = first.line().parse().unwrap();
     let second = daemon.run(&["-w", "1m"], "echo $TENURE_FENCE");
     until("the second waits", || daemon.waiters() == 1);
@@ -145,7 +145,7 @@ fn tenure_killed_takes_the_command_along_and_frees_the_lock() {
 fn a_daemon_that_stops_costs_the_command_its_life_before_the_lease_ends() {
     let lease = Duration::from_secs(3);
     let daemon = Daemon::start("memory:", &["--lease", "3s"]);
-    let job = daemon.run(&[], "trap 'echo term' TERM; echo ready; while :; do sleep 0.01; done");
+    let job = daemon.run(&[], "trap 'echo term' TERM; echo ready; while :; do sleep 0.2; done");
     job.expect("ready");
     let stopped = Instant::now();
     daemon.job.signal(Signal::STOP);

@@ -4,7 +4,11 @@
 
 mod command_stage;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use command_stage::{Job, Puppet, is_alive, is_stopped, lines_of, until};
 use rustix::process::Signal;
@@ -13,9 +17,9 @@ use serde_json::json;
 const LEASE: Duration = Duration::from_secs(3);
 
 /// Tells of TERM and goes on.
-const STUBBORN: &str = "trap 'echo term' TERM; echo ready; while :; do sleep 0.01; done";
+const STUBBORN: &str = "trap 'echo term' TERM; echo ready; while :; do sleep 0.2; done";
 /// Ends a little while after TERM.
-const POLITE: &str = "trap 'sleep 0.1; echo bye; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+const POLITE: &str = "trap 'sleep 0.1; echo bye; exit 3' TERM; echo ready; while :; do sleep 0.2; done";
 
 /// Waits for the end of the output, which is the end of the command and all its children.
 fn died(job: &Job) -> (Vec<String>, Instant) {
@@ -44,8 +48,8 @@ fn options_reach_the_daemon() {
 
 #[test]
 fn renewals_keep_the_command_running() {
-    let daemon = Puppet::new(Duration::from_millis(150));
-    let (code, errors) = daemon.run(&[], "sleep 1; exit 4").end();
+    let daemon = Puppet::new(Duration::from_millis(600));
+    let (code, errors) = daemon.run(&[], "sleep 2; exit 4").end();
     assert_eq!(code, 4, "{errors}");
 }
 
@@ -84,7 +88,7 @@ fn a_command_that_heeds_term_is_not_killed() {
 #[test]
 fn kill_after_sets_the_time_between_term_and_kill() {
     let daemon = Puppet::new(LEASE);
-    let job = daemon.run(&["--kill-after", "100ms"], STUBBORN);
+    let job = daemon.run(&["--kill-after", "400ms"], STUBBORN);
     job.expect("ready");
     let end = daemon.hang();
     job.expect("term");
@@ -121,10 +125,34 @@ fn on_lost_ignore_lets_it_run_with_a_warning() {
 }
 
 #[test]
+fn a_reader_of_our_errors_that_sleeps_holds_up_nothing() {
+    let daemon = Puppet::new(Duration::from_secs(60));
+    let (reader, mut errors) = std::io::pipe().unwrap();
+    // As much as a pipe takes; one byte more would wait for the reader.
+    errors.write_all(&vec![b'x'; rustix::pipe::fcntl_getpipe_size(&errors).unwrap()]).unwrap();
+    let mut command = command_stage::under_lock(
+        ["--socket", daemon.path().to_str().unwrap()],
+        &["--on-lost", "ignore", "--kill-after", "55s"],
+        "exec 2>&-; read line; exit 6",
+    );
+    let mut child = command.stdin(Stdio::piped()).stderr(errors).spawn().unwrap();
+    daemon.request("lock.check");
+    daemon.cut();
+    child.stdin.take().unwrap().write_all(b"end\n").unwrap();
+    let mut code = None;
+    until("tenure ends", || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(6));
+    drop(reader);
+}
+
+#[test]
 fn everybody_in_the_group_is_gone_not_only_the_command() {
     let daemon = Puppet::new(LEASE);
     // The command heeds TERM at once, its child does not, and holds the output open.
-    let job = daemon.run(&[], "(trap '' TERM; echo $BASHPID; while :; do sleep 0.01; done) & trap 'exit 0' TERM; wait");
+    let job = daemon.run(&[], "(trap '' TERM; echo $BASHPID; while :; do sleep 0.2; done) & trap 'exit 0' TERM; wait");
     let child: i32 = job.line().parse().unwrap();
     let end = daemon.hang();
     let (_, dead) = died(&job);
@@ -144,7 +172,8 @@ fn a_hold_that_is_broken_ends_the_command_at_once() {
     let told = Instant::now();
     daemon.notify("lease", &json!({"lease": "l_1", "state": "lost", "reason": "broken"}));
     let (rest, dead) = died(&job);
-    assert_eq!(rest, ["term"]);
+    // TERM comes first, but on a busy machine KILL may overtake what it sets off.
+    assert!(rest.is_empty() || rest == ["term"], "{rest:?}");
     assert!(dead.duration_since(told) < Duration::from_secs(2), "{:?}", dead.duration_since(told));
     let (code, errors) = job.end();
     assert_eq!(code, 79);
@@ -159,7 +188,7 @@ fn the_end_of_the_connection_is_a_loss() {
     let cut = Instant::now();
     daemon.cut();
     let (rest, dead) = died(&job);
-    assert_eq!(rest, ["term"]);
+    assert!(rest.is_empty() || rest == ["term"], "{rest:?}");
     assert!(dead.duration_since(cut) < Duration::from_secs(2), "{:?}", dead.duration_since(cut));
     let (code, errors) = job.end();
     assert_eq!(code, 79);
@@ -184,7 +213,7 @@ fn a_daemon_that_leaves_gets_its_lock_back_in_time() {
 #[test]
 fn a_third_request_to_stop_kills() {
     let daemon = Puppet::new(Duration::from_secs(60));
-    let script = "trap 'echo term' TERM; trap 'echo int' INT; echo ready; while :; do sleep 0.01; done";
+    let script = "trap 'echo term' TERM; trap 'echo int' INT; echo ready; while :; do sleep 0.2; done";
     let job = daemon.run(&["--kill-after", "20s"], script);
     job.expect("ready");
     daemon.notify("goaway", &json!({"deadline_ms": 15_000}));
@@ -205,7 +234,7 @@ fn the_release_comes_after_the_command_is_reaped() {
     let daemon = Puppet::new(LEASE);
     let directory = tempfile::tempdir().unwrap();
     let mark = directory.path().join("mark");
-    let script = format!("trap 'sleep 0.3; echo ended >{}; exit 3' TERM; echo $$; while :; do sleep 0.01; done", mark.display());
+    let script = format!("trap 'sleep 0.3; echo ended >{}; exit 3' TERM; echo $$; while :; do sleep 0.2; done", mark.display());
     let job = daemon.run(&[], &script);
     let pid: i32 = job.line().parse().unwrap();
     job.signal(Signal::TERM);
@@ -217,15 +246,15 @@ fn the_release_comes_after_the_command_is_reaped() {
 
 #[test]
 fn a_stopped_tenure_keeps_its_lock_and_goes_on() {
-    let daemon = Puppet::new(Duration::from_millis(300));
-    let job = daemon.run(&[], "echo ready; while :; do sleep 0.01; done");
+    let daemon = Puppet::new(Duration::from_millis(600));
+    let job = daemon.run(&[], "echo ready; while :; do sleep 0.2; done");
     job.expect("ready");
     job.signal(Signal::STOP);
     until("tenure stands", || is_stopped(job.pid()));
     // Longer than what it last knew of the lease; the daemon still holds it.
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(800));
     job.signal(Signal::CONT);
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(300));
     job.signal(Signal::TERM);
     let (code, errors) = job.end();
     assert_eq!(code, 143, "{errors}");

@@ -136,7 +136,7 @@ fn closed_and_broken_streams_do_no_harm() {
 
 /// A script that tells of every signal and ends with TERM.
 const TELLS: &str = "for s in INT HUP QUIT USR1 USR2 WINCH; do trap \"echo got $s\" $s; done
-    trap 'echo got TERM; exit' TERM; echo ready; while :; do sleep 0.01; done";
+    trap 'echo got TERM; exit' TERM; echo ready; while :; do sleep 0.02; done";
 
 fn expect_seven(job: &Job) {
     job.expect("ready");
@@ -200,9 +200,28 @@ fn the_command_has_its_own_group_and_dies_with_us() {
     until("the command dies with tenure", || !is_alive(pid));
 }
 
+/// The processes whose parent is `pid`.
+fn children(pid: i32) -> Vec<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn without_the_keeper_the_kernel_still_kills_the_command() {
+    let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; exec sleep 60"));
+    let pid: i32 = job.line().parse().unwrap();
+    let keepers: Vec<i32> = children(job.pid()).into_iter().filter(|child| *child != pid).collect();
+    assert_eq!(keepers.len(), 1);
+    signal(keepers[0], Signal::KILL);
+    until("the keeper is dead", || !is_alive(keepers[0]));
+    assert!(is_alive(pid));
+    job.signal(Signal::KILL);
+    until("the command dies with tenure", || !is_alive(pid));
+}
+
 #[test]
 fn what_the_command_started_dies_with_us_too() {
-    let script = "(trap '' TERM HUP; echo $BASHPID; while :; do sleep 0.01; done) & wait";
+    let script = "(trap '' TERM HUP; echo $BASHPID; while :; do sleep 0.2; done) & wait";
     let job = Job::start(&mut under_lock(ALONE, &[], script));
     let grandchild: i32 = job.line().parse().unwrap();
     job.signal(Signal::KILL);
@@ -221,7 +240,7 @@ fn what_the_command_leaves_in_the_background_stays() {
 
 #[test]
 fn a_command_stopped_from_outside_is_waited_for() {
-    let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; while :; do sleep 0.01; done"));
+    let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; while :; do sleep 0.2; done"));
     let pid: i32 = job.line().parse().unwrap();
     signal(pid, Signal::STOP);
     until("it stands", || is_stopped(pid));
@@ -232,11 +251,11 @@ fn a_command_stopped_from_outside_is_waited_for() {
 
 #[test]
 fn a_lease_that_ran_out_while_everything_stood_kills_instead_of_continuing() {
-    let job = Job::start(&mut under_lock(ALONE, &["--lease", "300ms"], "echo $$; while :; do sleep 0.01; done"));
+    let job = Job::start(&mut under_lock(ALONE, &["--lease", "1s"], "echo $$; while :; do sleep 0.2; done"));
     let pid: i32 = job.line().parse().unwrap();
     job.signal(Signal::STOP);
     until("tenure stands", || is_stopped(job.pid()));
-    std::thread::sleep(std::time::Duration::from_millis(400));
+    std::thread::sleep(std::time::Duration::from_millis(1_200));
     job.signal(Signal::CONT);
     let (code, errors) = job.end();
     assert_eq!(code, 79, "{errors}");
@@ -246,7 +265,7 @@ fn a_lease_that_ran_out_while_everything_stood_kills_instead_of_continuing() {
 
 #[test]
 fn a_stop_asked_of_us_stops_the_command_too() {
-    let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; while :; do sleep 0.01; done"));
+    let job = Job::start(&mut under_lock(ALONE, &[], "echo $$; while :; do sleep 0.2; done"));
     let pid: i32 = job.line().parse().unwrap();
     job.signal(Signal::TSTP);
     until("the command stands", || is_stopped(pid));

@@ -126,7 +126,7 @@ if [ $group = $front ]; then echo is-front; else echo is-back; fi";
 #[test]
 fn the_command_gets_the_terminal_and_its_keys() {
     let script =
-        format!("trap 'echo interrupted; exit 5' INT; {WHOSE}; read line; echo heard $line; while :; do sleep 0.01; done");
+        format!("trap 'echo interrupted; exit 5' INT; {WHOSE}; read line; echo heard $line; while :; do sleep 0.2; done");
     let mut screen = Screen::new(&[TENURE, "lock", "x", "--store", "memory:", "--", "bash", "-c", &script]);
     screen.expect("is-front");
     screen.types("word\n");
@@ -184,7 +184,7 @@ fn bg_continues_without_the_terminal_and_fg_gives_it() {
     let screen = Screen::shell();
     screen.script(
         "job",
-        &format!("{WHOSE}\necho go; while [ ! -e on ]; do sleep 0.01; done; {WHOSE}\nread line; echo heard $line"),
+        &format!("{WHOSE}\necho go; while [ ! -e on ]; do sleep 0.02; done; {WHOSE}\nread line; echo heard $line"),
     );
     screen.types(&format!("{}\n", alone("", "bash job")));
     screen.expect("is-front");
@@ -221,12 +221,12 @@ fn a_background_job_leaves_the_terminal_alone() {
 #[test]
 fn a_lease_that_ran_out_during_ctrl_z_kills_on_fg() {
     let screen = Screen::shell();
-    screen.script("job", "echo go; while :; do sleep 0.01; done");
-    screen.types(&format!("{}\n", alone("--lease 300ms", "bash job")));
+    screen.script("job", "echo go; while :; do sleep 0.2; done");
+    screen.types(&format!("{}\n", alone("--lease 1s", "bash job")));
     screen.expect("go");
     screen.types(CTRL_Z);
     screen.expect("Stopped");
-    thread::sleep(Duration::from_millis(400));
+    thread::sleep(Duration::from_millis(1_200));
     screen.types("fg\n");
     screen.expect("lost x:");
     screen.types("echo code-$?\n");
@@ -235,14 +235,14 @@ fn a_lease_that_ran_out_during_ctrl_z_kills_on_fg() {
 
 #[test]
 fn ctrl_z_keeps_the_lock_at_the_daemon() {
-    let daemon = Puppet::new(Duration::from_millis(300));
+    let daemon = Puppet::new(Duration::from_millis(600));
     let screen = Screen::shell();
     screen.script("job", "echo go; read line; echo heard $line; exit 6");
     screen.types(&format!("{TENURE} lock x --socket {} -- bash job\n", daemon.path().display()));
     screen.expect("go");
     screen.types(CTRL_Z);
     screen.expect("Stopped");
-    thread::sleep(Duration::from_millis(400));
+    thread::sleep(Duration::from_millis(800));
     screen.types("fg\n");
     screen.types("word\n");
     screen.expect("heard word");
