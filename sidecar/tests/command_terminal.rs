@@ -263,6 +263,21 @@ fn in_a_pipeline_the_terminal_is_given_when_it_is_needed() {
 }
 
 #[test]
+fn the_terminal_is_given_back() {
+    let screen = Screen::shell();
+    screen.script(
+        "script",
+        &format!("{}\nread line; echo script-heard $line\n", alone("", "bash -c 'read line; echo heard $line'")),
+    );
+    screen.types("bash script\n");
+    screen.types("one\n");
+    screen.expect("heard one");
+    screen.types("two\n");
+    screen.expect("script-heard two");
+    screen.expect("$ ");
+}
+
+#[test]
 fn ctrl_c_ends_the_script_around_it() {
     let screen = Screen::shell();
     screen.script("script", &format!("{}\necho never-$((1 + 1))\n", alone("", "bash -c 'echo go; exec sleep 60'")));
