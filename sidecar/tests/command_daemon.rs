@@ -5,13 +5,14 @@
 mod command_stage;
 
 use std::{
+    collections::HashSet,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use command_stage::{Job, is_alive, is_stopped, lines_of, outcome, until};
+use command_stage::{Job, is_alive, is_stopped, lines_of, outcome, signal, until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -106,7 +107,7 @@ fn the_next_one_waits_and_has_a_larger_token() {
 
 #[test]
 fn twenty_contenders_never_overlap() {
-    let daemon = Daemon::start("memory:", &[]);
+    let daemon = Daemon::start("file:", &[]);
     let log = daemon.directory.path().join("log");
     let script =
         format!("echo start $TENURE_FENCE >>{0}; sleep 0.005; (exec sleep 0.005); echo end $TENURE_FENCE >>{0}", log.display());
@@ -254,4 +255,23 @@ fn status_and_rpc_print_json_and_refuse_what_is_wrong() {
     assert!(errors.contains("nome"), "{errors}");
     let (code, errors) = outcome(&mut tenure(&["rpc", "no.such"]));
     assert_eq!((code, errors.lines().count()), (125, 1), "{errors}");
+}
+
+#[test]
+fn straight_on_a_file_only_one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file:{}", directory.path().join("db").display());
+    let mut tokens = HashSet::new();
+    for _ in 0..2 {
+        let job = Job::start(command_stage::under_lock(["--store", &url], &[], "echo $TENURE_FENCE").stdin(Stdio::null()));
+        assert!(tokens.insert(job.line()));
+        assert_eq!(job.end().0, 0);
+    }
+    let first = Job::start(command_stage::under_lock(["--store", &url], &[], LONG).stdin(Stdio::null()));
+    let pid: i32 = first.line().parse().unwrap();
+    let (code, errors) = outcome(&mut command_stage::under_lock(["--store", &url], &["-n"], "echo never"));
+    assert_eq!((code, errors.lines().count()), (125, 1), "{errors}");
+    signal(first.pid(), Signal::TERM);
+    assert_eq!(first.end().0, 143);
+    assert!(!is_alive(pid));
 }
