@@ -1,11 +1,11 @@
 //! The conformance suite over the stores that need no server, bare and wrapped.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tenure_kv::{
     Store,
-    faults::{Faults, Faulty},
+    faults::{Fault, Faults, Faulty, Rule},
 };
 
 async fn memory() -> Arc<dyn Store> {
@@ -44,5 +44,31 @@ mod on_file_synced_later {
 async fn all_at_once_on_one_store() {
     for store in [memory().await, file("").await] {
         tenure_kv::conformance::all(&store).await;
+    }
+}
+
+/// A wrapper whose requests and answers are slow by chance and whose streams are cut all the time keeps
+/// the contract to the letter: what it does to a store is bad luck, never a lie.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_at_once_in_rough_weather() {
+    for store in [memory().await, file("").await] {
+        let (store, faults) = Faulty::new(store);
+        let store: Arc<dyn Store> = store;
+        faults.add(Rule::new(Fault::DelayBefore(Duration::from_millis(2))).chance(0.05));
+        faults.add(Rule::new(Fault::DelayAfter(Duration::from_millis(2))).chance(0.05));
+        let mut cuts = 0;
+        let storm = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                cuts += faults.cut("");
+            }
+        };
+        tokio::select! {
+            () = tenure_kv::conformance::all(&store) => {}
+            () = storm => {}
+        }
+        assert!(cuts > 100, "only {cuts} streams were cut");
+        faults.clear();
+        faults.settle().await;
     }
 }
