@@ -285,7 +285,7 @@ impl Attempt {
                     return Ok(());
                 }
                 Ok(Some(_)) => {
-                    inner.witness.reset(&*inner.clock, inner.lease);
+                    inner.witness.went_back(&*inner.clock, &inner.epoch);
                     inner.lose(Loss::StoreReset);
                     return Err(Error::lost(Loss::StoreReset));
                 }
@@ -414,6 +414,10 @@ impl Attempt {
             }
         }
         inner.witness.settle(&inner.store, &*inner.clock).await;
+        if !inner.witness.is_in(&inner.epoch) {
+            inner.lose(Loss::StoreReset);
+            return Err(Error::lost(Loss::StoreReset));
+        }
         if inner.validity.remaining(&*inner.clock).is_zero() {
             // Ours, but nobody may rely on it before a renewal says that the session still lives.
             let mut states = self.mutex.session.states();

@@ -1,5 +1,7 @@
 //! An administrator breaks a hold: whoever has it hears of it, whenever it happens.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -1,5 +1,7 @@
 //! Waiting while replicas lag or notices fail: no storm of requests, and nobody waits for ever.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;

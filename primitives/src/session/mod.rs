@@ -87,7 +87,7 @@ pub(crate) struct Inner {
     key: Key,
     pub(crate) lease: Duration,
     pub(crate) owner: TicketRecord,
-    epoch: String,
+    pub(crate) epoch: String,
     pub(crate) witness: Arc<Witness>,
     pub(crate) validity: Validity,
     states: watch::Sender<SessionState>,
@@ -382,6 +382,14 @@ impl SessionBuilder {
     /// # Cancel safety
     /// Safe to drop: a session key that was written is forgotten by the store after its TTL.
     pub async fn open(self) -> Result<Session> {
+        match self.attempt().await {
+            // The bucket went back, as the first write has shown: once more, in a new epoch.
+            Err(Error::Lost { loss: Loss::StoreReset, .. }) => self.attempt().await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&self) -> Result<Session> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::invalid("a session needs a Tokio runtime: open it inside one"));
         };
@@ -396,9 +404,9 @@ impl SessionBuilder {
         let epoch = witness.establish(&self.store, &*self.clock, lease).await?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let owner = TicketRecord {
-            host: self.host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            host: self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
             pid: self.pid.unwrap_or_else(std::process::id),
-            label: self.label,
+            label: self.label.clone(),
         };
         let record = SessionRecord { lease_ms, beat: 0, host: owner.host.clone(), pid: owner.pid, label: owner.label.clone() };
         let stop = CancellationToken::new();
@@ -412,8 +420,8 @@ impl SessionBuilder {
             floors: StdMutex::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
-            store: self.store,
-            clock: self.clock,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
             id,
             lease,
             owner,

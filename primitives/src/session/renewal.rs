@@ -6,7 +6,7 @@ use tenure_kv::{Moment, Op, Revision, State};
 
 use super::{Inner, SessionState, timing, witness::Witness};
 use crate::{
-    Loss, Result,
+    Error, Loss, Result,
     record::{SessionRecord, decode, encode},
 };
 
@@ -42,10 +42,16 @@ impl Renewal {
     pub(super) async fn run(mut self) {
         let lease = self.inner.lease;
         let mut next = self.sent + timing::renewal_interval(lease);
+        let mut turns = self.inner.witness.turns();
         let loss = loop {
+            turns.mark_unchanged();
+            if !self.inner.witness.is_in(&self.inner.epoch) {
+                break Loss::StoreReset;
+            }
             tokio::select! {
                 biased;
                 () = self.inner.stop.cancelled() => break Loss::Closed,
+                Ok(()) = turns.changed() => continue,
                 () = self.inner.clock.sleep_until(next) => {}
             }
             let inner = self.inner.clone();
@@ -107,7 +113,8 @@ impl Renewal {
 
     fn renewed(&mut self, before: Revision, revision: Revision, sent: Moment) -> Next {
         if !self.inner.witness.committed(before, revision) {
-            return self.reset();
+            self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
+            return Next::Lost(Loss::StoreReset);
         }
         self.revision = revision;
         self.sent = sent;
@@ -117,8 +124,9 @@ impl Renewal {
         Next::At(sent + timing::renewal_interval(self.inner.lease))
     }
 
+    /// Reads say that the bucket is not what it was; a commit may yet show that only a replica lagged.
     fn reset(&self) -> Next {
-        self.inner.witness.reset(&*self.inner.clock, self.inner.lease);
+        self.inner.witness.hold_off(&*self.inner.clock);
         Next::Lost(Loss::StoreReset)
     }
 
@@ -225,7 +233,8 @@ pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Resu
         match inner.store.commit(op.into()).await {
             Ok(revision) => {
                 if !inner.witness.committed(before, revision) {
-                    inner.witness.reset(&*inner.clock, inner.lease);
+                    inner.witness.went_back(&*inner.clock, &inner.epoch);
+                    return Err(Error::lost(Loss::StoreReset));
                 }
                 return Ok((revision, sent));
             }

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tenure_kv::{Clock, Moment, Op, Revision, Store};
+use tenure_kv::{Clock, Expect, Moment, Op, Revision, Store};
+use tokio::sync::watch;
 
 use crate::{
     Result, layout,
@@ -21,17 +22,25 @@ use crate::{
 pub(crate) struct Witness {
     highest: AtomicU64,
     sight: Mutex<Sight>,
+    /// Moves whenever the epoch does.
+    turns: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Sight {
     epoch: Option<String>,
+    /// The epoch of a bucket that went back: its tokens would be given out a second time.
+    spoiled: Option<String>,
     grants_from: Option<Moment>,
+    /// The longest lease that this process has had here; others are taken to have none longer.
+    longest: Duration,
     /// The bucket is new and nobody has written down yet that one lease has passed.
     unsettled: bool,
 }
 
-static WITNESSES: LazyLock<Mutex<Vec<(Weak<dyn Store>, Arc<Witness>)>>> = LazyLock::new(Mutex::default);
+type Known = (Weak<dyn Store>, Arc<Witness>);
+
+static WITNESSES: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
 
 impl Witness {
     /// The witness for `store`, the same for every clone of this handle.
@@ -68,12 +77,32 @@ impl Witness {
         forward
     }
 
-    /// The bucket is not what it was: leases that others had in it may still run, so wait for them.
-    pub(crate) fn reset(&self, clock: &dyn Clock, lease: Duration) {
+    /// The bucket may not be what it was: leases that others had in it may still run, so wait for them.
+    pub(crate) fn hold_off(&self, clock: &dyn Clock) {
+        self.sight().hold_off(clock);
+    }
+
+    /// A committed write has shown that the bucket of `epoch` has gone back: every session in that epoch is
+    /// lost, and its tokens must not be given out again under its name.
+    pub(crate) fn went_back(&self, clock: &dyn Clock, epoch: &str) {
         let mut sight = self.sight();
-        sight.epoch = None;
-        sight.grants_from = Some(clock.now() + lease);
-        self.highest.store(0, Ordering::SeqCst);
+        if sight.epoch.as_deref() == Some(epoch) {
+            sight.epoch = None;
+            sight.spoiled = Some(epoch.to_owned());
+            sight.hold_off(clock);
+            self.highest.store(0, Ordering::SeqCst);
+            self.turns.send_replace(());
+        }
+    }
+
+    /// Whether the bucket is still in `epoch`, as far as this process knows.
+    pub(crate) fn is_in(&self, epoch: &str) -> bool {
+        self.sight().epoch.as_deref() == Some(epoch)
+    }
+
+    /// Changes whenever [`is_in`](Self::is_in) may.
+    pub(crate) fn turns(&self) -> watch::Receiver<()> {
+        self.turns.subscribe()
     }
 
     /// From when grants may be given, if that is still to come.
@@ -86,19 +115,22 @@ impl Witness {
     /// A bucket that others can write to and that is new may be one that was deleted under running
     /// holders. Nobody can tell, so grants wait one lease, once in the bucket's life.
     pub(crate) async fn establish(&self, store: &Arc<dyn Store>, clock: &dyn Clock, lease: Duration) -> Result<String> {
-        let record = read_or_write(store).await?;
+        let spoiled = self.sight().spoiled.clone();
+        let record = read_or_write(store, spoiled.as_deref()).await?;
         let mut sight = self.sight();
+        sight.longest = sight.longest.max(lease);
         let changed = sight.epoch.as_ref().is_some_and(|known| *known != record.id);
         if changed {
             self.highest.store(0, Ordering::SeqCst);
+            self.turns.send_replace(());
         }
         if changed || (!record.settled && sight.grants_from.is_none()) {
             tracing::warn!(
                 bucket = %store.info().url,
-                wait_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+                wait_ms = u64::try_from(sight.longest.as_millis()).unwrap_or(u64::MAX),
                 "the bucket is new: grants wait one lease, for holders that an earlier bucket of this name may have had"
             );
-            sight.grants_from = Some(clock.now() + lease);
+            sight.hold_off(clock);
         }
         sight.unsettled = !record.settled;
         sight.epoch = Some(record.id.clone());
@@ -132,6 +164,12 @@ impl Witness {
     }
 }
 
+impl Sight {
+    fn hold_off(&mut self, clock: &dyn Clock) {
+        self.grants_from = self.grants_from.max(Some(clock.now() + self.longest));
+    }
+}
+
 async fn write_settled(store: &Arc<dyn Store>, epoch: &str) -> tenure_kv::Result<()> {
     let Ok(key) = layout::epoch_key() else { return Ok(()) };
     if let Some(entry) = store.entry(&key).await?
@@ -145,20 +183,28 @@ async fn write_settled(store: &Arc<dyn Store>, epoch: &str) -> tenure_kv::Result
     Ok(())
 }
 
-async fn read_or_write(store: &Arc<dyn Store>) -> Result<EpochRecord> {
+/// The epoch that is written down, unless it is `spoiled`; else a new one, written down now.
+async fn read_or_write(store: &Arc<dyn Store>, spoiled: Option<&str>) -> Result<EpochRecord> {
     let key = layout::epoch_key()?;
     let fresh = EpochRecord { id: uuid::Uuid::new_v4().simple().to_string(), settled: !store.info().shared };
     let mut tries = 0;
     loop {
-        if let Some(value) = store.entry(&key).await?.as_ref().and_then(|entry| entry.value()) {
-            return decode::<EpochRecord>(value).ok_or_else(|| {
-                crate::Error::invalid(format!(
+        let mut expect = Expect::Absent;
+        if let Some(entry) = store.entry(&key).await?
+            && let Some(value) = entry.value()
+        {
+            let Some(record) = decode::<EpochRecord>(value) else {
+                return Err(crate::Error::invalid(format!(
                     "{key} in {} was not written by Tenure; use a bucket that Tenure has for itself",
                     store.info().url
-                ))
-            });
+                )));
+            };
+            if spoiled != Some(record.id.as_str()) {
+                return Ok(record);
+            }
+            expect = Expect::At(entry.revision);
         }
-        match store.commit(Op::put(key.clone(), encode(&fresh)).if_absent().into()).await {
+        match store.commit(Op::put(key.clone(), encode(&fresh)).expect(expect).into()).await {
             Ok(_) => return Ok(fresh),
             // Somebody was first, or our own write landed: a read from a replica may lag behind.
             Err(error) if (error.is_conflict() || error.is_unknown()) && tries < 40 => {

@@ -1,0 +1,99 @@
+//! A bucket that is set back to an earlier state under running sessions.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tenure::{Loss, Session};
+use tenure_kv::{Batch, Entry, Event, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt};
+
+/// A store whose whole content can be exchanged.
+#[derive(Debug)]
+struct Restorable(RwLock<Memory>, Info);
+
+impl Restorable {
+    fn now(&self) -> Memory {
+        self.0.read().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Store for Restorable {
+    fn info(&self) -> &Info {
+        &self.1
+    }
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.now().entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        self.now().commit(batch).await
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.now().watch(range, since).await
+    }
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        self.now().scan(range, from, limit).await
+    }
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        self.now().follow(key).await
+    }
+}
+
+async fn open(store: &Arc<Restorable>, ms: u64) -> Session {
+    Session::builder(store.clone()).lease(Duration::from_millis(ms)).open().await.unwrap()
+}
+
+/// A backup taken when only the epoch had been written.
+async fn backup(store: &Restorable) -> Memory {
+    let old = Memory::new();
+    let key = Key::new("meta.epoch").unwrap();
+    let (value, _) = store.get(&key).await.unwrap().unwrap();
+    old.commit(Op::put(key, value).into()).await.unwrap();
+    old
+}
+
+async fn busy(memory: Memory) -> Arc<Restorable> {
+    let info = memory.info().clone();
+    let store = Arc::new(Restorable(RwLock::new(memory), info));
+    for _ in 0..50 {
+        store.put(&Key::new("data.x").unwrap(), "x").await.unwrap();
+    }
+    store
+}
+
+#[tokio::test]
+async fn tokens_never_go_back_within_an_epoch() {
+    let store = busy(Memory::new()).await;
+    let first = open(&store, 300).await;
+    let guard = first.mutex("x").unwrap().lock().await.unwrap();
+    let (epoch, token) = (first.epoch().to_owned(), guard.token());
+    let old = backup(&store).await;
+    *store.0.write().unwrap() = old;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(2), first.lost()).await.unwrap(), Loss::StoreReset);
+    let second = open(&store, 300).await;
+    let again = second.mutex("x").unwrap().lock().await.unwrap();
+    assert!(again.token() < token, "the test set nothing back");
+    assert_ne!(second.epoch(), epoch);
+}
+
+#[tokio::test]
+async fn one_proof_that_the_bucket_went_back_ends_every_session_of_the_process() {
+    let store = busy(Memory::new()).await;
+    let (slow, quick) = (open(&store, 20_000).await, open(&store, 300).await);
+    let guard = slow.mutex("x").unwrap().lock().await.unwrap();
+    let old = backup(&store).await;
+    *store.0.write().unwrap() = old;
+    quick.lost().await;
+    let begun = std::time::Instant::now();
+    let new = open(&store, 300).await;
+    let lost = tokio::time::timeout(Duration::from_secs(2), guard.lost()).await;
+    assert_eq!(lost.expect("the slow session has not heard of it"), Loss::StoreReset);
+    // Others may have leases as long as ours were, and nobody told them.
+    let early = new.mutex("x").unwrap().lock_timeout(Duration::from_secs(1)).await;
+    assert!(early.is_err() && begun.elapsed() < Duration::from_secs(5));
+}
