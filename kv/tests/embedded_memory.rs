@@ -1,61 +1,13 @@
 //! What is particular to the store in memory: its watches, its clock and its ends.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod embedded_support;
+
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
-use tenure_kv::{
-    Clock, Error, Event, Expect, Key, KeyRange, Memory, Moment, Notice, Op, Revision, Since, State, Store, StoreExt, Ttl,
-};
-use tokio::sync::watch;
-
-/// A clock that stands still until it is moved.
-#[derive(Clone, Debug)]
-struct Hands(Arc<watch::Sender<Moment>>);
-
-impl Hands {
-    fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Moment::default())))
-    }
-
-    fn forward(&self, by: Duration) {
-        self.0.send_modify(|now| *now = *now + by);
-    }
-}
-
-impl Clock for Hands {
-    fn now(&self) -> Moment {
-        *self.0.borrow()
-    }
-
-    fn sleep_until(&self, at: Moment) -> BoxFuture<'static, ()> {
-        let mut hands = self.0.subscribe();
-        Box::pin(async move {
-            let _ = hands.wait_for(|now| *now >= at).await;
-        })
-    }
-}
-
-type Events = BoxStream<'static, Result<Event, Error>>;
-
-fn key(text: &str) -> Key {
-    Key::new(text).unwrap()
-}
-
-fn ttl(seconds: u32) -> Ttl {
-    Ttl::from_secs(seconds).unwrap()
-}
-
-async fn next(events: &mut Events) -> Event {
-    tokio::time::timeout(Duration::from_secs(5), events.next()).await.expect("nothing came").expect("the watch ended").unwrap()
-}
-
-async fn next_entry(events: &mut Events) -> (String, u64, State) {
-    match next(events).await {
-        Event::Entry(entry) => (entry.key.to_string(), entry.revision.get(), entry.state),
-        Event::CaughtUp => panic!("caught up too early"),
-    }
-}
+use embedded_support::{Hands, key, next, next_entry, ttl};
+use futures::{FutureExt, StreamExt};
+use tenure_kv::{Event, Expect, KeyRange, Memory, Notice, Op, Revision, Since, State, Store, StoreExt};
 
 #[tokio::test]
 async fn an_unpolled_watch_keeps_the_last_write_of_each_key_in_order() {

@@ -1,14 +1,14 @@
 //! The bytes of a store's file, as redb sees them: tried out first, then written through, frozen in the end.
 
 use std::{
-    fs::File,
     io,
     ops::Bound,
-    os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use redb::{BackendError, StorageBackend};
+
+use super::medium::Medium;
 
 /// What happens to writes.
 #[derive(Debug)]
@@ -44,18 +44,18 @@ struct Inner {
     fault: Option<(Fault, io::Error)>,
 }
 
-/// The file, shared by redb and whoever steers the mode.
+/// The medium, shared by redb and whoever steers the mode.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
-    file: Arc<File>,
+    medium: Arc<dyn Medium>,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Backend {
-    /// Tries out the first `base` bytes of `file`.
-    pub(super) fn trial(file: Arc<File>, base: u64) -> Self {
+    /// Tries out the first `base` bytes of `medium`.
+    pub(super) fn trial(medium: Arc<dyn Medium>, base: u64) -> Self {
         let inner = Inner { mode: Mode::Trial(Vec::new()), base, fault: None };
-        Self { file, inner: Arc::new(Mutex::new(inner)) }
+        Self { medium, inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Ends a trial of existing content: what was written goes to the file in its order, and so does all
@@ -65,9 +65,9 @@ impl Backend {
         if let Mode::Trial(steps) = std::mem::replace(&mut inner.mode, Mode::Frozen) {
             for step in steps {
                 match step {
-                    Step::Write(at, bytes) => self.file.write_all_at(&bytes, at).map_err(|error| (Fault::Write, error))?,
-                    Step::Len(len) => resize(&self.file, len).map_err(|error| (Fault::Write, error))?,
-                    Step::Sync => self.file.sync_data().map_err(|error| (Fault::Sync, error))?,
+                    Step::Write(at, bytes) => self.medium.write(at, &bytes).map_err(|error| (Fault::Write, error))?,
+                    Step::Len(len) => self.medium.resize(len).map_err(|error| (Fault::Write, error))?,
+                    Step::Sync => self.medium.sync().map_err(|error| (Fault::Sync, error))?,
                 }
             }
             inner.mode = Mode::Live;
@@ -81,11 +81,11 @@ impl Backend {
         // A creation that fails anywhere is begun again from nothing.
         let image = self.image()?;
         let (head, body) = image.split_at(first_page.min(image.len()));
-        resize(&self.file, image.len() as u64)?;
-        self.file.write_all_at(body, first_page as u64)?;
-        self.file.sync_all()?;
-        self.file.write_all_at(head, 0)?;
-        self.file.sync_all()?;
+        self.medium.resize(image.len() as u64)?;
+        self.medium.write(first_page as u64, body)?;
+        self.medium.sync()?;
+        self.medium.write(0, head)?;
+        self.medium.sync()?;
         self.lock().mode = Mode::Live;
         Ok(())
     }
@@ -113,14 +113,19 @@ impl Backend {
     }
 
     /// Does it to the file `now`, or keeps the step for `later`.
-    fn change(&self, fault: Fault, now: impl FnOnce(&File) -> io::Result<()>, later: impl FnOnce() -> Step) -> io::Result<()> {
+    fn change(
+        &self,
+        fault: Fault,
+        now: impl FnOnce(&dyn Medium) -> io::Result<()>,
+        later: impl FnOnce() -> Step,
+    ) -> io::Result<()> {
         let mut inner = self.lock();
         match &mut inner.mode {
             Mode::Trial(steps) => {
                 steps.push(later());
                 Ok(())
             }
-            Mode::Live => now(&self.file).inspect_err(|error| {
+            Mode::Live => now(&*self.medium).inspect_err(|error| {
                 let same = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
                 inner.fault.get_or_insert((fault, same));
             }),
@@ -137,16 +142,16 @@ impl StorageBackend for Backend {
                 let set = steps.iter().rev().find_map(|step| if let Step::Len(len) = step { Some(*len) } else { None });
                 Ok(set.unwrap_or(inner.base))
             }
-            _ => Ok(self.file.metadata()?.len()),
+            _ => self.medium.len(),
         }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let inner = self.lock();
-        let Mode::Trial(steps) = &inner.mode else { return self.file.read_exact_at(out, offset) };
+        let Mode::Trial(steps) = &inner.mode else { return self.medium.read(offset, out) };
         let end = inner.base.clamp(offset, offset + out.len() as u64);
         let (old, new) = out.split_at_mut(usize::try_from(end - offset).map_err(io::Error::other)?);
-        self.file.read_exact_at(old, offset)?;
+        self.medium.read(offset, old)?;
         new.fill(0);
         for step in steps {
             match step {
@@ -162,15 +167,15 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(Fault::Write, |file| resize(file, len), || Step::Len(len))
+        self.change(Fault::Write, |medium| medium.resize(len), || Step::Len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.change(Fault::Sync, File::sync_data, || Step::Sync)
+        self.change(Fault::Sync, |medium| medium.sync(), || Step::Sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(Fault::Write, |file| file.write_all_at(data, offset), || Step::Write(offset, data.to_vec()))
+        self.change(Fault::Write, |medium| medium.write(offset, data), || Step::Write(offset, data.to_vec()))
     }
 
     // The file is locked by whoever opened it, for longer than one database lasts.
@@ -180,18 +185,6 @@ impl StorageBackend for Backend {
 
     fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
         Ok(())
-    }
-}
-
-/// Growth is allocated at once, so that a full disk shows here and not in the middle of a commit.
-fn resize(file: &File, len: u64) -> io::Result<()> {
-    let old = file.metadata()?.len();
-    if len <= old {
-        return file.set_len(len);
-    }
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), old, len - old) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => file.set_len(len),
-        other => Ok(other?),
     }
 }
 

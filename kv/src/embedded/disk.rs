@@ -6,9 +6,7 @@
 //! only once it was found sound.
 
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +15,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 
 use super::{
     backend::{Backend, Fault},
+    medium::Medium,
     path::{is_full, sync_directory, unusable},
     record,
     state::Write,
@@ -65,16 +64,22 @@ enum Engine {
 #[derive(Debug)]
 pub(super) struct Disk {
     path: PathBuf,
-    /// Holds the lock.
-    file: Arc<File>,
+    /// Holds the lock on the file.
+    medium: Arc<dyn Medium>,
     engine: Engine,
 }
 
 impl Disk {
     /// Opens the file, creates it if need be, and reads all it holds.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded)> {
-        let file = Arc::new(super::path::open(path)?);
-        let mut disk = Self { path: path.to_owned(), file, engine: Engine::Shut };
+        let opened = Self::on(path, Arc::new(super::path::open(path)?))?;
+        sync_directory(path).map_err(|error| unusable(&format!("cannot sync the directory of {}", path.display()), error))?;
+        Ok(opened)
+    }
+
+    /// Opens what lies on `medium`, which errors call `path`.
+    pub(super) fn on(path: &Path, medium: Arc<dyn Medium>) -> Result<(Self, Loaded)> {
+        let mut disk = Self { path: path.to_owned(), medium, engine: Engine::Shut };
         let loaded = disk.start()?;
         Ok((disk, loaded))
     }
@@ -139,8 +144,7 @@ impl Disk {
                 return Err(self.unreadable(error));
             }
         };
-        let created = || backend.go_live_as_new(PAGE).and_then(|()| sync_directory(&self.path));
-        let live = if fresh { created().map_err(|error| (Fault::Write, error)) } else { backend.go_live() };
+        let live = if fresh { backend.go_live_as_new(PAGE).map_err(|error| (Fault::Write, error)) } else { backend.go_live() };
         match live {
             Ok(()) => {
                 self.engine = Engine::Open(database, backend);
@@ -162,7 +166,7 @@ impl Disk {
         if !begun && !head.starts_with(MAGIC) {
             return Err(self.foreign());
         }
-        let backend = Backend::trial(self.file.clone(), if begun { 0 } else { len });
+        let backend = Backend::trial(self.medium.clone(), if begun { 0 } else { len });
         let database = Database::builder()
             .set_cache_size(CACHE)
             .create_with_backend(backend.clone())
@@ -179,9 +183,9 @@ impl Disk {
     }
 
     fn len_and_head(&self, head: &mut [u8]) -> io::Result<u64> {
-        let len = self.file.metadata()?.len();
+        let len = self.medium.len()?;
         let known = head.len().min(usize::try_from(len).unwrap_or(usize::MAX));
-        self.file.read_exact_at(&mut head[..known], 0)?;
+        self.medium.read(0, &mut head[..known])?;
         Ok(len)
     }
 
@@ -192,7 +196,7 @@ impl Disk {
             return Ok(false);
         }
         let mut found = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut found, 0)?;
+        self.medium.read(0, &mut found)?;
         Ok(found.iter().zip(&image).all(|(found, ours)| *found == 0 || found == ours))
     }
 

@@ -1,8 +1,11 @@
 //! The stores that need no server: `memory:` and `file:PATH`.
 
 mod backend;
+#[cfg(test)]
+mod crash;
 mod disk;
 mod file;
+mod medium;
 mod memory;
 mod path;
 mod queue;

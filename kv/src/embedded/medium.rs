@@ -1,0 +1,43 @@
+//! What a store's bytes lie on: a file, or in tests something that fails on demand.
+
+use std::{fmt::Debug, fs::File, io, os::unix::fs::FileExt};
+
+/// Bytes at offsets, durable after a sync.
+pub(super) trait Medium: Debug + Send + Sync + 'static {
+    fn len(&self) -> io::Result<u64>;
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()>;
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// New bytes are zero.
+    fn resize(&self, len: u64) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Medium for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(out, at)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    /// Growth is allocated at once, so that a full disk shows here and not in the middle of a commit.
+    fn resize(&self, len: u64) -> io::Result<()> {
+        let old = Medium::len(self)?;
+        if len <= old {
+            return self.set_len(len);
+        }
+        match rustix::fs::fallocate(self, rustix::fs::FallocateFlags::empty(), old, len - old) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.set_len(len),
+            other => Ok(other?),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
