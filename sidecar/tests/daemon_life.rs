@@ -23,6 +23,7 @@ use serde_json::json;
 /// Not a test: the process of [`Client`].
 #[test]
 #[ignore = "the client process of other tests, started by them"]
+#[expect(clippy::zombie_processes, reason = "the child is to live on when this process is killed")]
 fn client_process() {
     let socket = std::env::var("CLIENT_SOCKET").expect("started by another test");
     let mut wire = Wire::connect(Path::new(&socket));

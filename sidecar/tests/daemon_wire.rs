@@ -72,6 +72,10 @@ fn a_lock_is_held_by_one_and_says_by_whom() {
         assert!(begun.elapsed() >= Duration::from_millis(wait));
     }
 
+    let unlabelled = one.call("lock.acquire", json!({ "name": "c" })).unwrap();
+    assert!(one.call("lock.get", json!({ "name": "c" })).unwrap()["holder"]["label"].is_null());
+    one.call("lock.release", json!({ "lease": unlabelled["lease"] })).unwrap();
+
     let waiting = two.send("lock.acquire", &json!({ "name": "a.b", "label": "second" }));
     one.await_waiters("a.b", 1);
     let seen = one.call("lock.list", json!({ "prefix": "a" })).unwrap();

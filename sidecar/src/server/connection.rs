@@ -52,7 +52,7 @@ pub(super) struct Connection {
     pub(super) outbox: Arc<Outbox>,
     pub(super) inflight: Arc<InFlight>,
     pub(super) leases: Arc<Leases>,
-    pub(super) tasks: TaskTracker,
+    tasks: TaskTracker,
     /// In milliseconds; 0 for none.
     heartbeat: AtomicU64,
     waits: Mutex<Arc<Waits>>,
@@ -152,8 +152,21 @@ impl Connection {
     fn go_silent(&self) {
         self.end_waits(errors::silent());
         let leases = self.leases.lose_all(errors::CLIENT_SILENT);
-        tracing::info!(session = self.session, pid = self.peer.pid, leases = leases.len(), "client silent: everything released");
-        self.tasks.spawn(abandon(leases));
+        if !leases.is_empty() {
+            tracing::info!(
+                session = self.session,
+                pid = self.peer.pid,
+                leases = leases.len(),
+                "client silent: everything released"
+            );
+        }
+        self.spawn(abandon(leases));
+    }
+
+    /// Runs `task` as this connection's own: the connection waits for it, and it ends with the daemon.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.daemon.ended.clone();
+        self.tasks.spawn(async move { ended.run_until_cancelled(task).await });
     }
 }
 
@@ -295,7 +308,7 @@ async fn write(connection: &Arc<Connection>, mut writer: OwnedWriteHalf) -> std:
         if let Some(Next::Undo { slot, lease }) = next {
             let lease = connection.leases.take_back(lease);
             let outbox = connection.outbox.clone();
-            connection.tasks.spawn(async move {
+            connection.spawn(async move {
                 abandon(lease.into_iter().collect()).await;
                 outbox.finish(slot, bytes::Bytes::new(), None);
             });

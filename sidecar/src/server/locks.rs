@@ -89,7 +89,7 @@ impl Acquire {
         let Ok(lease) = connection.leases.add(self.reserved, guard, session, &self.waits.token) else {
             return Err(self.waits.error());
         };
-        connection.tasks.spawn(connection.leases.clone().watch(lease.clone()));
+        connection.spawn(connection.leases.clone().watch(lease.clone()));
         let acquired = LockAcquired {
             lease: super::leases::handle(lease.number),
             fence: lease.fence,

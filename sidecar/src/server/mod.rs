@@ -37,7 +37,7 @@ use self::{
     sessions::{Sessions, millis},
     socket::Claimed,
 };
-use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, frame};
+use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, default_socket, frame};
 
 /// Name and version of this daemon.
 const SERVER: &str = concat!("tenured/", env!("CARGO_PKG_VERSION"));
@@ -74,6 +74,20 @@ pub struct Config {
     pub drain: Duration,
 }
 
+impl Default for Config {
+    /// What `tenured` does when it is told nothing, on a store in memory.
+    fn default() -> Self {
+        Self {
+            socket: default_socket(),
+            access: Access { mode: 0o660, group: None },
+            store: "memory:".to_owned(),
+            lease: None,
+            limits: Limits::default(),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
 /// What all connections share.
 #[derive(Debug)]
 struct Daemon {
@@ -87,6 +101,8 @@ struct Daemon {
     draining: CancellationToken,
     /// Cancelled when everything is to be let go.
     closing: CancellationToken,
+    /// Cancelled when nothing may take any longer: every task ends.
+    ended: CancellationToken,
     /// From the first to the second.
     grace: Duration,
     connections: Arc<Semaphore>,
@@ -139,25 +155,39 @@ impl Server {
     /// When another daemon is there, or the socket or the store cannot be used.
     ///
     /// # Cancel safety
-    /// Dropped, it may leave a stale socket file, which the next daemon replaces.
+    /// Safe to drop.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
-            claimed.remove();
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
+        Ok(Self::listening(config, claimed, listener, store))
+    }
+
+    /// As [`start`](Self::start), in front of a store that is open already; the URL in `config` is not looked at.
+    ///
+    /// # Errors
+    /// When another daemon is there, or the socket cannot be used.
+    pub fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
+        Ok(Self::listening(config, claimed, listener, store))
+    }
+
+    fn listening(config: Config, claimed: Claimed, listener: StdListener, store: Arc<dyn Store>) -> Self {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
         let instance = uuid::Uuid::new_v4().simple().to_string();
+        let ended = CancellationToken::new();
         let daemon = Arc::new(Daemon {
-            sessions: Sessions::new(store.clone(), lease),
+            sessions: Sessions::new(store.clone(), lease, sessions::LINGER, ended.clone()),
             store,
             uid: rustix::process::geteuid().as_raw(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             started: Instant::now(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
+            ended,
             grace: config.drain - config.drain / LAST_CALL,
             connections: Arc::new(Semaphore::new(limits.connections)),
             leases: Arc::default(),
@@ -167,7 +197,7 @@ impl Server {
             limits,
         });
         tracing::info!(socket = %config.socket.display(), store = daemon.store.info().url, lease_ms = millis(lease), "serving");
-        Ok(Self { daemon, claimed, listener, drain: config.drain })
+        Self { daemon, claimed, listener, drain: config.drain }
     }
 
     /// Serves until `leave` resolves, then drains: clients are told, holders get their time, what is left is
@@ -177,7 +207,7 @@ impl Server {
     /// When the socket cannot be listened on.
     ///
     /// # Cancel safety
-    /// Dropped, connections close when the runtime stops, and holds end with their leases.
+    /// Dropped, connections go on until the runtime stops, and holds end with their leases.
     pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Result<(), StartError> {
         let Self { daemon, claimed, listener, drain } = self;
         let listener = UnixListener::from_std(listener).map_err(|error| StartError::new(format!("cannot listen: {error}")))?;
@@ -207,6 +237,10 @@ impl Server {
             Ok(()) => tracing::info!("everything is released"),
             Err(_) => tracing::warn!("the store did not answer in time; what is not released ends with its lease"),
         }
+        daemon.ended.cancel();
+        connections.close();
+        connections.wait().await;
+        daemon.sessions.close().await;
         Ok(())
     }
 }
@@ -249,7 +283,8 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
 }
 
 async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, _permit: OwnedSemaphorePermit) {
-    connection::serve(daemon, stream, peer).await;
+    let ended = daemon.ended.clone();
+    ended.run_until_cancelled(connection::serve(daemon, stream, peer)).await;
 }
 
 async fn refuse(limit: usize, mut stream: UnixStream) {

@@ -126,7 +126,7 @@ where
     F: Future<Output = Result<(R, Option<u64>), ErrorObject>> + Send + 'static,
 {
     let outbox = connection.outbox.clone();
-    connection.tasks.spawn(async move {
+    connection.spawn(async move {
         let outcome = tokio::select! {
             biased;
             // The slot knows that it is cancelled and answers for itself.

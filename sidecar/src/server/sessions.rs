@@ -24,7 +24,7 @@ use crate::protocol::{ErrorObject, Kind, SessionStatus};
 /// Lease lengths in use at the same time.
 const MAX_LENGTHS: usize = 64;
 /// How long a session that nobody uses is kept for the next one who asks.
-const LINGER: Duration = Duration::from_secs(10);
+pub(super) const LINGER: Duration = Duration::from_secs(10);
 
 type Opening = Shared<BoxFuture<'static, Result<Session, ErrorObject>>>;
 
@@ -63,20 +63,25 @@ impl SessionUse {
 pub(super) struct Sessions {
     store: Arc<dyn Store>,
     default: Duration,
+    linger: Duration,
     places: Mutex<HashMap<u64, Arc<Place>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 impl Sessions {
-    /// No session yet; `default` is the lease of those who name none.
-    pub(super) fn new(store: Arc<dyn Store>, default: Duration) -> Arc<Self> {
+    /// No session yet; `default` is the lease of those who name none, and its session is kept for good. When
+    /// `ended` is cancelled, nothing is waited for any more.
+    pub(super) fn new(store: Arc<dyn Store>, default: Duration, linger: Duration, ended: CancellationToken) -> Arc<Self> {
         let sessions = Arc::new(Self {
             store,
             default,
+            linger,
             places: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            ended,
         });
         sessions.tasks.spawn(Self::close_idle(sessions.clone()));
         sessions
@@ -127,7 +132,7 @@ impl Sessions {
     }
 
     fn open(&self, lease: Duration) -> Opening {
-        let opening = Session::builder(self.store.clone()).lease(lease).label("tenured").open();
+        let opening = Session::builder(self.store.clone()).lease(lease).open();
         let stop = self.stop.clone();
         let task = self.tasks.spawn(async move {
             tokio::select! {
@@ -146,12 +151,13 @@ impl Sessions {
     /// Closes the session of a place that is in the way, so that its tasks are joined.
     fn retire(&self, place: Option<Arc<Place>>) {
         if let Some(Ok(session)) = place.as_ref().and_then(|place| place.opened()) {
-            self.tasks.spawn(close(session));
+            let ended = self.ended.clone();
+            self.tasks.spawn(async move { ended.run_until_cancelled(close(session)).await });
         }
     }
 
     async fn close_idle(sessions: Arc<Self>) {
-        let mut ticks = tokio::time::interval(LINGER / 2);
+        let mut ticks = tokio::time::interval(sessions.linger / 2);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -160,8 +166,11 @@ impl Sessions {
             }
             let default = millis(sessions.default);
             let mut places = sessions.places();
-            let idle: Vec<u64> =
-                places.iter().filter(|(length, place)| **length != default && place.is_idle()).map(|(l, _)| *l).collect();
+            let idle: Vec<u64> = places
+                .iter()
+                .filter(|(length, place)| **length != default && place.is_idle(sessions.linger))
+                .map(|(l, _)| *l)
+                .collect();
             for length in idle {
                 sessions.retire(places.remove(&length));
             }
@@ -208,9 +217,9 @@ impl Place {
         }
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_idle(&self, linger: Duration) -> bool {
         let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-        self.users.load(Ordering::Relaxed) == 0 && since.elapsed() >= LINGER && self.opened().is_some()
+        self.users.load(Ordering::Relaxed) == 0 && since.elapsed() >= linger && self.opened().is_some()
     }
 
     fn leave(&self) {
@@ -240,4 +249,54 @@ impl Place {
 /// Whole milliseconds.
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenure_kv::Memory;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    async fn until(what: &str, mut true_at_last: impl FnMut() -> bool) {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !true_at_last() {
+            assert!(Instant::now() < patience, "never: {what}");
+            tokio::time::sleep(MS).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_are_shared_by_length_and_replaced_when_lost() {
+        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, LINGER, CancellationToken::new());
+        let (one, two) = tokio::join!(sessions.get(None), sessions.get(Some(5_000 * MS)));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!(one.session().id(), two.session().id());
+        let other = sessions.get(Some(6_000 * MS)).await.unwrap();
+        assert_ne!(one.session().id(), other.session().id());
+        assert_eq!(sessions.status().iter().map(|s| (s.lease_ms, s.users)).collect::<Vec<_>>(), [(5_000, 2), (6_000, 1)]);
+
+        one.session().close().await.unwrap();
+        let next = sessions.get(None).await.unwrap();
+        assert_ne!(next.session().id(), one.session().id());
+        drop((one, two));
+        assert_eq!(sessions.status().first().map(|s| s.users), Some(1), "users of the lost session do not count");
+        sessions.close().await;
+        assert!(
+            matches!(next.session().state(), SessionState::Lost(_)) && matches!(other.session().state(), SessionState::Lost(_))
+        );
+        assert_eq!(sessions.get(None).await.unwrap_err().kind(), Some(Kind::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_nobody_uses_is_closed_and_the_default_kept() {
+        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, 40 * MS, CancellationToken::new());
+        drop(sessions.get(None).await.unwrap());
+        let used = sessions.get(Some(6_000 * MS)).await.unwrap();
+        let idle = sessions.get(Some(7_000 * MS)).await.unwrap().session().clone();
+        until("the idle session is closed", || matches!(idle.state(), SessionState::Lost(_))).await;
+        assert_eq!(sessions.status().iter().map(|s| s.lease_ms).collect::<Vec<_>>(), [5_000, 6_000]);
+        assert!(used.session().is_held());
+        sessions.close().await;
+    }
 }

@@ -96,12 +96,18 @@ pub(super) fn claim(path: &Path, access: &Access) -> Result<(Claimed, UnixListen
 }
 
 impl Claimed {
-    /// Removes the socket file, if it is still this daemon's.
+    /// Removes the socket file, if it is still this daemon's. The claim stays until it is dropped.
     pub(super) fn remove(&self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(socket = %self.path.display(), %error, "the socket file was not removed");
         }
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

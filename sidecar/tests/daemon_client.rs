@@ -1,0 +1,172 @@
+//! The client in Rust, against the daemon.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+mod daemon_support;
+
+use std::time::{Duration, Instant};
+
+use daemon_support::{Daemon, PATIENCE};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tenure_sidecar::{
+    CallError, Client,
+    protocol::{Done, HelloResult, Kind, LockAcquired, LockView},
+};
+
+async fn connect(daemon: &Daemon) -> Client {
+    Client::connect(daemon.socket()).await.unwrap()
+}
+
+async fn acquire(client: &Client, name: &str) -> LockAcquired {
+    client.call_as("lock.acquire", json!({ "name": name, "wait_ms": 15_000 })).await.unwrap()
+}
+
+async fn release(client: &Client, lease: &LockAcquired) {
+    client.call_as::<Done>("lock.release", json!({ "lease": lease.lease })).await.unwrap();
+}
+
+async fn await_waiters(client: &Client, name: &str, count: usize) {
+    let begun = Instant::now();
+    while client.call_as::<LockView>("lock.get", json!({ "name": name })).await.unwrap().waiters.len() != count {
+        assert!(begun.elapsed() < PATIENCE, "there are never {count} waiters");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_run_side_by_side_and_errors_keep_their_kind() {
+    let daemon = Daemon::start();
+    let (client, other) = (connect(&daemon).await, connect(&daemon).await);
+    let held = acquire(&client, "a").await;
+    let (waited, pings) = tokio::join!(acquire(&client, "a"), async {
+        for _ in 0..100 {
+            client.call("ping", json!({})).await.unwrap();
+        }
+        await_waiters(&client, "a", 1).await;
+        release(&client, &held).await;
+        true
+    });
+    assert!(pings && waited.fence > held.fence);
+    let error = other.call("lock.acquire", json!({ "name": "a", "wait_ms": 0 })).await.unwrap_err();
+    assert_eq!((error.code(), error.kind()), (Some(1), Some(Kind::Timeout)));
+    assert!(error.to_string().contains("held by"), "{error}");
+    let error = client.call_as::<HelloResult>("ping", json!({})).await.unwrap_err();
+    assert!(matches!(error, CallError::Malformed(_)) && error.kind().is_none(), "{error}");
+}
+
+#[tokio::test]
+async fn a_dropped_call_gives_up_its_place() {
+    let daemon = Daemon::start();
+    let (holder, client) = (connect(&daemon).await, connect(&daemon).await);
+    let held = acquire(&holder, "a").await;
+    {
+        let waiting = client.call("lock.acquire", json!({ "name": "a" }));
+        tokio::select! {
+            outcome = waiting => panic!("{outcome:?}"),
+            () = await_waiters(&holder, "a", 1) => {}
+        }
+    }
+    await_waiters(&holder, "a", 0).await;
+    release(&holder, &held).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_comes_after_its_call_was_dropped_goes_back() {
+    let daemon = Daemon::start();
+    let (holder, client) = (connect(&daemon).await, connect(&daemon).await);
+    for round in 0..200 {
+        let held = acquire(&holder, "a").await;
+        {
+            let waiting = client.call("lock.acquire", json!({ "name": "a" }));
+            let racing = async {
+                tokio::join!(release(&holder, &held), tokio::time::sleep(Duration::from_micros(round * 5)));
+            };
+            tokio::select! {
+                biased;
+                granted = waiting => {
+                    let lease = granted.unwrap()["lease"].clone();
+                    client.call("lock.release", json!({ "lease": lease })).await.unwrap();
+                    continue;
+                }
+                () = racing => {}
+            }
+        }
+    }
+    // Granted only if nothing was left behind.
+    acquire(&holder, "a").await;
+    let begun = Instant::now();
+    while client.call("status", json!({})).await.unwrap()["leases"] != 1 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+}
+
+#[tokio::test]
+async fn notices_come_and_end_with_the_connection() {
+    let mut daemon = Daemon::start();
+    let client = connect(&daemon).await;
+    let mut notices = client.notices();
+    let held = acquire(&client, "a").await;
+    client.call("lock.break", json!({ "name": "a", "fence": held.fence })).await.unwrap();
+    let notice = notices.recv().await.unwrap();
+    assert_eq!((notice.method.as_str(), &notice.params["state"]), ("lease", &json!("lost")));
+
+    let closed = client.closed();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(notices.recv().await.unwrap().method, "goaway");
+    assert!(notices.recv().await.is_none());
+    closed.await;
+    assert!(matches!(client.call("ping", json!({})).await, Err(CallError::Closed)));
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_killed_daemon_ends_calls_that_wait() {
+    let daemon = Daemon::start();
+    let (holder, client) = (connect(&daemon).await, connect(&daemon).await);
+    acquire(&holder, "a").await;
+    let waiting = client.call("lock.acquire", json!({ "name": "a" }));
+    let kill = async {
+        await_waiters(&holder, "a", 1).await;
+        daemon.signal(Signal::SIGKILL);
+    };
+    let (waited, ()) = tokio::join!(waiting, kill);
+    assert!(matches!(waited, Err(CallError::Closed)), "{waited:?}");
+}
+
+#[tokio::test]
+async fn kept_alive_it_outlives_its_heartbeat() {
+    let daemon = Daemon::start();
+    let (client, idle) = (connect(&daemon).await, connect(&daemon).await);
+    let heartbeat = Duration::from_millis(300);
+    let welcome = client.keep_alive(heartbeat).await.unwrap();
+    assert_eq!(welcome.protocol, 1);
+    // One that asks for the same and sends nothing does not.
+    idle.call("hello", json!({ "protocol": [1], "heartbeat_ms": 300 })).await.unwrap();
+    let (held, silent) = (acquire(&client, "a").await, acquire(&idle, "b").await);
+    tokio::time::sleep(4 * heartbeat).await;
+    let check = |lease: &LockAcquired| json!({ "lease": lease.lease });
+    assert_eq!(client.call("lock.check", check(&held)).await.unwrap()["held"], true);
+    assert_eq!(idle.call("lock.check", check(&silent)).await.unwrap_err().kind(), Some(Kind::Lost));
+}
+
+#[tokio::test]
+async fn dropping_it_releases_all() {
+    let daemon = Daemon::start();
+    let (client, other) = (connect(&daemon).await, connect(&daemon).await);
+    acquire(&client, "a").await;
+    drop(client);
+    acquire(&other, "a").await;
+}
+
+#[tokio::test]
+async fn no_connection_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let error = Client::connect(&path).await.unwrap_err();
+    assert!(error.to_string().contains("start tenured"), "{error}");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let error = Client::connect(&path).await.unwrap_err();
+    assert!(error.to_string().contains("nobody listens"), "{error}");
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    assert!(Client::connect(directory.path().join("file")).await.is_err());
+}

@@ -1,0 +1,265 @@
+//! A daemon whose store is out of reach, loses answers, or takes its session away.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use tenure_kv::{
+    Key, Memory, Op, Store,
+    faults::{Fault, Faults, Faulty, Operation, Partition, Rule},
+};
+use tenure_sidecar::{
+    CallError, Client, Notices,
+    protocol::{Kind, LockAcquired},
+    server::{Config, Server, StartError},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const MS: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_millis(100);
+
+/// A daemon in this process, on a store whose faults the test decides.
+struct Rig {
+    directory: TempDir,
+    faults: Faults,
+    store: Arc<dyn Store>,
+    leave: CancellationToken,
+    serving: JoinHandle<Result<(), StartError>>,
+}
+
+impl Rig {
+    fn new(lease: Duration, drain: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let (faulty, faults) = Faulty::new(store.clone());
+        let config = Config { socket: directory.path().join("s.sock"), lease: Some(lease), drain, ..Config::default() };
+        let server = Server::with_store(config, faulty).unwrap();
+        let leave = CancellationToken::new();
+        let serving = tokio::spawn(server.run(leave.clone().cancelled_owned(), std::future::pending()));
+        Self { directory, faults, store, leave, serving }
+    }
+
+    async fn connect(&self) -> Client {
+        Client::connect(self.directory.path().join("s.sock")).await.unwrap()
+    }
+
+    async fn leave(self) {
+        self.leave.cancel();
+        tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap().unwrap();
+    }
+}
+
+async fn acquire(client: &Client, name: &str) -> LockAcquired {
+    client.call_as("lock.acquire", json!({ "name": name, "wait_ms": 15_000 })).await.unwrap()
+}
+
+async fn refused(client: &Client, method: &str, params: Json) -> Kind {
+    let outcome = tokio::time::timeout(PATIENCE, client.call(method, params)).await.unwrap();
+    outcome.expect_err(method).kind().unwrap()
+}
+
+async fn next(notices: &mut Notices) -> Json {
+    let notice = tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap().unwrap();
+    assert_eq!(notice.method, "lease");
+    notice.params
+}
+
+fn state(lease: &LockAcquired, state: &str) -> Json {
+    json!({ "lease": lease.lease, "state": state })
+}
+
+fn lost(lease: &LockAcquired, reason: &str) -> Json {
+    json!({ "lease": lease.lease, "state": "lost", "reason": reason })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn out_of_reach_is_unavailable_and_heals() {
+    let rig = Rig::new(5_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let held = acquire(&client, "held").await;
+    rig.faults.partition(Partition::Refuse);
+    for (method, params) in [
+        ("kv.put", json!({ "key": "k", "value": "x" })),
+        ("kv.put", json!({ "key": "k", "value": "x", "fence_lease": held.lease })),
+        ("kv.get", json!({ "key": "k" })),
+        ("lock.get", json!({ "name": "a" })),
+        ("lock.list", json!({})),
+        ("lock.acquire", json!({ "name": "a" })),
+        ("lock.acquire", json!({ "name": "a", "wait_ms": 0 })),
+        ("lock.acquire", json!({ "name": "a", "lease_ms": 777 })),
+    ] {
+        assert_eq!(refused(&client, method, params.clone()).await, Kind::Unavailable, "{method} {params}");
+    }
+    // What needs no store is served.
+    assert_eq!(client.call("lock.check", json!({ "lease": held.lease })).await.unwrap()["held"], true);
+    assert!(client.call("status", json!({})).await.is_ok());
+    rig.faults.heal();
+    assert!(client.call("kv.put", json!({ "key": "k", "value": "x", "fence_lease": held.lease })).await.is_ok());
+    assert!(client.call("lock.acquire", json!({ "name": "a", "lease_ms": 777 })).await.is_ok());
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_an_unknown_outcome() {
+    let rig = Rig::new(5_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let held = acquire(&client, "a").await;
+    for fence in [None, Some(held.lease)] {
+        let lost = rig.faults.add(Rule::new(Fault::FailAfter).on(Operation::Commit).under("data.").once());
+        let kind = refused(&client, "kv.put", json!({ "key": "k", "value": "x", "fence_lease": fence })).await;
+        assert_eq!((kind, lost.hits()), (Kind::UnknownOutcome, 1));
+    }
+    assert_eq!(client.call("kv.get", json!({ "key": "k" })).await.unwrap()["entry"]["value"], "x");
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_write_does_not_claim_to_have_done_nothing() {
+    let rig = Rig::new(5_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    rig.faults.partition(Partition::HoldAnswers);
+    let put = client.call("kv.put", json!({ "key": "k", "value": "x" }));
+    let cancel = async {
+        // Ids count up from 1: the put is the first call.
+        while client.call("cancel", json!({ "id": 1 })).await.is_err() {}
+    };
+    let (put, ()) = tokio::join!(put, cancel);
+    let error = put.unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::Cancelled));
+    assert_eq!(error.object().unwrap().data["outcome"], "unknown");
+    rig.faults.heal();
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_suspect_and_then_restored() {
+    let rig = Rig::new(2_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let mut notices = client.notices();
+    let held = acquire(&client, "a").await;
+    rig.faults.partition(Partition::Refuse);
+    assert_eq!(next(&mut notices).await, state(&held, "suspect"));
+    rig.faults.heal();
+    assert_eq!(next(&mut notices).await, state(&held, "restored"));
+    assert_eq!(client.call("lock.check", json!({ "lease": held.lease })).await.unwrap()["held"], true);
+    assert!(client.call("kv.put", json!({ "key": "k", "value": "x", "fence_lease": held.lease })).await.is_ok());
+    // A session that was restored once is no news to a new lease.
+    let second = acquire(&client, "b").await;
+    client.call("lock.break", json!({ "name": "b", "fence": second.fence })).await.unwrap();
+    assert_eq!(next(&mut notices).await, lost(&second, "broken"));
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_cannot_be_renewed_is_lost_and_a_new_one_to_be_had() {
+    let rig = Rig::new(600 * MS, DRAIN);
+    let client = rig.connect().await;
+    let mut notices = client.notices();
+    let held = acquire(&client, "a").await;
+    let begun = Instant::now();
+    rig.faults.partition(Partition::Refuse);
+    assert_eq!(next(&mut notices).await, state(&held, "suspect"));
+    assert_eq!(next(&mut notices).await, lost(&held, "renewal_timeout"));
+    assert!(begun.elapsed() < 700 * MS, "told before the lease has run out: {:?}", begun.elapsed());
+    assert_eq!(refused(&client, "lock.check", json!({ "lease": held.lease })).await, Kind::Lost);
+    assert_eq!(refused(&client, "lock.release", json!({ "lease": held.lease })).await, Kind::Lost);
+    rig.faults.heal();
+    assert_eq!(refused(&client, "kv.put", json!({ "key": "k", "value": "x", "fence_lease": held.lease })).await, Kind::Lost);
+    assert!(acquire(&client, "a").await.fence > held.fence);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_session_is_told_to_holders_and_replaced() {
+    let rig = Rig::new(600 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let mut notices = client.notices();
+    let (held, behind) = (acquire(&client, "a").await, acquire(&client, "b").await);
+    let waiting = other.call("lock.acquire", json!({ "name": "a" }));
+    let depose = async {
+        let status = client.call("status", json!({})).await.unwrap();
+        let session = Key::new(format!("session.{}", status["sessions"][0]["id"].as_str().unwrap())).unwrap();
+        rig.store.commit(Op::purge(session).into()).await.unwrap();
+        status["sessions"][0]["id"].clone()
+    };
+    let (waited, before) = tokio::join!(waiting, depose);
+    // The place in the queue went with the session; nothing of the waiter's is lost.
+    let error = waited.unwrap_err();
+    assert_eq!((error.kind(), error.object().unwrap().retryable()), (Some(Kind::Unavailable), true));
+    let mut told = [next(&mut notices).await, next(&mut notices).await];
+    told.sort_by_key(|notice| notice["lease"].to_string());
+    for (notice, lease) in told.iter().zip([&held, &behind]) {
+        assert_eq!((&notice["lease"], &notice["state"]), (&json!(lease.lease), &json!("lost")), "{notice}");
+        assert!(["deposed", "expired"].contains(&notice["reason"].as_str().unwrap()), "{notice}");
+    }
+    acquire(&other, "a").await;
+    let status = client.call("status", json!({})).await.unwrap();
+    assert_ne!(status["sessions"][0]["id"], before);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_in_time_though_the_store_hangs() {
+    let rig = Rig::new(5_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    rig.faults.partition(Partition::HoldRequests);
+    let begun = Instant::now();
+    // No session yet, so the lock was not even tried.
+    assert_eq!(refused(&client, "lock.acquire", json!({ "name": "a", "wait_ms": 200 })).await, Kind::Unavailable);
+    assert!((200 * MS..2_000 * MS).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    rig.faults.heal();
+    acquire(&client, "b").await;
+    rig.faults.partition(Partition::HoldRequests);
+    let begun = Instant::now();
+    assert_eq!(refused(&client, "lock.acquire", json!({ "name": "a", "wait_ms": 200 })).await, Kind::Timeout);
+    assert!(begun.elapsed() < 2_000 * MS, "{:?}", begun.elapsed());
+    rig.faults.heal();
+    // Whatever was on its way holds nothing.
+    acquire(&client, "a").await;
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gone_client_held_is_released_when_the_store_is_back() {
+    let rig = Rig::new(10_000 * MS, DRAIN);
+    let (client, next) = (rig.connect().await, rig.connect().await);
+    acquire(&client, "a").await;
+    rig.faults.partition(Partition::Refuse);
+    drop(client);
+    // It takes its leave while the store is away.
+    while next.call("status", json!({})).await.unwrap()["connections"] != 1 {
+        tokio::time::sleep(MS).await;
+        if rig.faults.count(Operation::Commit) > 10 {
+            break;
+        }
+    }
+    rig.faults.heal();
+    let begun = Instant::now();
+    acquire(&next, "a").await;
+    assert!(begun.elapsed() < 5_000 * MS, "not only when the lease has run out: {:?}", begun.elapsed());
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_leaves_in_time_though_the_store_hangs() {
+    let rig = Rig::new(10_000 * MS, 600 * MS);
+    let client = rig.connect().await;
+    acquire(&client, "a").await;
+    rig.faults.partition(Partition::HoldRequests);
+    let put = client.call("kv.put", json!({ "key": "k", "value": "x" }));
+    let leave = async {
+        tokio::time::sleep(20 * MS).await;
+        let begun = Instant::now();
+        rig.leave().await;
+        begun.elapsed()
+    };
+    let (put, took) = tokio::join!(put, leave);
+    assert!(took < 3_000 * MS, "{took:?}");
+    assert!(matches!(put, Err(CallError::Closed)) || put.as_ref().unwrap_err().kind() == Some(Kind::UnknownOutcome), "{put:?}");
+}
