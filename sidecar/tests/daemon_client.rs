@@ -137,13 +137,13 @@ async fn a_killed_daemon_ends_calls_that_wait() {
 async fn kept_alive_it_outlives_its_heartbeat() {
     let daemon = Daemon::start();
     let (client, idle) = (connect(&daemon).await, connect(&daemon).await);
-    let heartbeat = Duration::from_millis(300);
+    let heartbeat = Duration::from_secs(1);
     let welcome = client.keep_alive(heartbeat).await.unwrap();
     assert_eq!(welcome.protocol, 1);
     // One that asks for the same and sends nothing does not.
-    idle.call("hello", json!({ "protocol": [1], "heartbeat_ms": 300 })).await.unwrap();
+    idle.call("hello", json!({ "protocol": [1], "heartbeat_ms": 1_000 })).await.unwrap();
     let (held, silent) = (acquire(&client, "a").await, acquire(&idle, "b").await);
-    tokio::time::sleep(4 * heartbeat).await;
+    tokio::time::sleep(3 * heartbeat).await;
     let check = |lease: &LockAcquired| json!({ "lease": lease.lease });
     assert_eq!(client.call("lock.check", check(&held)).await.unwrap()["held"], true);
     assert_eq!(idle.call("lock.check", check(&silent)).await.unwrap_err().kind(), Some(Kind::Lost));

@@ -29,7 +29,7 @@ fn client_process() {
     let mut wire = Wire::connect(Path::new(&socket));
     let mode = std::env::var("CLIENT_MODE").unwrap();
     if mode == "heartbeat" {
-        wire.call("hello", json!({ "protocol": [1], "heartbeat_ms": 300 })).unwrap();
+        wire.call("hello", json!({ "protocol": [1], "heartbeat_ms": 1_000 })).unwrap();
     }
     if mode == "inherited" {
         // As a program does that starts a child without closing what it has open.
@@ -47,7 +47,7 @@ fn client_process() {
                 println!("told: {params}");
                 return;
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(100));
             wire.call("ping", json!({})).unwrap();
         }
     }
@@ -75,7 +75,7 @@ fn a_closed_connection_frees_everything_at_once() {
         holder.acquire(&format!("n{n}"));
     }
     let took = hand_over(&daemon, "n77", move || drop(holder));
-    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
     let mut wire = daemon.connect();
     for n in 0..200 {
         wire.acquire(&format!("n{n}"));
@@ -93,7 +93,7 @@ fn a_killed_client_frees_its_lock_in_milliseconds() {
     }
     println!("hand-over after SIGKILL: {best:?}");
     // Other tests load the machine: the best of five tells what the daemon needs.
-    assert!(best < Duration::from_millis(100), "{best:?}");
+    assert!(best < Duration::from_millis(250), "{best:?}");
 }
 
 #[test]
@@ -110,19 +110,19 @@ fn a_killed_client_frees_its_lock_though_its_child_keeps_the_connection() {
 
 #[test]
 fn a_stopped_client_keeps_its_lock_unless_it_has_a_heartbeat() {
-    let daemon = Daemon::with(&["--store", "memory:", "--lease", "400ms"]);
+    let daemon = Daemon::start();
     let (mut plain, mut beating) = (Client::start(&daemon, "plain", "plain"), Client::start(&daemon, "beating", "heartbeat"));
     plain.await_word("holding");
     let lease = beating.await_word("holding");
     let mut wire = daemon.connect();
-    // While it pings, it keeps the lock, for longer than lease and heartbeat.
-    std::thread::sleep(Duration::from_millis(900));
+    // While it pings, it keeps the lock, for longer than its heartbeat.
+    std::thread::sleep(Duration::from_millis(2_500));
     assert_eq!(wire.refused("lock.acquire", json!({ "name": "beating", "wait_ms": 0 })), "timeout");
 
     plain.signal(Signal::SIGSTOP);
     let took = hand_over(&daemon, "beating", || beating.signal(Signal::SIGSTOP));
-    assert!(took > Duration::from_millis(200), "not before its heartbeat is due: {took:?}");
-    assert_eq!(wire.refused("lock.acquire", json!({ "name": "plain", "wait_ms": 700 })), "timeout");
+    assert!(took > Duration::from_millis(800), "not before its heartbeat is due: {took:?}");
+    assert_eq!(wire.refused("lock.acquire", json!({ "name": "plain", "wait_ms": 1_500 })), "timeout");
     // Back again, it is told why, and its connection still serves.
     beating.signal(Signal::SIGCONT);
     let told: serde_json::Value = serde_json::from_str(&beating.await_word("told")).unwrap();
@@ -151,14 +151,14 @@ fn a_silent_client_stops_waiting_and_may_come_back() {
 
 #[test]
 fn a_stopped_daemon_does_not_take_its_clients_for_silent() {
-    let daemon = Daemon::with(&["--store", "memory:", "--lease", "10s"]);
+    let daemon = Daemon::start();
     let mut wire = daemon.connect();
-    wire.call("hello", json!({ "protocol": [1], "heartbeat_ms": 200 })).unwrap();
+    wire.call("hello", json!({ "protocol": [1], "heartbeat_ms": 1_000 })).unwrap();
     let (lease, _) = wire.acquire("a");
     daemon.signal(Signal::SIGSTOP);
     let pings: Vec<u64> = (0..20)
         .map(|_| {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(100));
             wire.send("ping", &json!({}))
         })
         .collect();
@@ -172,11 +172,11 @@ fn a_stopped_daemon_does_not_take_its_clients_for_silent() {
 
 #[test]
 fn a_stopped_daemon_loses_its_leases_aloud() {
-    let daemon = Daemon::with(&["--store", "memory:", "--lease", "200ms"]);
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "1s"]);
     let mut wire = daemon.connect();
     let (lease, fence) = wire.acquire("a");
     daemon.signal(Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(2_500));
     daemon.signal(Signal::SIGCONT);
     loop {
         let (method, params) = wire.notice();
@@ -320,7 +320,7 @@ fn lease_notices_overtake_answers_that_wait() {
 
 #[test]
 fn a_lease_taken_back_by_cancel_is_never_spoken_of() {
-    let daemon = Daemon::with(&["--store", "memory:", "--lease", "300ms"]);
+    let daemon = Daemon::start();
     let mut wire = daemon.connect();
     for _ in 0..100 {
         let id = wire.send("lock.acquire", &json!({ "name": "a" }));
@@ -373,7 +373,7 @@ fn a_drain_ends_in_time_whoever_holds_on() {
     assert_eq!(holder.notice(), ("lease".to_owned(), json!({ "lease": lease, "state": "lost", "reason": "closed" })));
     assert!(holder.at_end());
     assert_eq!(daemon.wait().code(), Some(0));
-    assert!((Duration::from_millis(300)..Duration::from_secs(5)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!((Duration::from_millis(300)..Duration::from_secs(15)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 
     // A second signal is impatience.
     let mut daemon = Daemon::with(&["--store", "memory:", "--drain", "60s"]);

@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 /// Longer than anything that works takes on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `tenured`, killed when dropped.
 pub(crate) struct Daemon {
@@ -26,9 +26,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// On `memory:`.
+    /// On `memory:`, with leases that no load of this machine can use up.
     pub(crate) fn start() -> Self {
-        Self::with(&["--store", "memory:"])
+        Self::with(&["--store", "memory:", "--lease", "60s"])
     }
 
     pub(crate) fn with(arguments: &[&str]) -> Self {
