@@ -9,7 +9,7 @@ use std::{
 use nix::sys::signal::Signal;
 use tenure_sidecar::{
     Client,
-    protocol::{KvEntry, KvGet},
+    protocol::{Hello, HelloResult, KvEntry, KvGet, VERSION},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -47,7 +47,6 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let mut director = Director {
         options,
         place,
-        store,
         crew,
         screen: Screen::new(options.json, now()),
         // Who ignores the lock never hears that it was lost.
@@ -76,7 +75,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     summary.show(&director.screen)?;
     if options.keep || !summary.ok {
         let kept = dir.keep();
-        director.screen.line(&format!("\nThe shared file and the store are kept in {}", kept.display()))?;
+        director.screen.line(&format!("\nKept to look at: {}", kept.display()))?;
     }
     Ok(ExitCode::from(u8::from(!summary.ok)))
 }
@@ -88,7 +87,6 @@ fn lines(reports: PipeReader) -> Result<Lines<BufReader<pipe::Receiver>>, Fault>
 struct Director<'a> {
     options: &'a Options,
     place: Place,
-    store: String,
     crew: Crew,
     screen: Screen,
     script: Script,
@@ -101,20 +99,28 @@ impl Director<'_> {
     async fn play(&mut self) -> Result<Summary, Fault> {
         let Options { workers, seconds, lease, .. } = *self.options;
         let heartbeat = self.options.heartbeat();
+        let client = self.open().await?;
+        // As the daemon shows it: without secrets.
+        let hello = Hello { protocol: vec![VERSION], ..Hello::default() };
+        let HelloResult { store, .. } = client.call_as("hello", hello).await?;
         self.screen.line(&format!(
             "{workers} workers, one lock on {}, lease {}, heartbeat {}, for {seconds} s\n",
-            self.store,
+            store.url,
             humantime::format_duration(lease),
             humantime::format_duration(heartbeat)
         ))?;
-        self.open().await?;
+        if store.shared {
+            let note = "A bucket that is new grants nothing for one lease: it may replace one that had holders.\n";
+            self.screen.line(&self.screen.paint(Tone::Dim, note))?;
+        }
         self.screen.head()?;
         for number in 1..=workers {
             self.crew.start_worker(format!("w{number}"))?;
         }
         self.act_until(Instant::now() + Duration::from_secs(seconds)).await?;
         self.crew.kill_workers().await?;
-        let copy = self.copy().await?;
+        let copy = self.copy(&client).await?;
+        drop(client);
         self.crew.stop_daemon().await?;
         while let Some(line) = self.reports.next_line().await? {
             self.heard.push(serde_json::from_str(&line)?);
@@ -122,12 +128,12 @@ impl Director<'_> {
         let file = tokio::fs::read_to_string(self.place.shared_file()).await?;
         let mut violations = check(&file, &self.heard, copy);
         violations.truncate(1_000);
-        let setting = Setting { store: self.store.clone(), workers, lease, heartbeat };
+        let setting = Setting { store: store.url, workers, lease, heartbeat };
         Ok(Summary::new(setting, std::mem::take(&mut self.script.hand_overs), &self.heard, violations))
     }
 
-    /// Starts the daemon and waits until it listens.
-    async fn open(&mut self) -> Result<(), Fault> {
+    /// Starts the daemon, and connects to it once it listens.
+    async fn open(&mut self) -> Result<Client, Fault> {
         self.crew.start_daemon()?;
         let deadline = Instant::now() + OPENING;
         loop {
@@ -135,14 +141,14 @@ impl Director<'_> {
                 line = self.reports.next_line() => {
                     let report: Report = serde_json::from_str(&line?.ok_or("the daemon is gone")?)?;
                     if let News::Listening = report.news {
-                        return Ok(());
+                        return Ok(Client::connect(self.place.socket()).await?);
                     }
                 }
                 ended = self.crew.ended() => {
                     ended?;
                     return Err("the daemon did not start; what it said is above".into());
                 }
-                () = sleep_until(deadline) => return Err(format!("the daemon did not open {} in {OPENING:?}", self.store).into()),
+                () = sleep_until(deadline) => return Err(format!("the store was not open after {OPENING:?}").into()),
             }
         }
     }
@@ -238,8 +244,7 @@ impl Director<'_> {
     }
 
     /// The total in the store.
-    async fn copy(&self) -> Result<Option<Copy>, Fault> {
-        let client = Client::connect(self.place.socket()).await?;
+    async fn copy(&self, client: &Client) -> Result<Option<Copy>, Fault> {
         let params = KvGet { key: self.place.key(), ..KvGet::default() };
         let Some(entry) = client.call_as::<KvEntry>("kv.get", params).await?.entry else { return Ok(None) };
         let value = entry.value.unwrap_or_default();
