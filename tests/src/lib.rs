@@ -2,6 +2,8 @@
 
 mod nats_binary;
 mod nats_server;
+mod proxy;
 
 pub use nats_binary::nats_server_binary;
 pub use nats_server::{NatsCluster, NatsServer, unique_bucket};
+pub use proxy::Proxy;

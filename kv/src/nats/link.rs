@@ -13,7 +13,10 @@ use async_nats::{
     connection::State as Connection,
 };
 use bytes::Bytes;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::target::{Login, Target};
@@ -23,6 +26,9 @@ use crate::{Error, Result};
 const PING: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(3);
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(2);
+/// Between two attempts to be heard.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(2);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How often a foreign client, whose events we cannot hear, is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -138,7 +144,7 @@ impl Link {
         let (news, health) = watch::channel(Health { up: connected(&client), ..Health::default() });
         let looked_at = client.clone();
         let looker = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(LOOK);
+            let mut ticks = interval(LOOK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
@@ -189,6 +195,28 @@ impl Link {
         self.unless_it_fails(subject, limit, reply).await
     }
 
+    /// Asks as [`ask`](Self::ask) does, and asks again while nobody listens: a stream that was just made or is
+    /// choosing a leader is not heard of everywhere. What nobody heard was not applied.
+    pub(super) async fn ask_patiently(
+        &self,
+        subject: &str,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Message, Failure> {
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            match self.ask(subject, headers.clone(), payload.clone(), left).await {
+                Err(Failure::NoResponders) if left > pause => sleep(pause).await,
+                Err(Failure::TimedOut(_)) => return Err(Failure::TimedOut(limit)),
+                answer => return answer,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     /// Runs `reply` until it is done, `limit` is over, the connection is lost or `subject` is refused.
     pub(super) async fn unless_it_fails<T>(
         &self,
@@ -224,7 +252,7 @@ impl Link {
             biased;
             reply = reply => reply,
             failure = trouble => Err(failure),
-            () = tokio::time::sleep(limit) => Err(Failure::TimedOut(limit)),
+            () = sleep(limit) => Err(Failure::TimedOut(limit)),
         }
     }
 }

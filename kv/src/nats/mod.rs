@@ -13,6 +13,7 @@ mod follow;
 mod link;
 mod names;
 mod read;
+mod replies;
 mod target;
 mod watch;
 mod write;
@@ -29,7 +30,15 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use self::{bucket::Facts, link::Link, names::Names, read::Reader, target::Target, write::Writer};
+use self::{
+    bucket::Facts,
+    link::{Failure, Link},
+    names::Names,
+    read::Reader,
+    replies::Replies,
+    target::Target,
+    write::Writer,
+};
 use crate::{Batch, Entry, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
 
 /// A store on a bucket of a NATS JetStream server or cluster. Cheap to clone; clones share a connection.
@@ -57,6 +66,7 @@ impl Default for Options {
 
 struct Inner {
     link: Link,
+    replies: Replies,
     names: Names,
     options: Options,
     facts: Facts,
@@ -104,17 +114,20 @@ impl Nats {
 
     async fn on(link: Link, bucket: &str, options: Options, url: String) -> Result<Self> {
         let names = Names::new(bucket);
+        let replies =
+            Replies::open(link.client()).await.map_err(|e| Failure::Other(e.to_string()).of_read("opening an inbox"))?;
         let facts = bucket::open(&link, &names, &options).await?;
         let info = Info { url, shared: true, replicas: facts.replicas };
         let checked = AtomicU64::new(link.health().borrow().losses);
-        Ok(Self { inner: Arc::new(Inner { link, names, options, facts, info, checked, last: AtomicU64::new(0) }) })
+        let last = AtomicU64::new(0);
+        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, last }) })
     }
 }
 
 impl Inner {
     fn reader(&self) -> Reader<'_> {
         let last = self.last.load(Ordering::Relaxed);
-        Reader { link: &self.link, names: &self.names, timeout: self.options.timeout, last }
+        Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout, last }
     }
 
     fn writer(&self) -> Writer<'_> {

@@ -4,19 +4,20 @@ use std::{collections::HashMap, time::Duration};
 
 use async_nats::{HeaderName, Message, StatusCode, header};
 use bytes::Bytes;
-use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{
-    link::{Failure, Link},
+    link::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Link},
     names::{Names, number},
+    replies::Replies,
 };
 use crate::{Entry, Error, Key, KeyRange, Page, Result, Revision};
 
 /// Subjects in one request for several keys; the server's own limit for answers is 1,024.
 const KEYS_AT_ONCE: usize = 512;
-/// How often a reply with holes is asked for again.
-const ATTEMPTS: usize = 3;
+/// How often an answer with holes is asked for again.
+const HOLES: usize = 3;
 
 /// Bytes in the answer to a read of everything near the end of the stream.
 const NEAR_BYTES: u32 = 256 << 10;
@@ -33,13 +34,14 @@ const UP_TO: HeaderName = HeaderName::from_static("Nats-UpTo-Sequence");
 pub(super) struct Reader<'a> {
     pub(super) link: &'a Link,
     pub(super) names: &'a Names,
+    pub(super) replies: &'a Replies,
     pub(super) timeout: Duration,
     /// A revision that the stream has reached.
     pub(super) last: u64,
 }
 
-/// An answer of several messages.
-enum Answer {
+/// What an answer of several messages says.
+enum Listing {
     Found {
         messages: Vec<Message>,
         /// How many matches lie beyond.
@@ -55,7 +57,8 @@ impl Reader<'_> {
     pub(super) async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         let what = || format!("reading {key}");
         let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.names.stream, self.names.subject(key));
-        let message = self.link.ask(&subject, None, Bytes::new(), self.timeout).await.map_err(|e| e.of_read(&what()))?;
+        let message =
+            self.link.ask_patiently(&subject, None, Bytes::new(), self.timeout).await.map_err(|e| e.of_read(&what()))?;
         match message.status {
             None => match self.names.entry(&message) {
                 Some(entry) => Ok(Some(entry)),
@@ -76,7 +79,7 @@ impl Reader<'_> {
             let mut from = 0;
             loop {
                 let request = json!({ "multi_last": subjects, "seq": from });
-                let Answer::Found { messages, pending, through } = self.many(&request, "reading several keys").await? else {
+                let Listing::Found { messages, pending, through } = self.many(&request, "reading several keys").await? else {
                     break;
                 };
                 found.extend(messages.iter().filter_map(|m| self.names.entry(m)).map(|entry| (entry.key.clone(), entry)));
@@ -110,19 +113,19 @@ impl Reader<'_> {
             json!({ "multi_last": [filter], "seq": from, "batch": limit })
         };
         let mut answer = self.many(&request, &what).await?;
-        if matches!(answer, Answer::TooMany) {
+        if matches!(answer, Listing::TooMany) {
             // In the order of sequences instead. With history 1 each message is its key's last.
             let request = json!({ "next_by_subj": filter, "seq": from.get().max(1), "batch": limit });
             answer = self.many(&request, &what).await?;
         }
         match answer {
-            Answer::Found { messages, pending, through } => {
+            Listing::Found { messages, pending, through } => {
                 let entries = messages.iter().filter_map(|m| self.names.entry(m));
                 let entries = entries.filter(|entry| entry.is_live() && range.contains(&entry.key)).collect();
                 Ok(Page { entries, through: Revision::new(through), complete: pending == 0 })
             }
-            Answer::Nothing => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
-            Answer::TooMany => Err(Error::unavailable(format!("{what}: NATS refuses to list so many keys"))),
+            Listing::Nothing => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
+            Listing::TooMany => Err(Error::unavailable(format!("{what}: NATS refuses to list so many keys"))),
         }
     }
 
@@ -130,11 +133,12 @@ impl Reader<'_> {
     async fn first(&self, filter: &str, from: Revision, what: &str) -> Result<Page> {
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         let body = json!({ "next_by_subj": filter, "seq": from.get().max(1) }).to_string();
-        let message = self.link.ask(&subject, None, body.into(), self.timeout).await.map_err(|e| e.of_read(what))?;
-        match (message.status, self.names.entry(&message)) {
-            (None, Some(entry)) => {
-                let through = entry.revision;
-                Ok(Page { entries: Some(entry).filter(Entry::is_live).into_iter().collect(), through, complete: false })
+        let message = self.link.ask_patiently(&subject, None, body.into(), self.timeout).await.map_err(|e| e.of_read(what))?;
+        let sequence = message.headers.as_ref().and_then(|headers| number(headers, header::NATS_SEQUENCE));
+        match (message.status, sequence) {
+            (None, Some(sequence)) => {
+                let entries = self.names.entry(&message).into_iter().filter(Entry::is_live).collect();
+                Ok(Page { entries, through: Revision::new(sequence), complete: false })
             }
             (Some(StatusCode::NOT_FOUND), _) => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
             (status, _) => Err(Error::unavailable(format!("{what}: NATS answers {status:?} {}", description(&message)))),
@@ -142,32 +146,41 @@ impl Reader<'_> {
     }
 
     /// Sends a request that is answered by several messages and collects them.
-    async fn many(&self, request: &Value, what: &str) -> Result<Answer> {
+    async fn many(&self, request: &Value, what: &str) -> Result<Listing> {
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         let body = Bytes::from(request.to_string());
         // What the server says when a walk in the order of sequences finds nothing, is for a list of subjects
         // the loss of one that it had already resolved.
         let nothing = if request["multi_last"].is_null() { "Message Not Found" } else { "No Results" };
-        for _ in 0..ATTEMPTS {
+        let begun = Instant::now();
+        let mut holes = 0;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = self.timeout.saturating_sub(begun.elapsed());
             let collected = self.collect(&subject, &body, nothing);
-            if let Some(many) = self.link.unless_it_fails(&subject, self.timeout, collected).await.map_err(|e| e.of_read(what))? {
-                return Ok(many);
+            match self.link.unless_it_fails(&subject, left, collected).await {
+                Ok(Some(listing)) => return Ok(listing),
+                Ok(None) if holes < HOLES => holes += 1,
+                Ok(None) => return Err(Error::unavailable(format!("{what}: NATS keeps answering with holes"))),
+                // The stream was just made, or is choosing a leader.
+                Err(Failure::NoResponders) if left > pause => sleep(pause).await,
+                Err(Failure::TimedOut(_)) => return Err(Failure::TimedOut(self.timeout).of_read(what)),
+                Err(failure) => return Err(failure.of_read(what)),
             }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Err(Error::unavailable(format!("{what}: NATS answered with holes {ATTEMPTS} times")))
     }
 
     /// `None` when something of the answer is missing.
-    async fn collect(&self, subject: &str, body: &Bytes, nothing: &str) -> Result<Option<Answer>, Failure> {
+    async fn collect(&self, subject: &str, body: &Bytes, nothing: &str) -> Result<Option<Listing>, Failure> {
         let client = self.link.client();
-        let inbox = client.new_inbox();
-        // The subscription and the request leave together; no round trip lies between them.
-        let mut replies = client.subscribe(inbox.clone()).await.map_err(|e| Failure::Other(e.to_string()))?;
-        let sent = client.publish_with_reply(subject.to_owned(), inbox, body.clone()).await;
+        let mut answer = self.replies.expect();
+        let sent = client.publish_with_reply(subject.to_owned(), answer.subject.clone(), body.clone()).await;
         sent.map_err(|e| Failure::Other(e.to_string()))?;
-        let mut messages = Vec::new();
+        let Some(all) = answer.whole().await else { return Err(Failure::Other("the NATS connection is closed".into())) };
+        let mut messages = Vec::with_capacity(all.len());
         let mut last = 0;
-        while let Some(message) = replies.next().await {
+        for message in all {
             let headers = message.headers.as_ref();
             let header = |name| headers.and_then(|headers| number(headers, name));
             let whole = header(header::NATS_LAST_SEQUENCE) == Some(last);
@@ -182,16 +195,16 @@ impl Reader<'_> {
                 Some(END_OF_BATCH) => {
                     let Some(pending) = header(PENDING).filter(|_| whole) else { return Ok(None) };
                     let through = if pending == 0 { header(UP_TO).unwrap_or(last) } else { last };
-                    return Ok(Some(Answer::Found { messages, pending, through }));
+                    return Ok(Some(Listing::Found { messages, pending, through }));
                 }
-                Some(NOT_FOUND) if messages.is_empty() && description(&message) == nothing => return Ok(Some(Answer::Nothing)),
+                Some(NOT_FOUND) if messages.is_empty() && description(&message) == nothing => return Ok(Some(Listing::Nothing)),
                 Some(NOT_FOUND) => return Ok(None),
-                Some(TOO_MANY) => return Ok(Some(Answer::TooMany)),
+                Some(TOO_MANY) => return Ok(Some(Listing::TooMany)),
                 Some(NO_RESPONDERS) => return Err(Failure::NoResponders),
                 Some(status) => return Err(Failure::Other(format!("NATS answers {status} {}", description(&message)))),
             }
         }
-        Err(Failure::Other("the NATS connection is closed".into()))
+        Ok(None)
     }
 }
 

@@ -125,7 +125,7 @@ impl Writer<'_> {
     async fn single(&self, message: Message, what: &str) -> Result<u64, Refusal> {
         let Message { subject, headers, payload } = message;
         let headers = Some(headers).filter(|headers| !headers.is_empty());
-        let reply = self.link.ask(&subject, headers, payload, self.timeout).await;
+        let reply = self.link.ask_patiently(&subject, headers, payload, self.timeout).await;
         self.acknowledged(reply.map(|reply| reply.payload), what)
     }
 
