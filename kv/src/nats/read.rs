@@ -101,18 +101,22 @@ impl Reader<'_> {
         }
         let what = format!("reading {range}");
         let filter = self.names.filter(range);
-        if limit <= 1 {
-            return self.first(&filter, from, &what).await;
+        if limit <= 1
+            && let Some(page) = self.first(&filter, from, &what).await?
+        {
+            return Ok(page);
         }
-        let near = from.get() > 0 && self.last.saturating_sub(from.get()) < limit as u64;
+        let near = limit > 1 && from.get() > 0 && self.last.checked_sub(from.get()).is_some_and(|ahead| ahead < limit as u64);
         // Near the end everything is read and the rest left out here: that costs less than the server's
         // search for the range, whose tombstones may be many.
-        let request = if near {
-            json!({ "seq": from, "batch": limit, "max_bytes": NEAR_BYTES })
-        } else {
-            json!({ "multi_last": [filter], "seq": from, "batch": limit })
-        };
-        let mut answer = self.many(&request, &what).await?;
+        let mut answer = Listing::Nothing;
+        if near {
+            answer = self.many(&json!({ "seq": from, "batch": limit, "max_bytes": NEAR_BYTES }), &what).await?;
+        }
+        // Only this request tells how far the replica is when nothing is found.
+        if matches!(answer, Listing::Nothing) {
+            answer = self.many(&json!({ "multi_last": [filter], "seq": from, "batch": limit }), &what).await?;
+        }
         if matches!(answer, Listing::TooMany) {
             // In the order of sequences instead. With history 1 each message is its key's last.
             let request = json!({ "next_by_subj": filter, "seq": from.get().max(1), "batch": limit });
@@ -129,8 +133,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The first message of a range, which is answered without the ceremony of a batch.
-    async fn first(&self, filter: &str, from: Revision, what: &str) -> Result<Page> {
+    /// The first message of a range, which is answered without the ceremony of a batch; `None` when there is none.
+    async fn first(&self, filter: &str, from: Revision, what: &str) -> Result<Option<Page>> {
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         let body = json!({ "next_by_subj": filter, "seq": from.get().max(1) }).to_string();
         let message = self.link.ask_patiently(&subject, None, body.into(), self.timeout).await.map_err(|e| e.of_read(what))?;
@@ -138,9 +142,9 @@ impl Reader<'_> {
         match (message.status, sequence) {
             (None, Some(sequence)) => {
                 let entries = self.names.entry(&message).into_iter().filter(Entry::is_live).collect();
-                Ok(Page { entries, through: Revision::new(sequence), complete: false })
+                Ok(Some(Page { entries, through: Revision::new(sequence), complete: false }))
             }
-            (Some(StatusCode::NOT_FOUND), _) => Ok(Page { entries: Vec::new(), through: Revision::ZERO, complete: true }),
+            (Some(StatusCode::NOT_FOUND), _) => Ok(None),
             (status, _) => Err(Error::unavailable(format!("{what}: NATS answers {status:?} {}", description(&message)))),
         }
     }
