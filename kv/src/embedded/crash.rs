@@ -121,7 +121,7 @@ fn group(n: u64, base: u64) -> Vec<Write> {
             let state = match (n + i) % 5 {
                 0 => State::Deleted(Bytes::from("note")),
                 1 => State::Expired,
-                _ => State::Live(Bytes::from(vec![n as u8; if n % 4 == 0 { 9_000 } else { 60 }])),
+                _ => State::Live(Bytes::from(vec![n as u8; if n.is_multiple_of(4) { 9_000 } else { 60 }])),
             };
             let key = Key::new(format!("k.{}", (n * 7 + i) % 11)).unwrap();
             let entry = Entry { key, revision: Revision::new(base + i + 1), state, created: SystemTime::UNIX_EPOCH };
