@@ -1,21 +1,24 @@
-//! Tests of the durable side alone: a power cut at every step, and a disk that fails at every step.
+//! Tests of the durable side: a power cut at every step, a disk that fails at every step, and any damage.
 
 use std::{
     collections::BTreeMap,
     io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use rustix::io::Errno;
 
 use super::{
     disk::{Disk, Failed, Loaded},
+    file::Sync,
     medium::Medium,
+    shared::Shared,
     state::Write,
+    writer::Writer,
 };
-use crate::{Bytes, Entry, Key, Revision, State};
+use crate::{BootClock, Bytes, Entry, Key, Op, Revision, State};
 
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
@@ -287,6 +290,77 @@ fn a_disk_that_did_not_sync_is_not_written_again() {
     let mut also = wanted.clone();
     model(&mut also, &writes);
     assert!([wanted, also].contains(&content(&loaded)));
+}
+
+/// A writer over a disk that holds `a` at revision 1.
+async fn writer(sync: Sync) -> (Arc<Rig>, Arc<Shared>, Writer) {
+    let rig = Rig::new(Vec::new());
+    let (disk, _) = open(&rig).unwrap();
+    let shared = Shared::new(Arc::new(BootClock), super::state::State::default());
+    let writer = Writer::start(Path::new("/rig"), shared.clone(), disk, sync).unwrap();
+    assert_eq!(put(&writer, "a").await.unwrap(), Revision::new(1));
+    (rig, shared, writer)
+}
+
+async fn put(writer: &Writer, key: &str) -> crate::Result<Revision> {
+    let op = Op::put(Key::new(key).unwrap(), "value");
+    writer.queue().push(op.into()).await.unwrap().await.unwrap()
+}
+
+fn exists(shared: &Shared, key: &str) -> bool {
+    shared.entry(&Key::new(key).unwrap()).is_some()
+}
+
+#[tokio::test]
+async fn while_a_write_is_in_doubt_nothing_is_shown_and_nothing_is_decided() {
+    let (rig, shared, writer) = writer(Sync::Always).await;
+    rig.parts().trouble = Some(Trouble { syncs: false, after: 0, times: usize::MAX, errno: Errno::NOSPC });
+    assert!(put(&writer, "b").await.unwrap_err().is_unknown());
+    assert!(put(&writer, "c").await.unwrap_err().is_unavailable());
+    assert!(exists(&shared, "a") && !exists(&shared, "b") && !exists(&shared, "c"));
+    rig.parts().trouble = None;
+    let revision = put(&writer, "c").await.unwrap();
+    let landed = exists(&shared, "b");
+    assert_eq!(revision.get(), if landed { 3 } else { 2 });
+    drop(writer);
+    let (_, loaded) = open(&rig).unwrap();
+    assert_eq!(content(&loaded).contains_key("b"), landed);
+    assert_eq!(loaded.revision, revision);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_reads_go_on_and_writes_do_not() {
+    let (rig, shared, writer) = writer(Sync::Always).await;
+    rig.parts().trouble = Some(Trouble { syncs: true, after: 0, times: 1, errno: Errno::IO });
+    assert!(put(&writer, "b").await.unwrap_err().is_unknown());
+    for _ in 0..2 {
+        let error = put(&writer, "c").await.unwrap_err();
+        assert!(error.is_unavailable() && error.to_string().contains("restart"), "{error}");
+    }
+    assert!(exists(&shared, "a") && !exists(&shared, "b"));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_before_its_sync_is_written_once_the_disk_works_again() {
+    let (rig, shared, writer) = writer(Sync::Every(Duration::from_millis(1))).await;
+    rig.parts().trouble = Some(Trouble { syncs: false, after: 0, times: usize::MAX, errno: Errno::NOSPC });
+    let mut acknowledged = vec!["a".to_owned()];
+    let error = loop {
+        let name = format!("b.{}", acknowledged.len());
+        match put(&writer, &name).await {
+            Ok(_) => acknowledged.push(name),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_unavailable() && error.to_string().contains("no space left"), "{error}");
+    assert!(acknowledged.iter().all(|name| exists(&shared, name)));
+    rig.parts().trouble = None;
+    put(&writer, "c").await.unwrap();
+    acknowledged.push("c".to_owned());
+    drop(writer);
+    let (_, loaded) = open(&rig).unwrap();
+    acknowledged.sort();
+    assert_eq!(content(&loaded).into_keys().collect::<Vec<_>>(), acknowledged);
 }
 
 #[test]

@@ -73,7 +73,9 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.queue.close();
+        // Waking a task may drop the last handle right in the thread, which then ends by itself.
         if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
             tracing::error!("the writer of a file store panicked");
@@ -214,6 +216,8 @@ impl Work {
         let doubtful = std::mem::take(&mut self.doubtful);
         if doubtful.last().is_some_and(|last| last.entry.revision <= on_disk) {
             self.show(doubtful);
+            // It struck them off too, and may have written some of these keys anew.
+            self.forgotten.clear();
         }
         if self.later.failing {
             self.flush(self.reserve()).map_err(Failed::into_error)?;
@@ -292,10 +296,7 @@ impl Failed {
         match (self, decided, sync) {
             (Self::Doubtful(error), Ok(_), Sync::Always) => Error::unknown(error.to_string()),
             // Refused, or not even tried: not applied in any case.
-            (Self::Doubtful(error) | Self::NotWritten(error), ..) => match decided {
-                Err(invalid @ Error::Invalid { .. }) => Error::invalid(invalid.to_string()),
-                _ => Error::unavailable(error.to_string()),
-            },
+            (Self::Doubtful(error) | Self::NotWritten(error), ..) => Error::unavailable(error.to_string()),
         }
     }
 
