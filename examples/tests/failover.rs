@@ -1,5 +1,7 @@
 //! The failover example as a program: it passes, it fails when a rule is broken, and it leaves nothing behind.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
