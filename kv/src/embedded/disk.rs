@@ -244,6 +244,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.shut();
+        self.medium.release();
     }
 }
 

@@ -10,6 +10,8 @@ pub(super) trait Medium: Debug + Send + Sync + 'static {
     /// New bytes are zero.
     fn resize(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
+    /// Lets others have it.
+    fn release(&self) {}
 }
 
 impl Medium for File {
@@ -39,5 +41,12 @@ impl Medium for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    /// Closing alone would leave the lock to a child that was forked but has not executed yet.
+    fn release(&self) {
+        if let Err(error) = self.unlock() {
+            tracing::warn!(%error, "a store's file stays locked until this process ends");
+        }
     }
 }
