@@ -143,23 +143,32 @@ impl Guard {
     /// Dropping the future does not stop the release: the session goes on with it.
     pub async fn release(mut self) -> Result<()> {
         let hold = &self.hold;
+        if let Some(loss) = hold.loss() {
+            // The ticket may still be there: the drop sees to it.
+            return Err(Error::lost(loss));
+        }
         let mut leaving = Leaving { held: true, ..Leaving::new(hold.ticket.clone(), Some(hold.token)) };
         let mut pause = timing::renewal_retry(hold.inner.lease) / 4;
+        let patience = timing::renewal_interval(hold.inner.lease).min(Duration::from_secs(5));
         loop {
             if let Some(loss) = hold.inner.validity.lost() {
                 return Err(Error::lost(loss));
             }
-            let error = match hold.inner.end_ticket(&mut leaving).await {
-                Ok(Ended::ByUs) => {
+            let error = match tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await {
+                Ok(Ok(Ended::ByUs)) => {
                     self.released = true;
                     return Ok(());
                 }
-                Ok(Ended::ByOthers) => {
+                Ok(Ok(Ended::ByOthers)) => {
                     let loss = hold.end(hold.loss().unwrap_or(Loss::Broken));
                     self.released = true;
                     return Err(Error::lost(loss));
                 }
-                Err(error) => error,
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    leaving.unanswered = true;
+                    tenure_kv::Error::unknown("the release was not answered")
+                }
             };
             if error.is_invalid() || hold.inner.validity.remaining(&*hold.inner.clock).is_zero() {
                 // The last try may not have been applied, but an earlier one may.

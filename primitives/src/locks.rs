@@ -9,7 +9,7 @@ use std::{
 use tenure_kv::{Batch, Entry, Op, Revision, Store, StoreExt, Ttl};
 
 use crate::{
-    Error, Result, layout,
+    Error, MAX_LEASE, Result, layout,
     layout::Name,
     record::{TicketRecord, decode},
 };
@@ -107,9 +107,10 @@ pub async fn break_hold(store: &dyn Store, name: &str, token: Revision) -> Resul
             revision: None,
         });
     };
-    let told =
-        Op::put(layout::broken_key(&session)?, ticket.as_str().to_owned()).ttl(Ttl::at_least(std::time::Duration::from_secs(60)));
-    store.commit(Batch::new().and(Op::purge(ticket).if_at(token).ttl(Ttl::MIN)).and(told)).await?;
+    // Both stay for as long as the holder may be cut off and still have its lease.
+    let stays = Ttl::at_least(MAX_LEASE);
+    let told = Op::put(layout::broken_key(&session)?, ticket.as_str().to_owned()).ttl(stays);
+    store.commit(Batch::new().and(Op::purge(ticket).if_at(token).ttl(stays)).and(told)).await?;
     Ok(())
 }
 

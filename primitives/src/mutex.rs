@@ -106,6 +106,9 @@ impl Mutex {
     /// # Cancel safety
     /// As [`Mutex::lock`].
     pub async fn try_lock(&self) -> Result<Guard> {
+        if let Some(loss) = self.session.inner().validity.lost() {
+            return Err(Error::lost(loss));
+        }
         let begun = self.session.inner().clock.now();
         // Look before writing, so that those who only try do not stand in each other's way.
         if self.is_free().await? {
@@ -485,13 +488,14 @@ impl Behind {
         let mut notices = inner.store.follow(&self.ticket).await?;
         // Our own session's tickets go with our own session, which the caller watches.
         let mut vigil = if self.session == inner.id { None } else { Some(Vigil::new(inner, &self.session).await?) };
-        let mut read = true;
+        let (mut read, mut looked) = (true, false);
         loop {
             if read {
                 read = false;
                 match self.look(inner, vigil.as_mut()).await? {
-                    Look::Waiting => {}
-                    Look::Gone(first) => return Ok(first),
+                    Look::Waiting => looked = true,
+                    // What went unheard may have been followed by the end of our own ticket: search again.
+                    Look::Gone(first) => return Ok(first && !looked),
                     Look::Unseen => return self.finish_unseen(inner, vigil).await,
                     Look::Dead => return self.finish_dead(inner).await,
                 }

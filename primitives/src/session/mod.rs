@@ -309,7 +309,11 @@ impl Inner {
 
     fn end_hold(&self, ticket: &Key, loss: Loss) {
         if let Some(ended) = locked(&self.holds).remove(ticket).and_then(|weak| weak.upgrade()) {
-            ended.send_if_modified(|slot| slot.replace(loss).is_none());
+            ended.send_if_modified(|slot| {
+                let news = slot.is_none();
+                slot.get_or_insert(loss);
+                news
+            });
         }
     }
 
