@@ -18,7 +18,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{broadcast, mpsc, oneshot},
+    sync::{Notify, broadcast, mpsc, oneshot},
     task::JoinHandle,
 };
 use tokio_util::{codec::FramedRead, sync::CancellationToken};
@@ -132,6 +132,9 @@ pub struct Client {
 struct Shared {
     pending: Mutex<Pending>,
     outgoing: mpsc::Sender<Bytes>,
+    /// Lines that no caller waits to send: at most two for each call that was dropped.
+    afterwards: Mutex<Vec<Bytes>>,
+    filled: Notify,
     notices: broadcast::Sender<Notification>,
     closed: CancellationToken,
 }
@@ -165,6 +168,8 @@ impl Client {
         let shared = Arc::new(Shared {
             pending: Mutex::default(),
             outgoing,
+            afterwards: Mutex::default(),
+            filled: Notify::new(),
             notices: broadcast::channel(MAX_NOTICES).0,
             closed: CancellationToken::new(),
         });
@@ -293,7 +298,7 @@ impl Shared {
         self.closed.cancel();
     }
 
-    async fn answered(&self, id: u64, answer: Result<Json, ErrorObject>) {
+    fn answered(&self, id: u64, answer: Result<Json, ErrorObject>) {
         let call = self.pending().calls.remove(&id);
         let unclaimed = match call {
             Some(Call::Waiting(sender)) => sender.send(answer).err(),
@@ -303,11 +308,11 @@ impl Shared {
         if let Some(Ok(result)) = unclaimed
             && let Some(lease) = result.get("lease").and_then(Json::as_str)
         {
-            self.give_back(lease).await;
+            self.give_back(lease);
         }
     }
 
-    async fn give_back(&self, lease: &str) {
+    fn give_back(&self, lease: &str) {
         let id = {
             let mut pending = self.pending();
             pending.last += 1;
@@ -315,9 +320,14 @@ impl Shared {
             pending.calls.insert(id, Call::Dropped);
             id
         };
-        if let Ok(line) = frame::request(Some(&id.into()), "lock.release", json!({ "lease": lease })) {
-            // A closed channel is a closed connection, which releases everything.
-            let _ = self.outgoing.send(line).await;
+        self.send_afterwards(frame::request(Some(&id.into()), "lock.release", json!({ "lease": lease })));
+    }
+
+    /// Sends a line from where nothing can be waited for. On a closed connection there is nothing to say.
+    fn send_afterwards(&self, line: serde_json::Result<Bytes>) {
+        if let Ok(line) = line {
+            self.afterwards.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            self.filled.notify_one();
         }
     }
 }
@@ -337,10 +347,7 @@ impl Drop for Abandon<'_> {
         } else if let Some(call) = pending.calls.get_mut(&self.id) {
             *call = Call::Dropped;
             drop(pending);
-            // With no room for it the request runs to its end and a lease it yields is given back then.
-            if let Ok(line) = frame::request(None, "cancel", json!({ "id": self.id })) {
-                let _ = self.shared.outgoing.try_send(line);
-            }
+            self.shared.send_afterwards(frame::request(None, "cancel", json!({ "id": self.id })));
         }
     }
 }
@@ -355,7 +362,7 @@ async fn read(reader: OwnedReadHalf, shared: Arc<Shared>) {
         } else if let Some(Id::Number(id)) = message.id
             && let Some(id) = id.as_u64()
         {
-            shared.answered(id, message.error.map_or(Ok(message.result), Err)).await;
+            shared.answered(id, message.error.map_or(Ok(message.result), Err));
         }
     }
     shared.close();
@@ -365,9 +372,14 @@ async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<Bytes>, sha
     loop {
         let line = tokio::select! {
             () = shared.closed.cancelled() => return,
-            line = lines.recv() => line,
+            () = shared.filled.notified() => {
+                std::mem::take(&mut *shared.afterwards.lock().unwrap_or_else(PoisonError::into_inner)).concat().into()
+            }
+            line = lines.recv() => match line {
+                Some(line) => line,
+                None => return,
+            },
         };
-        let Some(line) = line else { return };
         // The reader has yet to read what the daemon said before it closed, and then closes this side.
         if writer.write_all(&line).await.is_err() {
             return;

@@ -93,7 +93,7 @@ fn a_drained_daemon_leaves_nothing_to_wait_for() {
     assert_eq!(holder.notice().0, "goaway");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(0));
-    let daemon = start(std::mem::replace(&mut daemon.directory, tempfile::tempdir().unwrap()), "60s");
+    let daemon = start(daemon.directory, "60s");
     let held = daemon.connect().call("lock.acquire", json!({ "name": "a", "wait_ms": 0 })).unwrap();
     assert!(held["fence"].as_u64().unwrap() > fence);
 }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use daemon_support::{Client, Daemon, PATIENCE, Wire, command, kind, wait};
+use daemon_support::{Client, Daemon, Mortal, PATIENCE, Wire, command, kind, wait};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -403,7 +403,7 @@ fn of_many_that_start_together_one_serves() {
     // A stale socket file, which tempts each of them to remove it.
     drop(UnixListener::bind(directory.path().join("s.sock")).unwrap());
     let mut all: Vec<_> = (0..8)
-        .map(|_| command(&directory.path().join("s.sock"), &["--store", "memory:"]).stderr(Stdio::piped()).spawn().unwrap())
+        .map(|_| Mortal::spawn(command(&directory.path().join("s.sock"), &["--store", "memory:"]).stderr(Stdio::piped())))
         .collect();
     let begun = Instant::now();
     let mut lost = HashSet::new();
@@ -464,7 +464,7 @@ fn the_socket_has_the_mode_and_the_place_it_is_told() {
     for (arguments, mode) in [(vec![], 0o660), (vec!["--socket-mode".to_owned(), "0600".into()], 0o600)] {
         let socket = directory.path().join("made/for/it").join(format!("{mode:o}.sock"));
         let mut child =
-            command(&socket, &["--store", "memory:", "--socket-group", &group.to_string()]).args(&arguments).spawn().unwrap();
+            Mortal::spawn(command(&socket, &["--store", "memory:", "--socket-group", &group.to_string()]).args(&arguments));
         let begun = Instant::now();
         while UnixStream::connect(&socket).is_err() {
             assert!(begun.elapsed() < PATIENCE);
@@ -486,14 +486,14 @@ fn the_socket_and_the_store_are_found_by_the_environment() {
     for (name, value, socket) in
         [("TENURE_SOCKET", at("named.sock"), at("named.sock")), ("XDG_RUNTIME_DIR", at("run"), at("run/tenure/tenured.sock"))]
     {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tenured"))
-            .env_remove("TENURE_SOCKET")
-            .env_remove("XDG_RUNTIME_DIR")
-            .env(name, value)
-            .env("TENURE_STORE", "memory:")
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = Mortal::spawn(
+            Command::new(env!("CARGO_BIN_EXE_tenured"))
+                .env_remove("TENURE_SOCKET")
+                .env_remove("XDG_RUNTIME_DIR")
+                .env(name, value)
+                .env("TENURE_STORE", "memory:")
+                .stderr(Stdio::null()),
+        );
         let begun = Instant::now();
         while UnixStream::connect(&socket).is_err() {
             assert!(begun.elapsed() < PATIENCE, "{name}");
@@ -546,13 +546,13 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
 fn nobody_reading_its_output_is_no_reason_to_die() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s.sock");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tenured"))
-        .args(["--store", "memory:", "--log", "trace", "--socket"])
-        .arg(&socket)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Mortal::spawn(
+        Command::new(env!("CARGO_BIN_EXE_tenured"))
+            .args(["--store", "memory:", "--log", "trace", "--socket"])
+            .arg(&socket)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    );
     // The readers of both pipes go away.
     drop((child.stdout.take(), child.stderr.take()));
     let begun = Instant::now();
@@ -563,6 +563,36 @@ fn nobody_reading_its_output_is_no_reason_to_die() {
     Wire::connect(&socket).acquire("a");
     nix::sys::signal::kill(daemon_support::pid(child.id()), Signal::SIGTERM).unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s.sock");
+    let mut child = Mortal::spawn(
+        Command::new(env!("CARGO_BIN_EXE_tenured"))
+            .args(["--store", "memory:", "--log", "trace", "--socket"])
+            .arg(&socket)
+            .stderr(Stdio::piped()),
+    );
+    let begun = Instant::now();
+    while UnixStream::connect(&socket).is_err() {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Each of them is worth some lines: the pipe, 64 KiB, is full before the last.
+    for _ in 0..500 {
+        Wire::connect(&socket).call("hello", json!({ "protocol": [1], "client": "x".repeat(200) })).unwrap();
+    }
+    let mut wire = Wire::connect(&socket);
+    let (lease, _) = wire.acquire("a");
+    assert_eq!(wire.call("lock.check", json!({ "lease": lease })).unwrap()["held"], true);
+    nix::sys::signal::kill(daemon_support::pid(child.id()), Signal::SIGTERM).unwrap();
+    drop(wire);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut said = Vec::new();
+    child.stderr.take().unwrap().read_to_end(&mut said).unwrap();
+    assert!(said.len() >= 60_000, "the pipe was not even full: {} bytes", said.len());
 }
 
 #[test]
@@ -581,12 +611,12 @@ fn a_killed_daemon_is_an_end_of_file_and_the_next_takes_its_place() {
 fn a_daemon_out_of_descriptors_serves_again_when_it_has_some() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s.sock");
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenured"), "--store", "memory:", "--socket"])
-        .arg(&socket)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Mortal::spawn(
+        Command::new("sh")
+            .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenured"), "--store", "memory:", "--socket"])
+            .arg(&socket)
+            .stderr(Stdio::piped()),
+    );
     let begun = Instant::now();
     while UnixStream::connect(&socket).is_err() {
         assert!(begun.elapsed() < PATIENCE);

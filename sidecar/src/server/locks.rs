@@ -160,7 +160,7 @@ fn view(queue: tenure::Queue) -> LockView {
 /// `lock.break`: for the daemon's own user and for root.
 pub(super) async fn break_hold(connection: Arc<Connection>, LockBreak { name, fence }: LockBreak) -> Result<Done, ErrorObject> {
     let (peer, own) = (connection.peer.uid, connection.daemon.uid);
-    if peer != 0 && peer != own {
+    if !may_break(peer, own) {
         let said = format!("user {peer} may not break locks; user {own}, who runs the daemon, and root may");
         return Err(ErrorObject::new(Kind::Denied, said));
     }
@@ -170,7 +170,23 @@ pub(super) async fn break_hold(connection: Arc<Connection>, LockBreak { name, fe
     Ok(Done {})
 }
 
+/// Whether user `peer` may break locks of a daemon that user `own` runs.
+const fn may_break(peer: u32, own: u32) -> bool {
+    peer == own || peer == 0
+}
+
 /// The guard of a lease while a write is fenced with it.
 pub(super) fn guard(guard: Option<&Guard>) -> Result<&Guard, ErrorObject> {
     guard.ok_or_else(|| ErrorObject::new(Kind::NotHeld, "the lease was released before the write"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_the_daemons_own_user_break_locks() {
+        assert!(may_break(0, 1_000) && may_break(1_000, 1_000) && may_break(0, 0));
+        assert!(!may_break(1_001, 1_000) && !may_break(1_000, 0));
+    }
 }

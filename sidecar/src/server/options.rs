@@ -10,12 +10,15 @@ use std::{
 
 use clap::{Parser, error::ErrorKind};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
 use super::{Access, Config, Server, StartError};
 use crate::protocol::{Limits, default_socket};
 
 const USAGE: u8 = 64;
+/// Lines of the log that wait to be written; more are dropped.
+const LOG_LINES: usize = 4_096;
 
 const AFTER: &str = "\
 Clients connect to the socket and speak JSON-RPC 2.0, one message per line. What a client holds is released \
@@ -83,15 +86,19 @@ pub fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
+    // A thread of its own writes, so that nobody reading standard error stops the log and not the daemon.
+    let (writer, written) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&options.log))
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         // It would complain on standard error, of all places.
         .log_internal_errors(false)
         .init();
-    match options.config().and_then(run) {
+    let served = options.config().and_then(run);
+    drop(written);
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error.to_string());

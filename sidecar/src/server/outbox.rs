@@ -185,3 +185,73 @@ impl State {
 fn notification(method: &str, params: impl serde::Serialize) -> Option<Next> {
     frame::request(None, method, params).ok().map(Next::Line)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::{protocol::LeaseState, server::inflight::InFlight};
+
+    fn said(outbox: &Outbox) -> Vec<String> {
+        std::iter::from_fn(|| outbox.try_next())
+            .map(|next| match next {
+                Next::Line(line) => String::from_utf8(line.to_vec()).unwrap(),
+                Next::Undo { lease, .. } => format!("undo {lease}"),
+            })
+            .collect()
+    }
+
+    fn notice(lease: u64, state: LeaseState) -> LeaseNotice {
+        LeaseNotice { lease: crate::server::leases::handle(lease), state, reason: None }
+    }
+
+    fn line(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn notices_come_first_and_the_latest_replaces_what_is_unsaid() {
+        let outbox = Outbox::new(1_024);
+        outbox.answer(outbox.room().await.unwrap(), line("answer"));
+        outbox.notice(notice(1, LeaseState::Suspect));
+        outbox.notice(notice(2, LeaseState::Suspect));
+        outbox.notice(notice(1, LeaseState::Lost));
+        outbox.goaway(Goaway { deadline_ms: 1 });
+        let said = said(&outbox);
+        let expected = ["\"goaway\"", "\"l_1\",\"state\":\"lost\"", "\"l_2\",\"state\":\"suspect\"", "answer"];
+        assert_eq!(said.len(), expected.len(), "{said:?}");
+        assert!(said.iter().zip(expected).all(|(said, expected)| said.contains(expected)), "{said:?}");
+    }
+
+    #[test]
+    fn a_lease_is_not_spoken_of_before_its_handle_is_told() {
+        let outbox = Outbox::new(1_024);
+        let requests = InFlight::new(8, Arc::new(AtomicUsize::new(0)));
+        for (id, lease) in [(1, 1), (2, 2)] {
+            outbox.hold_back(crate::server::leases::handle(lease));
+            outbox.notice(notice(lease, LeaseState::Lost));
+            outbox.finish(requests.admit(id.into(), false).unwrap(), line("granted"), Some(lease));
+        }
+        requests.cancel(&2.into());
+        let said = said(&outbox);
+        assert_eq!((said.len(), said[0].as_str(), said[2].as_str()), (3, "granted", "undo 2"), "{said:?}");
+        assert!(said[1].contains("l_1"), "{said:?}");
+        outbox.forget("l_2");
+        assert!(outbox.try_next().is_none(), "of what was taken back nothing is said");
+    }
+
+    #[tokio::test]
+    async fn room_is_bounded_and_free_again_once_answers_are_taken() {
+        let outbox = Outbox::new(1_024);
+        for _ in 0..ROOM {
+            outbox.answer(outbox.room().await.unwrap(), line("x"));
+        }
+        assert!(futures::FutureExt::now_or_never(outbox.room()).is_none());
+        assert!(outbox.try_next().is_some());
+        assert!(futures::FutureExt::now_or_never(outbox.room()).is_some());
+        outbox.close();
+        assert_eq!(said(&outbox).len(), ROOM - 1);
+        assert!(outbox.next().await.is_none() && outbox.room().await.is_none());
+    }
+}

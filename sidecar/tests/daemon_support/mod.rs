@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read, Write},
+    ops::{Deref, DerefMut},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -21,7 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `tenured`, killed when dropped.
 pub(crate) struct Daemon {
-    pub(crate) child: Child,
+    pub(crate) child: Mortal,
     pub(crate) directory: TempDir,
 }
 
@@ -37,7 +38,7 @@ impl Daemon {
 
     /// In a directory that may have seen a daemon before.
     pub(crate) fn in_directory(directory: TempDir, arguments: &[&str]) -> Self {
-        let child = command(&directory.path().join("s.sock"), arguments).spawn().unwrap();
+        let child = Mortal::spawn(&mut command(&directory.path().join("s.sock"), arguments));
         let mut daemon = Self { child, directory };
         let begun = Instant::now();
         while UnixStream::connect(daemon.socket()).is_err() {
@@ -70,14 +71,7 @@ impl Daemon {
     pub(crate) fn kill(mut self) -> TempDir {
         self.signal(Signal::SIGKILL);
         self.wait();
-        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.directory
     }
 }
 
@@ -87,6 +81,35 @@ pub(crate) fn command(socket: &Path, arguments: &[&str]) -> Command {
     command.arg("--socket").arg(socket).args(["--log", "warn"]).args(arguments);
     command.env_remove("TENURE_STORE").env_remove("TENURE_SOCKET");
     command
+}
+
+/// A process that is killed when its test ends, whichever way.
+pub(crate) struct Mortal(Child);
+
+impl Mortal {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Deref for Mortal {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Mortal {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Waits for the end of a process.
@@ -265,21 +288,21 @@ pub(crate) fn kind(error: &Json) -> String {
 
 /// A client in a process of its own: the test named `client_process` of this very binary.
 pub(crate) struct Client {
-    pub(crate) child: Child,
+    pub(crate) child: Mortal,
     said: BufReader<ChildStdout>,
 }
 
 impl Client {
     /// Starts one that takes `lock`; `mode` is for `client_process` to read.
     pub(crate) fn start(daemon: &Daemon, lock: &str, mode: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "client_process", "--ignored", "--nocapture"])
-            .env("CLIENT_SOCKET", daemon.socket())
-            .env("CLIENT_LOCK", lock)
-            .env("CLIENT_MODE", mode)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Mortal::spawn(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "client_process", "--ignored", "--nocapture"])
+                .env("CLIENT_SOCKET", daemon.socket())
+                .env("CLIENT_LOCK", lock)
+                .env("CLIENT_MODE", mode)
+                .stdout(Stdio::piped()),
+        );
         let said = BufReader::new(child.stdout.take().unwrap());
         Self { child, said }
     }
@@ -298,12 +321,5 @@ impl Client {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(pid(self.child.id()), signal).unwrap();
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
