@@ -1,12 +1,18 @@
 //! The stream behind a bucket: made as coordination needs it, or refused if it is not so.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Options, api, link::Link, names::Names};
 use crate::{Error, Result};
 
 /// Older servers wrongly reject batches in which several messages have expectations.
 const OLDEST: [u32; 3] = [2, 14, 4];
+
+/// How long one request for a stream's state is waited for before it is sent again.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// What is known of an open bucket.
 #[derive(Clone, Debug)]
@@ -49,10 +55,18 @@ pub(super) async fn open(link: &Link, names: &Names, options: &Options) -> Resul
 /// The stream's state and configuration, or `None` when there is no such stream.
 pub(super) async fn info(link: &Link, names: &Names, options: &Options) -> Result<Option<Value>> {
     let what = format!("opening the bucket {}", names.bucket);
-    match api::request(link, &format!("STREAM.INFO.{}", names.stream), None, options.timeout, &what).await? {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.err_code == api::STREAM_NOT_FOUND => Ok(None),
-        Err(error) => Err(error.into_error(&what)),
+    let call = format!("STREAM.INFO.{}", names.stream);
+    let begun = Instant::now();
+    loop {
+        let left = options.timeout.saturating_sub(begun.elapsed());
+        return match api::request(link, &call, None, left.min(PATIENCE), &what).await {
+            Ok(Ok(info)) => Ok(Some(info)),
+            Ok(Err(error)) if error.err_code == api::STREAM_NOT_FOUND => Ok(None),
+            Ok(Err(error)) => Err(error.into_error(&what)),
+            // A stream that is just being made does not answer at all.
+            Err(error) if error.is_unavailable() && link.is_up() && left > PATIENCE => continue,
+            Err(error) => Err(error),
+        };
     }
 }
 

@@ -74,6 +74,10 @@ struct Context {
 
 impl Target {
     pub(super) fn parse(url: &str) -> Result<Self> {
+        Self::parse_in(url, config_home())
+    }
+
+    fn parse_in(url: &str, config_home: Option<PathBuf>) -> Result<Self> {
         let form = "write nats://HOST[:PORT][,HOST…]/BUCKET";
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(Error::invalid(format!("a NATS store's URL starts with nats:// or tls://; {form}")));
@@ -99,7 +103,7 @@ impl Target {
         let mut pair = (query.cert, query.key);
         let shown_hosts = servers.join(",");
         if let Some(name) = &query.context {
-            let context = Context::read(name)?;
+            let context = Context::read(name, config_home)?;
             if servers.is_empty() {
                 for one in context.url.split(',').map(str::trim).filter(|one| !one.is_empty()) {
                     let (scheme, address) = one.split_once("://").unwrap_or(("nats", one));
@@ -253,13 +257,11 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 impl Context {
-    fn read(name: &str) -> Result<Self> {
+    fn read(name: &str, config_home: Option<PathBuf>) -> Result<Self> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
             return Err(Error::invalid(format!("{name:?} is no name of a NATS context; `nats context ls` lists them")));
         }
-        let home = env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        let home = home.or_else(|| env::home_dir().map(|dir| dir.join(".config")));
-        let Some(home) = home else {
+        let Some(home) = config_home else {
             return Err(Error::invalid("no directory for NATS contexts: set XDG_CONFIG_HOME or HOME"));
         };
         let path = home.join("nats/context").join(format!("{name}.json"));
@@ -297,6 +299,11 @@ impl Context {
         }
         Ok(Login::Nobody)
     }
+}
+
+fn config_home() -> Option<PathBuf> {
+    let named = env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    named.or_else(|| env::home_dir().map(|dir| dir.join(".config")))
 }
 
 fn file(text: &str) -> Option<PathBuf> {
@@ -363,6 +370,45 @@ mod tests {
         for secret in ["nats://u:s3cr3t@x@a/b", "nats://s3cr3t,u@a/b", "nats://u:s3cr3t@a:x/b", "nats://s3cr3t@/b"] {
             let error = Target::parse(secret).err().unwrap().to_string();
             assert!(!error.contains("s3cr3t"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_context_fills_in_what_the_url_leaves_open() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("nats/context");
+        fs::create_dir_all(&dir).unwrap();
+        let seed = dir.join("seed");
+        fs::write(&seed, format!("# a comment\nSU{}\n", "A".repeat(56))).unwrap();
+        let context = |text: String| fs::write(dir.join("prod.json"), text).unwrap();
+        let parse = |url: &str| Target::parse_in(url, Some(home.path().to_owned()));
+
+        context(r#"{"description":"x","url":"nats://a:1, tls://b","user":"u","password":"s3cr3t","color_scheme":"red"}"#.into());
+        let target = parse("nats:///jobs?context=prod").unwrap();
+        assert_eq!(target.servers, ["a:1", "b:4222"]);
+        assert!(target.tls && matches!(&target.login, Login::Password(u, p) if u == "u" && p == "s3cr3t"));
+        assert_eq!(target.shown, "nats:///jobs?context=prod");
+        let target = parse("nats://other@c/jobs?context=prod").unwrap();
+        assert_eq!(target.servers, ["c:4222"]);
+        assert!(matches!(&target.login, Login::Token(token) if token == "other"), "the URL comes first");
+
+        context(format!(r#"{{"url":"a","nkey":{seed:?}}}"#));
+        assert!(matches!(parse("nats:///jobs?context=prod").unwrap().login, Login::Seed(_)));
+        context(r#"{"url":"a","token":"t"}"#.into());
+        assert!(matches!(parse("nats:///jobs?context=prod").unwrap().login, Login::Token(_)));
+
+        for (text, names) in [
+            (r#"{"url":"a","token":"s3cr3t""#, "prod.json"),
+            (r#"{"url":"a","token":["s3cr3t"]}"#, "prod.json"),
+            (r#"{"url":"a","jetstream_domain":"hub"}"#, "jetstream_domain"),
+            (r#"{"url":"","token":"s3cr3t"}"#, "no host"),
+            (r#"{"url":"a","creds":"/none/such"}"#, "/none/such"),
+            (r#"{"url":"ws://a"}"#, "ws"),
+        ] {
+            context(text.into());
+            let error = parse("nats:///jobs?context=prod").err().unwrap_or_else(|| panic!("{text} was taken"));
+            assert!(error.is_invalid() && error.to_string().contains(names), "{text}: {error}");
+            assert!(!error.to_string().contains("s3cr3t"), "{error}");
         }
     }
 }
