@@ -47,8 +47,8 @@ pub(super) async fn open(link: &Link, names: &Names, options: &Options) -> Resul
     check(names, config, options.replicas)?;
     let replicas = config["num_replicas"].as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
     let created = info["created"].as_str().unwrap_or_default().to_owned();
-    let clustered =
-        replicas > 1 || server.cluster.is_some() || !info["cluster"]["leader"].is_null() || server.connect_urls.len() > 1;
+    let elsewhere = info["cluster"]["leader"].as_str().is_some_and(|leader| leader != server.server_name);
+    let clustered = replicas > 1 || elsewhere || server.cluster.is_some() || server.connect_urls.len() > 1;
     Ok(Facts { replicas, created, clustered })
 }
 
