@@ -1,4 +1,5 @@
 //! The servers that other tests rely on: they start, restart with their data, and leave nothing behind.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     path::Path,

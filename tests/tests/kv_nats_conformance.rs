@@ -1,4 +1,5 @@
 //! The conformance suite over NATS: one server, and a bucket with three replicas on three servers.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
 

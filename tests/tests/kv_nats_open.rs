@@ -1,4 +1,5 @@
 //! Opening a bucket on NATS: what is made, what is refused and with which remedy, and what is never shown.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};
 

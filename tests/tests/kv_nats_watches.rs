@@ -1,4 +1,5 @@
 //! Watches and notices on NATS heal: after restarts, cut wires, lost consumers and readers that sleep.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,5 @@
 //! What a commit's outcome proves on NATS: fences, tombstones, lost acknowledgements, servers that are gone.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     sync::Arc,
