@@ -20,7 +20,7 @@ use crate::{
 pub struct Guard {
     hold: Hold,
     session: Session,
-    name: String,
+    lock: Key,
     released: bool,
 }
 
@@ -43,12 +43,12 @@ impl Guard {
         let session = mutex.session().clone();
         let inner = session.inner().clone();
         let hold = Hold { interruptions: inner.validity.interruptions(), ended, policy: mutex.policy(), inner, ticket, token };
-        Self { hold, session, name: mutex.name().to_owned(), released: false }
+        Self { hold, session, lock: mutex.key().clone(), released: false }
     }
 
     /// The lock's name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.lock.as_str()
     }
 
     /// The fencing token: higher than that of every earlier holder in this epoch, and the same as long
@@ -123,7 +123,8 @@ impl Guard {
         }
         match self.hold.inner.store.commit(batch).await {
             Err(tenure_kv::Error::Conflict { message, key, revision }) => {
-                if self.hold.is_gone().await {
+                let named = key.as_ref() == Some(&self.hold.ticket);
+                if named || self.hold.is_gone().await {
                     let loss = self.hold.inner.validity.lost().unwrap_or(Loss::Broken);
                     return Err(Error::lost(self.hold.end(loss)));
                 }
@@ -156,6 +157,10 @@ impl Guard {
             }
             let error = match tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await {
                 Ok(Ok(Ended::ByUs)) => {
+                    hold.inner.learn(&self.lock, |floor| {
+                        floor.gone = floor.gone.max(hold.token);
+                        floor.released = leaving.tombstone.unwrap_or(floor.released);
+                    });
                     self.released = true;
                     return Ok(());
                 }
@@ -201,7 +206,7 @@ impl Drop for Guard {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("name", &self.name).field("token", &self.token()).finish_non_exhaustive()
+        f.debug_struct("Guard").field("name", &self.name()).field("token", &self.token()).finish_non_exhaustive()
     }
 }
 

@@ -74,6 +74,11 @@ impl Name {
         self.0.as_str()
     }
 
+    /// The name alone as a key, for tables of what is known about locks.
+    pub(crate) const fn key(&self) -> &Key {
+        &self.0
+    }
+
     /// The range of all tickets: exactly one token below the name, so `a` does not hold `a.b`'s.
     pub(crate) fn tickets(&self) -> Result<KeyRange> {
         Ok(KeyRange::children(&Key::new(format!("lock.{}", self.0))?)?)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tenure_kv::{Key, Notice, Op, Revision, State};
+use tenure_kv::{Key, KeyRange, Notice, Op, Revision, State};
 use tokio::sync::watch;
 
 use crate::{
@@ -110,8 +110,9 @@ impl Mutex {
             return Err(Error::lost(loss));
         }
         let begun = self.session.inner().clock.now();
-        // Look before writing, so that those who only try do not stand in each other's way.
-        if self.is_free().await? {
+        // Look before writing, so that those who only try do not stand in each other's way; but not where
+        // the look may lag behind a release that was acknowledged.
+        if self.session.inner().store.info().replicas > 1 || self.is_free().await? {
             let mut attempt = Attempt::new(self)?;
             attempt.queue_up().await?;
             if attempt.is_first().await? {
@@ -150,6 +151,10 @@ impl Mutex {
         locks::inspect(&*self.session.inner().store, self.name()).await
     }
 
+    pub(crate) const fn key(&self) -> &Key {
+        self.name.key()
+    }
+
     pub(crate) fn session(&self) -> &Session {
         &self.session
     }
@@ -161,7 +166,7 @@ impl Mutex {
     async fn is_free(&self) -> Result<bool> {
         let inner = self.session.inner();
         let range = self.name.tickets()?;
-        let mut from = inner.floor(&floor_key(&self.name)?).gone.next();
+        let mut from = inner.floor(self.key()).gone.next();
         loop {
             let page = inner.store.scan(&range, from, 512).await?;
             for entry in &page.entries {
@@ -190,11 +195,6 @@ impl Mutex {
     }
 }
 
-/// What is known about a lock's queue is kept under this key.
-fn floor_key(name: &Name) -> Result<Key> {
-    Ok(Key::new(name.as_str())?)
-}
-
 /// Ends a ticket if its session is known to be dead, without waiting. True when it is gone.
 async fn pass_over(inner: &Inner, ticket: &Key, revision: Revision, session: &str) -> Result<bool> {
     if session == inner.id {
@@ -215,6 +215,9 @@ async fn end_dead(inner: &Inner, ticket: &Key, revision: Revision) -> Result<()>
     inner.end_ticket(&mut leaving).await?;
     Ok(())
 }
+
+/// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
+const CALM: u8 = 4;
 
 /// One ticket on its way to the front. Dropped before it is granted, it is withdrawn by the session.
 struct Attempt {
@@ -247,7 +250,7 @@ impl Attempt {
         }
         Ok(Self {
             ticket: mutex.name.ticket(&inner.id, inner.next_ticket())?,
-            floor: floor_key(&mutex.name)?,
+            floor: mutex.key().clone(),
             mutex: mutex.clone(),
             token: None,
             open: false,
@@ -331,6 +334,10 @@ impl Attempt {
         let inner = self.inner().clone();
         let range = self.mutex.name.tickets()?;
         let own = self.token.unwrap_or_default();
+        if self.nothing_since_release(&range, own).await? {
+            inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(own.get() - 1)));
+            return Ok(None);
+        }
         let (mut search, mut step) = Search::new(own, inner.floor(&self.floor));
         let mut lagging = 0_u32;
         loop {
@@ -348,11 +355,15 @@ impl Attempt {
                     (from, limit)
                 }
                 Step::Behind(key, revision) => {
-                    inner.learn(&self.floor, |floor| floor.crowded = search.crowded());
+                    inner.learn(&self.floor, |floor| {
+                        floor.calm = 0;
+                        floor.crowded = search.crowded();
+                    });
                     return Ok(Some((key, revision)));
                 }
                 Step::First => {
                     inner.learn(&self.floor, |floor| {
+                        floor.calm = floor.calm.saturating_add(1);
                         floor.crowded = false;
                         floor.gone = floor.gone.max(Revision::new(own.get() - 1));
                     });
@@ -362,6 +373,23 @@ impl Attempt {
             };
             step = search.page(&inner.store.scan(&range, from, limit).await?);
         }
+    }
+
+    /// Whether the only write between what is known to be gone and our ticket is our own last release: two
+    /// single reads at once, where a search would wade through all tombstones that the store still keeps.
+    async fn nothing_since_release(&self, range: &KeyRange, own: Revision) -> Result<bool> {
+        let inner = self.inner();
+        let floor = inner.floor(&self.floor);
+        if floor.calm < CALM || floor.released <= floor.gone || !inner.store.info().shared {
+            return Ok(false);
+        }
+        let (gap, rest) =
+            futures::try_join!(inner.store.scan(range, floor.gone.next(), 1), inner.store.scan(range, floor.released.next(), 1))?;
+        if !gap.entries.is_empty() || gap.through != floor.released {
+            return Ok(false);
+        }
+        inner.learn(&self.floor, |known| known.gone = known.gone.max(floor.released));
+        Ok(rest.entries.first().is_some_and(|entry| entry.revision == own))
     }
 
     async fn is_first(&mut self) -> Result<bool> {

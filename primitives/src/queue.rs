@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn floor(gone: u64, crowded: bool) -> Floor {
-        Floor { gone: Revision::new(gone), crowded }
+        Floor { gone: Revision::new(gone), crowded, ..Floor::default() }
     }
 
     #[test]

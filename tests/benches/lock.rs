@@ -1,7 +1,7 @@
 //! The figures of the lock, each as a ratio to what the same store costs in the same run.
 //!
-//! `cargo bench -p tenure-tests --bench lock` runs all; names after `--` pick some: `memory`, `file`,
-//! `r1`, `r3`. Times are medians unless they say otherwise, in microseconds.
+//! `cargo bench -p tenure-tests --bench lock` runs all; names after `--` pick stores (`memory`, `file`, `r1`,
+//! `r3`) and parts of the runs on NATS (`uncontended`, `hand-over`, `renewals`, `waiters`). Times are medians unless they say otherwise, in microseconds.
 
 use std::{
     sync::{
@@ -18,9 +18,14 @@ use tenure_tests::{NatsCluster, NatsServer, unique_bucket};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+const PARTS: [&str; 4] = ["uncontended", "hand-over", "renewals", "waiters"];
+
 fn main() -> Outcome {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
+    let any = |names: &[&str]| names.iter().any(|name| wanted.iter().any(|arg| arg == name));
+    let wants = |name: &str| any(&[name]) || !any(&["memory", "file", "r1", "r3"]);
+    let part = |name: &str| any(&[name]) || !any(&PARTS);
+    let parts: Vec<&str> = PARTS.into_iter().filter(|name| part(name)).collect();
     if wants("memory") {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(embedded("memory:", 200_000))?;
@@ -35,13 +40,13 @@ fn main() -> Outcome {
     if wants("r1") {
         runtime.block_on(async {
             let server = NatsServer::start().await;
-            on_nats("R1", &server.client_urls(), 1, [2.2, 1.2]).await
+            on_nats("R1", &server.client_urls(), 1, [2.2, 1.2], &parts).await
         })?;
     }
     if wants("r3") {
         runtime.block_on(async {
             let cluster = NatsCluster::start(3).await;
-            on_nats("R3", &cluster.client_urls(), 3, [1.7, 1.2]).await
+            on_nats("R3", &cluster.client_urls(), 3, [1.7, 1.2], &parts).await
         })?;
     }
     Ok(())
@@ -83,16 +88,19 @@ async fn open(store: &Arc<dyn Store>, lease: Duration) -> Outcome<Session> {
     Ok(Session::builder(store.clone()).lease(lease).open().await?)
 }
 
-async fn on_nats(name: &str, urls: &[String], replicas: u16, [acquire_limit, release_limit]: [f64; 2]) -> Outcome {
+async fn on_nats(name: &str, urls: &[String], replicas: u16, limits: [f64; 2], parts: &[&str]) -> Outcome {
     let bucket = unique_bucket("bench");
     let (store, _client) = connect(urls, &bucket, replicas).await?;
     settle(&store).await?;
-    uncontended(name, &store, acquire_limit, release_limit).await?;
-    let (other, _other_client) = connect(urls, &bucket, replicas).await?;
-    hand_over(name, &store, &other).await?;
-    drop((store, other));
-    renewals(name, urls, &bucket, replicas).await?;
-    waiters(name, urls, &bucket, replicas).await
+    for part in parts {
+        match *part {
+            "uncontended" => uncontended(name, &store, limits).await?,
+            "hand-over" => hand_over(name, &store, &connect(urls, &bucket, replicas).await?.0).await?,
+            "renewals" => renewals(name, urls, &bucket, replicas).await?,
+            _ => waiters(name, urls, &bucket, replicas).await?,
+        }
+    }
+    Ok(())
 }
 
 /// Waits out the one lease during which a new bucket grants nothing.
@@ -107,7 +115,7 @@ async fn settle(store: &Arc<dyn Store>) -> Outcome {
     Ok(())
 }
 
-async fn uncontended(name: &str, store: &Arc<dyn Store>, acquire_limit: f64, release_limit: f64) -> Outcome {
+async fn uncontended(name: &str, store: &Arc<dyn Store>, [acquire_limit, release_limit]: [f64; 2]) -> Outcome {
     let session = open(store, Duration::from_secs(15)).await?;
     let (mut create, mut acquire, mut release) = (Times::default(), Times::default(), Times::default());
     for round in 0..3_000 {

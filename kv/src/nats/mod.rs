@@ -73,8 +73,6 @@ struct Inner {
     info: Info,
     /// The connection whose server's version has been checked, by the number of losses before it.
     checked: AtomicU64,
-    /// The highest revision that a commit of ours came to.
-    last: AtomicU64,
 }
 
 impl Nats {
@@ -119,15 +117,13 @@ impl Nats {
         let facts = bucket::open(&link, &names, &options).await?;
         let info = Info { url, shared: true, replicas: facts.replicas };
         let checked = AtomicU64::new(link.health().borrow().losses);
-        let last = AtomicU64::new(0);
-        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, last }) })
+        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked }) })
     }
 }
 
 impl Inner {
     fn reader(&self) -> Reader<'_> {
-        let last = self.last.load(Ordering::Relaxed);
-        Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout, last }
+        Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout }
     }
 
     fn writer(&self) -> Writer<'_> {
@@ -172,9 +168,7 @@ impl Store for Nats {
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         self.inner.check_server()?;
-        let revision = commit::commit(self.inner.writer(), self.inner.reader(), &batch).await?;
-        self.inner.last.fetch_max(revision.get(), Ordering::Relaxed);
-        Ok(revision)
+        commit::commit(self.inner.writer(), self.inner.reader(), &batch).await
     }
 
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {

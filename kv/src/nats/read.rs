@@ -19,9 +19,6 @@ const KEYS_AT_ONCE: usize = 512;
 /// How often an answer with holes is asked for again.
 const HOLES: usize = 3;
 
-/// Bytes in the answer to a read of everything near the end of the stream.
-const NEAR_BYTES: u32 = 256 << 10;
-
 const END_OF_BATCH: u16 = 204;
 const NOT_FOUND: u16 = 404;
 const TOO_MANY: u16 = 413;
@@ -36,8 +33,6 @@ pub(super) struct Reader<'a> {
     pub(super) names: &'a Names,
     pub(super) replies: &'a Replies,
     pub(super) timeout: Duration,
-    /// A revision that the stream has reached.
-    pub(super) last: u64,
 }
 
 /// What an answer of several messages says.
@@ -106,17 +101,7 @@ impl Reader<'_> {
         {
             return Ok(page);
         }
-        let near = limit > 1 && from.get() > 0 && self.last.checked_sub(from.get()).is_some_and(|ahead| ahead < limit as u64);
-        // Near the end everything is read and the rest left out here: that costs less than the server's
-        // search for the range, whose tombstones may be many.
-        let mut answer = Listing::Nothing;
-        if near {
-            answer = self.many(&json!({ "seq": from, "batch": limit, "max_bytes": NEAR_BYTES }), &what).await?;
-        }
-        // Only this request tells how far the replica is when nothing is found.
-        if matches!(answer, Listing::Nothing) {
-            answer = self.many(&json!({ "multi_last": [filter], "seq": from, "batch": limit }), &what).await?;
-        }
+        let mut answer = self.many(&json!({ "multi_last": [filter], "seq": from, "batch": limit }), &what).await?;
         if matches!(answer, Listing::TooMany) {
             // In the order of sequences instead. With history 1 each message is its key's last.
             let request = json!({ "next_by_subj": filter, "seq": from.get().max(1), "batch": limit });

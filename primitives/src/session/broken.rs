@@ -25,7 +25,7 @@ async fn look_whenever_told(inner: &Inner) {
     loop {
         if let Ok(mut notices) = inner.store.follow(&key).await {
             look(inner).await;
-            let mut again = Some(inner.clock.now() + timing::renewal_interval(inner.lease));
+            let mut again = (!inner.held_tickets().is_empty()).then(|| inner.clock.now() + timing::renewal_interval(inner.lease));
             loop {
                 let later = async {
                     match again {

@@ -105,6 +105,10 @@ pub(crate) struct Inner {
 pub(crate) struct Floor {
     /// Every ticket up to this revision is gone.
     pub(crate) gone: Revision,
+    /// Where our own last release left its tombstone.
+    pub(crate) released: Revision,
+    /// How often in a row nobody was before us.
+    pub(crate) calm: u8,
     /// The queue did not fit one page when it was last read from the front.
     pub(crate) crowded: bool,
 }

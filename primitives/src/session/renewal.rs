@@ -1,6 +1,6 @@
 //! The one task that keeps a session alive: it alone writes `session.<id>`, by compare-and-set.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tenure_kv::{Moment, Op, Revision, State};
 
@@ -19,14 +19,11 @@ pub(super) struct Renewal {
     /// When the last renewal that was answered had been sent.
     sent: Moment,
     /// Renewals that may have been applied: their beats and when each was sent.
-    unanswered: Vec<(u64, Moment)>,
-    /// How many reads in a row have shown no such key.
-    absent: u32,
+    unanswered: VecDeque<(u64, Moment)>,
 }
 
-/// How often a read must show no key before it is believed without a conflict that proves it: a
-/// lagging replica shows none for a session that is young.
-const ABSENT_READS: u32 = 3;
+/// Renewals without an answer that are remembered; older ones are long refused or forgotten.
+const UNANSWERED: usize = 64;
 
 enum Next {
     At(Moment),
@@ -35,7 +32,7 @@ enum Next {
 
 impl Renewal {
     pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision, sent: Moment) -> Self {
-        Self { inner, record, revision, sent, unanswered: Vec::new(), absent: 0 }
+        Self { inner, record, revision, sent, unanswered: VecDeque::new() }
     }
 
     /// Renews until the session is lost or closed.
@@ -92,11 +89,11 @@ impl Renewal {
             }
             Ok(Err(error)) => {
                 tracing::debug!(session = %self.inner.id, %error, "renewal unanswered");
-                self.unanswered.push((self.record.beat, sent));
+                self.unanswered(sent);
                 false
             }
             Err(_) => {
-                self.unanswered.push((self.record.beat, sent));
+                self.unanswered(sent);
                 false
             }
         };
@@ -111,6 +108,19 @@ impl Renewal {
         }
     }
 
+    fn unanswered(&mut self, sent: Moment) {
+        if self.unanswered.len() == UNANSWERED {
+            self.unanswered.pop_front();
+        }
+        self.unanswered.push_back((self.record.beat, sent));
+    }
+
+    /// Whether the key is gone for certain: a read may lag behind, a tombstone that was taken does not.
+    async fn is_absent(&self) -> bool {
+        let op = Op::purge(self.inner.key.clone()).if_absent().ttl(timing::garbage(self.inner.lease));
+        self.inner.store.commit(op.into()).await.is_ok()
+    }
+
     fn renewed(&mut self, before: Revision, revision: Revision, sent: Moment) -> Next {
         if !self.inner.witness.committed(before, revision) {
             self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
@@ -119,7 +129,6 @@ impl Renewal {
         self.revision = revision;
         self.sent = sent;
         self.unanswered.clear();
-        self.absent = 0;
         self.inner.renewed(revision, sent);
         Next::At(sent + timing::renewal_interval(self.inner.lease))
     }
@@ -150,15 +159,13 @@ impl Renewal {
             Err(_) => return self.again(now),
         };
         let Some(entry) = entry else {
-            self.absent += 1;
-            if !proven && self.absent < ABSENT_READS {
+            if !proven && !self.is_absent().await {
                 return self.again(now);
             }
             // Too early for the TTL, the key can only have gone with the bucket's past.
             let expiry = self.sent + timing::garbage(self.inner.lease).as_duration();
             return if now < expiry { self.reset() } else { self.expired().await };
         };
-        self.absent = 0;
         match &entry.state {
             State::Live(value) if !proven => {
                 let landed = decode::<SessionRecord>(value)
@@ -200,6 +207,13 @@ impl Renewal {
         };
         // Past the lease the tombstone is of no use to anybody.
         let _ = tokio::time::timeout(self.inner.lease, farewell).await;
+    }
+}
+
+impl Drop for Renewal {
+    /// However the task ends, be it with its runtime: from now on nobody renews.
+    fn drop(&mut self) {
+        self.inner.lose(Loss::Closed);
     }
 }
 

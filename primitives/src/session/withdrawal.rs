@@ -27,11 +27,13 @@ pub(crate) struct Leaving {
     pub(crate) held: bool,
     /// An earlier try to end it went unanswered, so the end that is found may be ours.
     pub(crate) unanswered: bool,
+    /// Where the tombstone is, once a try was answered.
+    pub(crate) tombstone: Option<Revision>,
 }
 
 impl Leaving {
     pub(crate) const fn new(ticket: Key, token: Option<Revision>) -> Self {
-        Self { ticket, token, held: false, unanswered: false }
+        Self { ticket, token, held: false, unanswered: false, tombstone: None }
     }
 }
 
@@ -72,7 +74,7 @@ impl Inner {
         ended
     }
 
-    async fn forestall(&self, leaving: &Leaving) -> Result<Ended, Error> {
+    async fn forestall(&self, leaving: &mut Leaving) -> Result<Ended, Error> {
         match self.settle_ticket(&leaving.ticket).await? {
             Some(token) => end_at(&*self.store, leaving, token).await,
             None => Ok(Ended::ByUs),
@@ -100,11 +102,14 @@ impl Inner {
     }
 }
 
-async fn end_at(store: &dyn Store, leaving: &Leaving, token: Revision) -> Result<Ended, Error> {
+async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
     let ticket = leaving.ticket.clone();
     let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
     match store.commit(op.if_at(token).ttl(Ttl::MIN).into()).await {
-        Ok(_) => Ok(Ended::ByUs),
+        Ok(revision) => {
+            leaving.tombstone = Some(revision);
+            Ok(Ended::ByUs)
+        }
         Err(Error::Conflict { .. }) => match store.entry(&leaving.ticket).await? {
             // Nobody writes a ticket twice: what is live there is ours, seen by a lagging read.
             Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
