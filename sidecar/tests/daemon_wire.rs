@@ -478,3 +478,62 @@ fn waiters_are_served_in_the_order_they_came() {
         wire.call("lock.release", json!({ "lease": held["lease"] })).unwrap();
     }
 }
+
+#[test]
+fn damaged_lines_get_one_answer_each() {
+    let daemon = Daemon::start();
+    let wire = daemon.connect();
+    let frames = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"abc","method":"kv.get","params":{"key":"some/key"}}"#,
+        r#"{"jsonrpc":"2.0","id":-7,"method":"lock.check","params":{"lease":"l_1"}}"#,
+        r#"{"jsonrpc":"2.0","id":0.5,"method":"hello","params":{"protocol":[1],"client":"\u00e4\\"}}"#,
+        r#"{"jsonrpc":"2.0","method":"cancel","params":{"id":3}}"#,
+    ];
+    // A generator of its own, so that a failure comes again.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let (mut text, mut expected) = (Vec::new(), 0);
+    for _ in 0..20_000 {
+        let mut line = frames[random(frames.len())].as_bytes().to_vec();
+        for _ in 0..random(4) {
+            if line.is_empty() {
+                break;
+            }
+            let at = random(line.len());
+            match random(4) {
+                0 => line[at] = u8::try_from(random(256)).unwrap(),
+                1 => drop(line.remove(at)),
+                2 => line.insert(at, b"{}[]\",:\\0e-\xff"[random(12)]),
+                _ => line.truncate(at + 1),
+            }
+        }
+        line.retain(|byte| *byte != b'\n');
+        let is_notification =
+            matches!(tenure_sidecar::protocol::frame::Request::parse(&line), Ok(request) if request.id.is_none());
+        expected += usize::from(!is_notification);
+        text.extend(line);
+        text.push(b'\n');
+    }
+    let mut writer = wire.stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        std::io::Write::write_all(&mut writer, &text).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut wire = wire;
+    let mut answers = 0;
+    while let Some(line) = wire.line() {
+        assert!(line.get("result").is_some() != line.get("error").is_some(), "{line}");
+        if let Some(error) = line.get("error") {
+            kind(error);
+        }
+        answers += 1;
+    }
+    writing.join().unwrap();
+    assert_eq!(answers, expected);
+}
