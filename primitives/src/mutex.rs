@@ -27,6 +27,9 @@ pub enum OnLoss {
     WhenProven,
 }
 
+/// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
+const COURTESY: Duration = Duration::from_millis(250);
+
 /// A lock that at most one session holds at a time. Cheap to clone.
 ///
 /// Whoever wants it writes a ticket; the live ticket with the lowest revision holds, and that revision is
@@ -132,12 +135,40 @@ impl Mutex {
     /// As [`Mutex::lock`].
     pub async fn lock_timeout(&self, limit: Duration) -> Result<Guard> {
         let clock = &self.session.inner().clock;
+        self.lock_until(clock.sleep_until(clock.now() + limit)).await
+    }
+
+    /// Waits for the lock until `stop` resolves. By then the place in the queue is given up, and stands in
+    /// nobody's way, unless the store takes long to say so.
+    ///
+    /// # Errors
+    /// [`Error::NotAcquired`] when `stop` resolved first; otherwise as [`Mutex::lock`].
+    ///
+    /// # Cancel safety
+    /// As [`Mutex::lock`].
+    pub async fn lock_until(&self, stop: impl Future<Output = ()>) -> Result<Guard> {
+        let clock = &self.session.inner().clock;
         let begun = clock.now();
+        let mut attempt = Attempt::new(self)?;
+        tokio::pin!(stop);
+        let first = async {
+            attempt.queue_up().await?;
+            attempt.wait().await
+        };
         tokio::select! {
             biased;
-            outcome = self.lock() => outcome,
-            () = clock.sleep_until(begun + limit) => Err(self.not_acquired(clock.now().saturating_since(begun)).await),
+            outcome = first => {
+                outcome?;
+                tokio::select! {
+                    biased;
+                    granted = attempt.grant() => return granted,
+                    () = stop => {}
+                }
+            }
+            // What takes longer goes on in the session.
+            () = &mut stop => drop(tokio::time::timeout(COURTESY, attempt.withdraw()).await),
         }
+        Err(self.not_acquired(clock.now().saturating_since(begun)).await)
     }
 
     /// Who holds the lock and who waits, as of one read.
@@ -185,7 +216,7 @@ impl Mutex {
 
     async fn not_acquired(&self, waited: Duration) -> Error {
         // Who holds it is a courtesy; it must not delay the answer.
-        let look = tokio::time::timeout(Duration::from_millis(250), self.queue()).await;
+        let look = tokio::time::timeout(COURTESY, self.queue()).await;
         let holder = look.ok().and_then(Result::ok).and_then(|queue| queue.holder);
         let message = match &holder {
             Some(holder) => format!("the lock {} is held by {holder}", self.name()),

@@ -220,9 +220,12 @@ fn cancelled_requests_hold_nothing() {
             other => panic!("round {round}: {other:?}"),
         }
         holder.result(release).unwrap();
+        // Nothing of the cancelled request stands in the way of somebody who tries once.
+        let held = witness.call("lock.acquire", json!({ "name": "a", "wait_ms": 0 })).unwrap();
+        witness.call("lock.release", json!({ "lease": held["lease"] })).unwrap();
     }
     println!("{granted} of 300 were granted first");
-    assert_eq!(witness.acquire("a").0, "l_1");
+    witness.acquire("a");
     let status = witness.call("status", json!({})).unwrap();
     assert_eq!(
         (&status["leases"], &status["requests"], &status["sessions"][0]["users"]),

@@ -71,12 +71,7 @@ impl Waits {
         self.token.cancel();
     }
 
-    /// Resolves when they are to end, with the answer.
-    pub(super) async fn ended(&self) -> ErrorObject {
-        self.token.cancelled().await;
-        self.error()
-    }
-
+    /// What is answered once they have been ended.
     pub(super) fn error(&self) -> ErrorObject {
         self.cause.get().cloned().unwrap_or_else(errors::leaving)
     }

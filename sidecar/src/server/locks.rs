@@ -7,6 +7,7 @@ use std::{
 
 use tenure::{Error, Guard, Mutex};
 use tenure_kv::Revision;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Connection, Waits},
@@ -18,6 +19,8 @@ use crate::protocol::{Done, ErrorObject, Kind, LockAcquire, LockAcquired, LockBr
 
 /// The longest `label` in bytes.
 const MAX_LABEL: usize = 256;
+/// How long a try that is on its way may go on when nobody wants the lock any more.
+const GRACE: Duration = Duration::from_millis(250);
 /// How long one try may take to reach the store.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,11 +31,12 @@ pub(super) struct Acquire {
     begun: Instant,
     reserved: Reserved,
     waits: Arc<Waits>,
+    cancel: CancellationToken,
 }
 
 impl Acquire {
     /// Checks what needs no store.
-    pub(super) fn new(connection: &Connection, params: LockAcquire) -> Result<Self, ErrorObject> {
+    pub(super) fn new(connection: &Connection, params: LockAcquire, cancel: CancellationToken) -> Result<Self, ErrorObject> {
         let limits = &connection.daemon.limits;
         let refuse = |param: &str, said: String| {
             Err(ErrorObject::new(Kind::InvalidParams, format!("lock.acquire: {param}: {said}")).with("param", param))
@@ -60,27 +64,55 @@ impl Acquire {
             begun: Instant::now(),
             reserved: connection.leases.reserve()?,
             waits: connection.waits(),
+            cancel,
         })
     }
 
-    pub(super) async fn run(self, connection: Arc<Connection>) -> Result<(LockAcquired, Option<u64>), ErrorObject> {
-        let waits = self.waits.clone();
+    /// Resolves when nobody wants the lock any more.
+    async fn unwanted(&self) {
         tokio::select! {
-            biased;
-            error = waits.ended() => Err(error),
-            acquired = self.acquire(&connection) => acquired,
+            () = self.waits.token.cancelled() => {}
+            () = self.cancel.cancelled() => {}
         }
     }
 
-    async fn acquire(self, connection: &Arc<Connection>) -> Result<(LockAcquired, Option<u64>), ErrorObject> {
+    /// Acquires, or gives up in good order: when it is cancelled, its place in the queue is gone before the
+    /// answer, if the store plays its part.
+    pub(super) async fn run(self, connection: Arc<Connection>) -> Result<(LockAcquired, Option<u64>), ErrorObject> {
         let wait = self.params.wait_ms.map(Duration::from_millis);
-        let session = self.session(connection, wait).await?;
-        let mutex = self.mutex(connection, &session)?;
-        let guard = match wait {
-            None => mutex.lock().await,
-            Some(Duration::ZERO) => mutex.try_lock().await,
-            Some(wait) => mutex.lock_timeout(wait.saturating_sub(self.begun.elapsed())).await,
+        let session = tokio::select! {
+            biased;
+            () = self.unwanted() => return Err(self.waits.error()),
+            session = self.session(&connection, wait) => session?,
         };
+        let mutex = self.mutex(&connection, &session)?;
+        let guard = match wait {
+            None => mutex.lock_until(self.unwanted()).await,
+            Some(Duration::ZERO) => tokio::select! {
+                biased;
+                tried = mutex.try_lock() => tried,
+                () = async { self.unwanted().await; tokio::time::sleep(GRACE).await } => return Err(self.waits.error()),
+            },
+            Some(wait) => {
+                let deadline = tokio::time::sleep(wait.saturating_sub(self.begun.elapsed()));
+                let over = async {
+                    tokio::select! {
+                        () = deadline => {}
+                        () = self.unwanted() => {}
+                    }
+                };
+                mutex.lock_until(over).await
+            }
+        };
+        if self.waits.token.is_cancelled() {
+            // A guard that came all the same goes back before anybody is told.
+            if let Ok(guard) = guard
+                && let Err(error) = guard.release().await
+            {
+                tracing::debug!(%error, "released without an answer");
+            }
+            return Err(self.waits.error());
+        }
         let guard = guard.map_err(|error| self.not_acquired(&error))?;
         let lease_length = session.session().lease();
         let waited = self.begun.elapsed();

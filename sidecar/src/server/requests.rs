@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::TryFutureExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tenure::Guard;
 
@@ -11,7 +10,7 @@ use super::{
     connection::Connection,
     inflight::{self, Slot},
     kv, locks,
-    outbox::Room,
+    outbox::{Outbox, Room},
     sessions::millis,
 };
 use crate::protocol::{
@@ -71,9 +70,11 @@ fn notification(connection: &Connection, request: &Request<'_>) {
 fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<(), ErrorObject> {
     match &*request.method {
         "lock.acquire" => {
-            let acquire = locks::Acquire::new(connection, request.params()?)?;
+            let params = request.params()?;
             let slot = connection.inflight.admit(id, false)?;
-            spawn(connection, slot, acquire.run(connection.clone()));
+            let acquire = locks::Acquire::new(connection, params, slot.cancel().clone())?;
+            let connection = connection.clone();
+            connection.clone().spawn(async move { finish(&connection.outbox, slot, acquire.run(connection.clone()).await) });
             Ok(())
         }
         "lock.release" => {
@@ -81,7 +82,7 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
             let slot = connection.inflight.admit(id, true)?;
             // Taken out in the order of lines: nothing sent after the release finds the lease.
             let lease = connection.leases.take(&lease).held(&lease)?;
-            spawn(connection, slot, locks::release(lease).map_ok(|done| (done, None)));
+            spawn(connection, slot, locks::release(lease));
             Ok(())
         }
         "lock.get" => run(connection, id, request, false, locks::get),
@@ -114,16 +115,15 @@ where
 {
     let params = request.params()?;
     let slot = connection.inflight.admit(id, changes)?;
-    spawn(connection, slot, method(connection.clone(), params).map_ok(|result| (result, None)));
+    spawn(connection, slot, method(connection.clone(), params));
     Ok(())
 }
 
-/// Runs `work` to its answer, or until the client cancels it. The lease that comes with a result goes back
-/// when the answer is not given.
+/// Runs `work` to its answer, or until the client cancels it.
 fn spawn<R, F>(connection: &Arc<Connection>, slot: Slot, work: F)
 where
     R: Serialize + Send + 'static,
-    F: Future<Output = Result<(R, Option<u64>), ErrorObject>> + Send + 'static,
+    F: Future<Output = Result<R, ErrorObject>> + Send + 'static,
 {
     let outbox = connection.outbox.clone();
     connection.spawn(async move {
@@ -133,10 +133,15 @@ where
             () = slot.cancel().cancelled() => return outbox.finish(slot, Bytes::new(), None),
             outcome = work => outcome,
         };
-        let encoded = outcome.and_then(|(result, lease)| Ok((outbox.encode(slot.id(), result)?, lease)));
-        let (line, lease) = encoded.unwrap_or_else(|error| (frame::failure(Some(slot.id()), &error), None));
-        outbox.finish(slot, line, lease);
+        finish(&outbox, slot, outcome.map(|result| (result, None)));
     });
+}
+
+/// Answers. The lease that comes with a result goes back if the answer is not given after all.
+fn finish(outbox: &Outbox, slot: Slot, outcome: Result<(impl Serialize, Option<u64>), ErrorObject>) {
+    let encoded = outcome.and_then(|(result, lease)| Ok((outbox.encode(slot.id(), result)?, lease)));
+    let (line, lease) = encoded.unwrap_or_else(|error| (frame::failure(Some(slot.id()), &error), None));
+    outbox.finish(slot, line, lease);
 }
 
 fn say_hello(connection: &Connection, hello: Hello) -> Result<HelloResult, ErrorObject> {
