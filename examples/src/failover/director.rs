@@ -221,7 +221,12 @@ impl Director<'_> {
             }
             News::Passed { token } => Some((*token, Tone::Bad, "stale write taken by the store".to_owned())),
             News::Failed { message } => return Err(format!("worker {worker}: {message}").into()),
-            News::Listening | News::Entered { .. } | News::Appended { .. } | News::Stored { .. } | News::Releasing { .. } => None,
+            News::Listening
+            | News::Entered { .. }
+            | News::Appended { .. }
+            | News::Stored { .. }
+            | News::Releasing { .. }
+            | News::Released { .. } => None,
         };
         if let Some((token, tone, what)) = told {
             self.screen.row(&Row { at: report.at, token: Some(token), worker: &worker, hand_over, tone, what })?;

@@ -64,6 +64,8 @@ pub(super) enum News {
     Stored { token: u64, total: u64 },
     /// About to call release.
     Releasing { token: u64, held: bool },
+    /// The release is done.
+    Released { token: u64 },
     /// The lock is lost.
     Lost { token: u64, reason: String },
     /// A write with our token did not pass.

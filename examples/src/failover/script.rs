@@ -122,8 +122,11 @@ impl Script {
                 self.leave(*token);
                 self.endings.entry(*token).or_insert((Ending::Loss, report.at));
             }
-            News::Refused { token, by: Guard::Store, .. } | News::Passed { token } => {
-                self.stopped = self.stopped.filter(|stopped| stopped.token != *token || !stopped.woken);
+            News::Refused { token, by: Guard::Store, .. } | News::Passed { token } | News::Released { token } => {
+                let over = self.stopped.filter(|stopped| stopped.token == *token)?;
+                self.stopped = None;
+                // It got that far before the signal reached it.
+                return (!over.woken).then_some(Act::Wake(over.pid));
             }
             _ => {}
         }
@@ -176,6 +179,17 @@ mod tests {
         assert!(!script.is_settled());
         script.note(&report(1, 11 * MS, refused(Guard::Store)));
         assert!(script.can_disturb());
+    }
+
+    #[test]
+    fn a_stop_that_came_too_late_is_taken_back() {
+        for last in [News::Released { token: 3 }, News::Refused { token: 3, by: Guard::Store, reason: String::new() }] {
+            let mut script = Script { disturbances: 1, ..Script::new(true) };
+            enter(&mut script, 1, 3, MS);
+            script.disturb(5 * MS);
+            assert_eq!(script.note(&report(1, 6 * MS, last)), Some(Act::Wake(1)));
+            assert!(script.is_settled());
+        }
     }
 
     #[test]

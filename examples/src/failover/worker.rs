@@ -127,7 +127,7 @@ impl Worker {
         if let Some(loss) = self.release(&hold).await? {
             return self.write_anyway(&hold, seq + 1, loss).await;
         }
-        Ok(())
+        report(News::Released { token: hold.token })
     }
 
     /// The lock, or `None` to try again.
@@ -147,7 +147,8 @@ impl Worker {
                 }
                 Ok(Some(hold))
             }
-            Err(error) if passes(&error) => {
+            // Silent for too long while it waited, or the store was out of reach: queue up again.
+            Err(error) if passes(&error) || error.kind() == Some(Kind::Lost) => {
                 tokio::time::sleep(RETRY).await;
                 Ok(None)
             }
@@ -229,9 +230,15 @@ impl Worker {
 
     /// Puts the total after the lock was lost.
     async fn store_anyway(&self, hold: &Hold, total: u64) -> Result<(), Fault> {
-        match self.store(hold, total).await? {
-            Put::Stored => report(News::Passed { token: hold.token }),
-            Put::Skipped | Put::Refused(_) => Ok(()),
+        if self.ignore_the_lock {
+            return Ok(());
+        }
+        loop {
+            match self.store(hold, total).await? {
+                Put::Stored => return report(News::Passed { token: hold.token }),
+                Put::Refused(_) => return Ok(()),
+                Put::Skipped => tokio::time::sleep(RETRY).await,
+            }
         }
     }
 }
