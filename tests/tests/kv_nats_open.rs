@@ -152,6 +152,9 @@ async fn what_is_not_there_is_said() {
     let error = refused(&format!("{}?replicas=3", server.url(&unique_bucket("three")))).await;
     assert!(error.is_invalid() && error.to_string().contains("fewer replicas"), "{error}");
 
+    let error = refused(&server.url("b").replace("nats://", "tls://")).await;
+    assert!(error.is_invalid() && error.to_string().contains("speaks TLS"), "{error}");
+
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = refused(&format!("nats://{nobody}/b")).await;
     assert!(error.is_unavailable() && error.to_string().contains("start one or check the address"), "{error}");

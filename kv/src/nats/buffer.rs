@@ -63,8 +63,10 @@ impl Buffer {
 
     /// Nothing more will come; `error` is told last.
     pub(super) fn end(&self, error: Error) {
-        self.lock().end = Some(error);
-        self.lock().ended = true;
+        let mut inner = self.lock();
+        inner.end = Some(error);
+        inner.ended = true;
+        drop(inner);
         self.filled.notify_one();
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    io::{Error as IoError, ErrorKind},
+    io::Error as IoError,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError,
-    connection::State as Connection,
+    connection::State as Connection, rustls,
 };
 use bytes::Bytes;
 use tokio::{
@@ -23,8 +23,8 @@ use super::target::{Login, Target};
 use crate::{Error, Result};
 
 /// A server that says nothing for three of these is given up.
-const PING: Duration = Duration::from_secs(2);
-const CONNECT: Duration = Duration::from_secs(3);
+const PING: Duration = Duration::from_millis(1_500);
+const CONNECT: Duration = Duration::from_secs(2);
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(2);
 /// Between two attempts to be heard.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -128,10 +128,12 @@ impl Link {
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 Error::invalid(format!("the NATS server at {shown} refuses the credentials; check user, token, creds or nkey"))
             }
-            ConnectErrorKind::Tls => Error::invalid(format!("no TLS connection to NATS at {shown}: {e}; check ca, cert and key")),
             ConnectErrorKind::ServerParse => Error::invalid(format!("{shown} is no address of a NATS server")),
-            _ => Error::unavailable(format!("no NATS server answers at {shown}: start one or check the address"))
-                .caused_by(IoError::new(ErrorKind::NotConnected, e.to_string())),
+            kind if kind == ConnectErrorKind::Tls || about_tls(&e) => Error::invalid(format!(
+                "no TLS connection to NATS at {shown}: {}; check ca, cert and key, and that the server speaks TLS",
+                root(&e)
+            )),
+            _ => Error::unavailable(format!("no NATS server answers at {shown} ({}): start one or check the address", root(&e))),
         })?;
         Ok(Self { client, health, _looker: None })
     }
@@ -282,6 +284,19 @@ fn root(error: &dyn std::error::Error) -> String {
         deepest = source;
     }
     deepest.to_string()
+}
+
+/// Whether the connection broke over TLS, which is reported as a failure of input or output.
+fn about_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<IoError>().and_then(IoError::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn options(target: &Target) -> Result<ConnectOptions> {
