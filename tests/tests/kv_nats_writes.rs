@@ -148,7 +148,7 @@ async fn a_lost_acknowledgement_is_unknown() {
     let server = NatsServer::start().await;
     let proxy = Proxy::to(&server.client_url()).await;
     let bucket = unique_bucket("ack");
-    let store = Nats::open(&format!("{}?timeout=300ms", proxy.url(&bucket))).await.unwrap();
+    let store = Nats::open(&format!("{}?timeout=2s", proxy.url(&bucket))).await.unwrap();
     let direct = Nats::open(&server.url(&bucket)).await.unwrap();
     let op = |name: &str| Op::put(key(name), "x").if_absent();
     let guard = store.create(&key("guard"), "x").await.unwrap();
@@ -160,7 +160,7 @@ async fn a_lost_acknowledgement_is_unknown() {
     for (batch, written) in [(single, "a"), (several, "c")] {
         let error = store.commit(batch).await.unwrap_err();
         assert!(error.is_unknown(), "{error:?}");
-        assert!(error.to_string().contains("300ms"), "{error}");
+        assert!(error.to_string().contains("2s"), "{error}");
         assert!(direct.entry(&key(written)).await.unwrap().is_some_and(|entry| entry.is_live()), "it was applied all the same");
     }
     // The connection is lost while waiting: told at once.
@@ -172,7 +172,7 @@ async fn a_lost_acknowledgement_is_unknown() {
     };
     let (error, cut) = futures::join!(waiting, cutting);
     assert!(error.unwrap_err().is_unknown());
-    assert!(cut.elapsed() < Duration::from_millis(250), "the end of the connection was not noticed");
+    assert!(cut.elapsed() < Duration::from_millis(1_500), "the end of the connection was not noticed");
 
     // Known to be out of reach: nothing is sent.
     eventually("a certain refusal", || async { store.put(&key("e"), "x").await.is_err_and(|error| error.is_unavailable()) })
@@ -188,7 +188,7 @@ async fn a_lost_acknowledgement_is_unknown() {
 #[tokio::test]
 async fn a_paused_server_makes_writes_unknown_and_applies_them_later() {
     let server = NatsServer::start().await;
-    let store = Nats::open(&format!("{}?timeout=200ms", server.url("paused"))).await.unwrap();
+    let store = Nats::open(&format!("{}?timeout=2s", server.url("paused"))).await.unwrap();
     let key = key("a");
     let first = store.create(&key, "1").await.unwrap();
     server.pause();
