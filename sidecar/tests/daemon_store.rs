@@ -251,8 +251,9 @@ async fn the_daemon_leaves_in_time_though_the_store_hangs() {
     acquire(&client, "a").await;
     rig.faults.partition(Partition::HoldRequests);
     let put = client.call("kv.put", json!({ "key": "k", "value": "x" }));
+    let witness = rig.connect().await;
     let leave = async {
-        tokio::time::sleep(20 * MS).await;
+        while witness.call("status", json!({})).await.unwrap()["requests"] != 1 {}
         let begun = Instant::now();
         rig.leave().await;
         begun.elapsed()

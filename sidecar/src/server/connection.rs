@@ -179,19 +179,19 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer) {
     let mut writing = pin!(write(&connection, writer));
     let end = {
         let mut reading = pin!(read(&connection, &mut lines));
-        let mut draining = pin!(daemon.draining.cancelled());
         let mut told = false;
         loop {
             tokio::select! {
                 end = &mut reading => break end,
                 _ = &mut writing => break End::Gone,
                 () = connection.peer.died() => break End::Died,
-                () = daemon.closing.cancelled() => break End::Leaving,
-                () = &mut draining, if !told => {
+                // The one comes before the other, and both may be news here at the same time.
+                () = daemon.draining.cancelled(), if !told => {
                     told = true;
                     connection.outbox.goaway(Goaway { deadline_ms: millis(daemon.grace) });
                     connection.end_waits(errors::leaving());
                 }
+                () = daemon.closing.cancelled(), if told => break End::Leaving,
             }
         }
     };

@@ -164,7 +164,7 @@ impl Wire {
     pub(crate) fn line(&mut self) -> Option<Json> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
-            Ok(0) => None,
+            Ok(_) if !line.ends_with('\n') => None,
             Ok(_) => Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
             Err(error) => panic!("no line came: {error}"),
@@ -213,6 +213,21 @@ impl Wire {
     pub(crate) fn call(&mut self, method: &str, params: Json) -> Result<Json, Json> {
         let id = self.send(method, &params);
         self.result(id)
+    }
+
+    /// A call to a daemon that may die meanwhile: `None` when the connection ended before the answer.
+    pub(crate) fn attempt(&mut self, method: &str, params: &Json) -> Option<Result<Json, Json>> {
+        self.last += 1;
+        let id = self.last;
+        let line = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        self.stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+        loop {
+            let mut line = self.line()?;
+            if line["id"] == id {
+                return Some(if line.get("error").is_some() { Err(line["error"].take()) } else { Ok(line["result"].take()) });
+            }
+            self.notices.push(line);
+        }
     }
 
     /// The `data.kind` of an error, whose code must fit it.
