@@ -16,7 +16,9 @@ fn hello_tells_what_there_is_and_refuses_what_there_is_not() {
     assert_eq!(hello["protocol"], 1);
     assert_eq!(hello["store"], json!({ "url": "memory:", "shared": false, "replicas": 1 }));
     assert!(hello["server"].as_str().unwrap().starts_with("tenured/") && !hello["session"].as_str().unwrap().is_empty());
-    for (limit, value) in [("line_bytes", 2 << 20), ("requests", 64), ("leases", 1_024), ("connections", 10_000)] {
+    for (limit, value) in
+        [("line_bytes", 2 << 20), ("requests", 64), ("leases", 1_024), ("connections", 10_000), ("lease_lengths", 64)]
+    {
         assert_eq!(hello["limits"][limit], value, "{limit}");
     }
     for method in hello["capabilities"].as_array().unwrap() {

@@ -68,6 +68,8 @@ pub struct Limits {
     pub leases: usize,
     /// Connections.
     pub connections: usize,
+    /// Different lengths of leases in use at the same time, by all connections.
+    pub lease_lengths: usize,
     /// The `lease_ms` of a request that names none.
     pub default_lease_ms: u64,
     /// The shortest `lease_ms`.
@@ -85,6 +87,7 @@ impl Default for Limits {
             subscriptions: 0,
             leases: 1_024,
             connections: 10_000,
+            lease_lengths: 64,
             default_lease_ms: 5_000,
             min_lease_ms: 150,
             max_lease_ms: 86_400_000,

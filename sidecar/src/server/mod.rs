@@ -180,7 +180,7 @@ impl Server {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let ended = CancellationToken::new();
         let daemon = Arc::new(Daemon {
-            sessions: Sessions::new(store.clone(), lease, sessions::LINGER, ended.clone()),
+            sessions: Sessions::new(store.clone(), lease, sessions::LINGER, limits.lease_lengths, ended.clone()),
             store,
             uid: rustix::process::geteuid().as_raw(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),

@@ -73,6 +73,10 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = Limits::default().leases, value_parser = at_least(1))]
     max_leases: usize,
 
+    /// Different lengths of leases in use at the same time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().lease_lengths, value_parser = at_least(1))]
+    max_lease_lengths: usize,
+
     /// Connections
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = at_least(1))]
     max_connections: usize,
@@ -173,6 +177,7 @@ impl Options {
                 requests: self.max_requests,
                 leases: self.max_leases,
                 connections: self.max_connections,
+                lease_lengths: self.max_lease_lengths,
                 ..Limits::default()
             },
             drain: self.drain,

@@ -21,8 +21,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::errors;
 use crate::protocol::{ErrorObject, Kind, SessionStatus};
 
-/// Lease lengths in use at the same time.
-const MAX_LENGTHS: usize = 64;
 /// How long a session that nobody uses is kept for the next one who asks.
 pub(super) const LINGER: Duration = Duration::from_secs(10);
 
@@ -64,6 +62,7 @@ pub(super) struct Sessions {
     store: Arc<dyn Store>,
     default: Duration,
     linger: Duration,
+    max_lengths: usize,
     places: Mutex<HashMap<u64, Arc<Place>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -73,11 +72,18 @@ pub(super) struct Sessions {
 impl Sessions {
     /// No session yet; `default` is the lease of those who name none, and its session is kept for good. When
     /// `ended` is cancelled, nothing is waited for any more.
-    pub(super) fn new(store: Arc<dyn Store>, default: Duration, linger: Duration, ended: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        default: Duration,
+        linger: Duration,
+        max_lengths: usize,
+        ended: CancellationToken,
+    ) -> Arc<Self> {
         let sessions = Arc::new(Self {
             store,
             default,
             linger,
+            max_lengths,
             places: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -117,10 +123,10 @@ impl Sessions {
         if self.stop.is_cancelled() {
             return Err(errors::leaving());
         }
-        if places.len() >= MAX_LENGTHS && !places.contains_key(&length) {
+        if places.len() >= self.max_lengths && !places.contains_key(&length) {
             let idle = places.iter().find(|(_, place)| place.users.load(Ordering::Relaxed) == 0).map(|(length, _)| *length);
             let Some(idle) = idle else {
-                let said = format!("{MAX_LENGTHS} lengths of lease are in use; use one of them, or none for the default");
+                let said = format!("{} lengths of lease are in use; use one of them, or none for the default", self.max_lengths);
                 return Err(ErrorObject::limit("lease_lengths", said));
             };
             self.retire(places.remove(&idle));
@@ -268,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_are_shared_by_length_and_replaced_when_lost() {
-        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, LINGER, CancellationToken::new());
+        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, LINGER, 64, CancellationToken::new());
         let (one, two) = tokio::join!(sessions.get(None), sessions.get(Some(5_000 * MS)));
         let (one, two) = (one.unwrap(), two.unwrap());
         assert_eq!(one.session().id(), two.session().id());
@@ -290,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_that_nobody_uses_is_closed_and_the_default_kept() {
-        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, 40 * MS, CancellationToken::new());
+        let sessions = Sessions::new(Arc::new(Memory::new()), 5_000 * MS, 40 * MS, 64, CancellationToken::new());
         drop(sessions.get(None).await.unwrap());
         let used = sessions.get(Some(6_000 * MS)).await.unwrap();
         let idle = sessions.get(Some(7_000 * MS)).await.unwrap().session().clone();
