@@ -75,11 +75,12 @@ pub async fn a_crashed_holder_delays_the_next_by_one_lease(bed: &Bed) {
     }
 }
 
-/// Who comes after the crash waits no longer than who was there before.
+/// Who comes long after the crash does not wait a whole lease again: its session's own renewals have told
+/// it since when the other has been silent.
 ///
 /// # Panics
 /// When the promise is broken.
-pub async fn who_comes_after_a_crash_waits_one_lease(bed: &Bed) {
+pub async fn who_comes_after_a_crash_waits_for_the_rest_of_the_lease(bed: &Bed) {
     let lease = Duration::from_secs(1);
     let tries = join_all((0..3).map(|n| async move {
         let (line, holder) = bed.process(lease).await;
@@ -87,7 +88,7 @@ pub async fn who_comes_after_a_crash_waits_one_lease(bed: &Bed) {
         let guard = take(&holder, &format!("late-{n}")).await;
         line.cut(Partition::HoldRequests);
         let crashed = now();
-        tokio::time::sleep(lease / 2).await;
+        tokio::time::sleep(lease * 9 / 10).await;
         let mutex = other.mutex(guard.name()).must("a lock name");
         let next = within(LONG, "the next is granted", mutex.lock()).await.must("the next is granted");
         must_have_lost(&guard, "when the next was granted");
@@ -96,9 +97,9 @@ pub async fn who_comes_after_a_crash_waits_one_lease(bed: &Bed) {
         delay
     }));
     let delays = tries.await;
-    // Its own renewals tell it since when the other has been silent, to within their distance.
     let best = delays.iter().min().must("a delay");
-    assert!(*best <= lease * 3 / 2 + slack(lease), "granted {delays:?} after the crash");
+    // To within the distance of two renewals.
+    assert!(*best <= lease * 4 / 3 + slack(lease), "granted {delays:?} after the crash");
 }
 
 /// What the frozen process found when it woke.

@@ -25,6 +25,7 @@ mod epochs;
 mod exclusion;
 mod fencing;
 mod garbage;
+mod healing;
 mod losing;
 mod renewing;
 mod servers;
@@ -61,7 +62,7 @@ macro_rules! __promises {
             fencing: a_batch_is_fenced_as_a_whole;
             fencing: a_guard_spares_its_own_keys;
             crashing: a_crashed_holder_delays_the_next_by_one_lease;
-            crashing: who_comes_after_a_crash_waits_one_lease;
+            crashing: who_comes_after_a_crash_waits_for_the_rest_of_the_lease;
             crashing: a_paused_holder_knows_at_its_first_look;
             crashing: a_short_pause_loses_nothing;
             crashing: a_dead_process_delays_the_next_by_one_lease;
@@ -96,6 +97,9 @@ macro_rules! __promises {
             epochs: a_bucket_made_anew_loses_every_lease;
             epochs: a_bucket_that_went_back_is_noticed_at_the_next_write;
             epochs: a_foreign_bucket_is_refused;
+            healing: an_outage_for_all_is_held_against_nobody;
+            healing: waiting_outlives_its_notices;
+            healing: reads_that_lag_grant_nothing;
             garbage: foreign_keys_are_passed_over;
             garbage: unreadable_tickets_are_tickets;
             garbage: unreadable_sessions_are_deposed;
