@@ -125,7 +125,7 @@ impl Guard {
             Err(tenure_kv::Error::Conflict { message, key, revision }) => {
                 let named = key.as_ref() == Some(&self.hold.ticket);
                 if named || self.hold.is_gone().await {
-                    let loss = self.hold.inner.validity.lost().unwrap_or(Loss::Broken);
+                    let loss = self.hold.inner.why_gone(&self.hold.ticket).await;
                     return Err(Error::lost(self.hold.end(loss)));
                 }
                 Err(Error::Conflict { message, key, revision })
@@ -164,8 +164,8 @@ impl Guard {
                     self.released = true;
                     return Ok(());
                 }
-                Ok(Ok(Ended::ByOthers)) => {
-                    let loss = hold.end(hold.loss().unwrap_or(Loss::Broken));
+                Ok(Ok(Ended::ByOthers(loss))) => {
+                    let loss = hold.end(hold.loss().unwrap_or(loss));
                     self.released = true;
                     return Err(Error::lost(loss));
                 }

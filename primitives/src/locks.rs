@@ -6,12 +6,12 @@ use std::{
     time::SystemTime,
 };
 
-use tenure_kv::{Batch, Entry, Op, Revision, Store, StoreExt, Ttl};
+use tenure_kv::{Batch, Bytes, Entry, Op, Revision, Store, StoreExt, Ttl};
 
 use crate::{
     Error, MAX_LEASE, Result, layout,
     layout::Name,
-    record::{TicketRecord, decode},
+    record::{BROKEN, TicketRecord, decode},
 };
 
 /// One ticket: who holds a lock, or waits for it.
@@ -110,7 +110,8 @@ pub async fn break_hold(store: &dyn Store, name: &str, token: Revision) -> Resul
     // Both stay for as long as the holder may be cut off and still have its lease.
     let stays = Ttl::at_least(MAX_LEASE);
     let told = Op::put(layout::broken_key(&session)?, ticket.as_str().to_owned()).ttl(stays);
-    store.commit(Batch::new().and(Op::purge(ticket).if_at(token).ttl(stays)).and(told)).await?;
+    let ended = Op::delete(ticket).note(Bytes::from_static(BROKEN)).if_at(token).ttl(stays);
+    store.commit(Batch::new().and(ended).and(told)).await?;
     Ok(())
 }
 

@@ -354,10 +354,9 @@ impl Attempt {
         }
     }
 
-    fn ended_by_others(&mut self) -> Error {
+    async fn ended_by_others(&mut self) -> Error {
         self.open = false;
-        let loss = self.inner().validity.lost().unwrap_or(Loss::Broken);
-        Error::lost(loss)
+        Error::lost(self.inner().why_gone(&self.ticket).await)
     }
 
     /// The ticket right before ours, or `None` when ours is first.
@@ -400,7 +399,7 @@ impl Attempt {
                     });
                     return Ok(None);
                 }
-                Step::Gone => return Err(self.ended_by_others()),
+                Step::Gone => return Err(self.ended_by_others().await),
             };
             step = search.page(&inner.store.scan(&range, from, limit).await?);
         }

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// was gone already. Whoever reads it behind that ticket is next without another look.
 pub(crate) const HELD: &[u8] = b"held";
 
+/// The note in the tombstone of a ticket that was broken, to tell it from one whose session was deposed.
+pub(crate) const BROKEN: &[u8] = b"broken";
+
 /// The value of `session.<id>`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt;
 use tenure_kv::{Entry, Key, Notice};
 
-use super::{Inner, timing};
+use super::{Inner, timing, why_ended};
 use crate::{Loss, layout};
 
 /// Listens on `broken.<id>` until the session ends. What the notice says does not matter: whenever
@@ -72,8 +72,8 @@ async fn look(inner: &Inner) {
         // What cannot be read now is refused by the store when it is used, and looked at next time.
         let Ok(found) = inner.store.entries(tickets).await else { return };
         for (ticket, entry) in tickets.iter().zip(found) {
-            if entry.is_some_and(|entry| !entry.is_live()) {
-                inner.end_hold(ticket, Loss::Broken);
+            if let Some(entry) = entry.filter(|entry| !entry.is_live()) {
+                inner.end_hold(ticket, why_ended(Some(&entry.state)));
             }
         }
     }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use tenure_kv::{Error, Key, Op, Revision, State, Store, Ttl};
 
 use super::{Inner, timing};
-use crate::record::HELD;
+use crate::{
+    Loss,
+    record::{BROKEN, HELD},
+};
 
 /// How a ticket came to its end, as far as the caller of [`Inner::end_ticket`] is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub(crate) enum Ended {
     /// By this very call, or by an earlier one of ours.
     ByUs,
     /// By somebody else: the session was deposed, or the hold was broken.
-    ByOthers,
+    ByOthers(Loss),
 }
 
 /// A ticket to end.
@@ -74,6 +77,15 @@ impl Inner {
         ended
     }
 
+    /// Why a ticket of ours that somebody else has ended is gone.
+    pub(crate) async fn why_gone(&self, ticket: &Key) -> Loss {
+        if let Some(loss) = self.validity.lost() {
+            return loss;
+        }
+        let found = self.store.entry(ticket).await;
+        why_ended(found.ok().flatten().as_ref().map(|entry| &entry.state))
+    }
+
     async fn forestall(&self, leaving: &mut Leaving) -> Result<Ended, Error> {
         match self.settle_ticket(&leaving.ticket).await? {
             Some(token) => end_at(&*self.store, leaving, token).await,
@@ -102,6 +114,15 @@ impl Inner {
     }
 }
 
+/// Why somebody else left this in the place of a held ticket.
+pub(crate) fn why_ended(state: Option<&State>) -> Loss {
+    match state {
+        Some(State::Deleted(note)) if note.as_ref() == BROKEN => Loss::Broken,
+        // Tombstones of broken tickets outlast every lease; all others are left by those who depose.
+        _ => Loss::Deposed,
+    }
+}
+
 async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
     let ticket = leaving.ticket.clone();
     let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
@@ -115,10 +136,10 @@ async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Re
             Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
             Some(entry) if matches!(&entry.state, State::Deleted(note) if note.as_ref() == HELD) => Ok(Ended::ByUs),
             Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
-            Some(_) => Ok(Ended::ByOthers),
+            Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
             // The tombstone has been forgotten already.
             None if leaving.unanswered => Ok(Ended::ByUs),
-            None => Ok(Ended::ByOthers),
+            None => Ok(Ended::ByOthers(why_ended(None))),
         },
         Err(error) => Err(error),
     }
