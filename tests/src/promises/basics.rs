@@ -66,7 +66,7 @@ pub async fn a_lock_is_taken_and_given_back(bed: &Bed) {
 /// # Panics
 /// When the promise is broken.
 pub async fn a_token_stays_the_same_while_held(bed: &Bed) {
-    let (line, session) = bed.process(300 * MS).await;
+    let (line, session) = bed.process(900 * MS).await;
     let guard = take(&session, "still").await;
     let token = guard.token();
     within(LONG, "three renewals", line.after(3, Write::Beat)).await;

@@ -14,7 +14,8 @@ use tokio::{runtime, sync::oneshot};
 use super::{
     Bed,
     basics::{take, until_waiting},
-    support::{LONG, MS, Must, loss_now, lost, must_have_lost, now, since, until, within},
+    line::Write,
+    support::{LONG, MS, Must, loss_now, lost, must_have_lost, now, since, within},
 };
 
 /// How much later than one lease after the crash the next may be granted.
@@ -53,13 +54,13 @@ pub(super) async fn successor(
 /// When the promise is broken.
 pub async fn a_crashed_holder_delays_the_next_by_one_lease(bed: &Bed) {
     for lease in leases(bed).iter().map(|ms| Duration::from_millis(*ms)) {
-        // At different times since the last renewal.
         let tries = join_all((0..4).map(|n| async move {
             let (line, holder) = bed.process(lease).await;
             let guard = Arc::new(take(&holder, &format!("crash-{n}")).await);
             let next = successor(bed.session(lease).await, guard.clone()).await;
-            until(LONG, "a renewal", || async { line.last_beat() }).await;
-            tokio::time::sleep(lease / 12 * n).await;
+            // The worst moment: the last renewal has just arrived.
+            within(LONG, "a renewal", line.after(1, Write::Beat)).await;
+            tokio::time::sleep(5 * MS).await;
             line.cut(Partition::HoldRequests);
             let crashed = now();
             let told = tokio::spawn(guard.lost());

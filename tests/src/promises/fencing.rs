@@ -60,7 +60,7 @@ pub async fn a_fence_needs_no_clock(bed: &Bed) {
     assert!(raw.as_ref().is_err_and(tenure_kv::Error::is_conflict), "a stale fence must be refused, but: {raw:?}");
     let (last, error) = within(LONG, "the old holder's writes end", writing).await.must("the task");
     assert!(last < written, "the old holder wrote {last} after {written}");
-    assert!(error.loss().is_some(), "a stale holder's write must be refused as Lost, but: {error:?}");
+    assert_eq!(error.loss(), Some(Loss::Deposed), "a stale holder's write must be refused as Lost, but: {error:?}");
     assert_eq!(value(&store, &key, written).await, "new");
     lost(guard.commit(put(&key, "old")).await, "a second write of the old holder");
     assert_eq!(value(&store, &key, written).await, "new");

@@ -58,6 +58,8 @@ pub(super) enum Fate {
     Vanishes,
     /// Applied, but the answer is lost, which shows after this long.
     Unanswered(Duration),
+    /// Applied, and answered this much later.
+    Slow(Duration),
     /// Given up on, and applied when [`Line::land`] is called.
     Late,
 }
@@ -81,7 +83,7 @@ pub(super) struct Line {
     counters: [Active; Write::ALL.len()],
     fates: Arc<Mutex<Vec<Active>>>,
     before: Arc<Mutex<Asked>>,
-    last_beat: Arc<Mutex<Option<Moment>>>,
+    beats: Arc<Mutex<Vec<Moment>>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,26 +95,17 @@ impl Line {
     pub(super) fn to(store: Arc<dyn Store>) -> Self {
         let far_end = Arc::new(FarEnd { info: store.info().clone(), store: Mutex::new(store) });
         let (faulty, faults) = Faulty::new(far_end.clone());
-        let last_beat = Arc::<Mutex<Option<Moment>>>::default();
-        let noted = last_beat.clone();
+        let beats = Arc::<Mutex<Vec<Moment>>>::default();
+        let noted = beats.clone();
         faults.add(Rule::new(Fault::Count).on(Operation::Commit).when(move |request| {
             if Write::of(request) == Some(Write::Beat) {
-                *locked(&noted) = Some(now());
+                locked(&noted).push(now());
             }
             false
         }));
         let counters = Write::ALL.map(|write| faults.add(write.rule(Fault::Count)));
         let client = Arc::new(Client { faulty, patience: Mutex::new(Duration::from_secs(5)) });
-        Self {
-            store: client.clone(),
-            faults,
-            client,
-            far_end,
-            counters,
-            fates: Arc::default(),
-            before: Arc::default(),
-            last_beat,
-        }
+        Self { store: client.clone(), faults, client, far_end, counters, fates: Arc::default(), before: Arc::default(), beats }
     }
 
     /// Nothing passes any more until [`mend`](Self::mend).
@@ -140,6 +133,7 @@ impl Line {
         let faults = match fate {
             Fate::Refused => vec![Fault::FailBefore],
             Fate::Vanishes => vec![Fault::Lose],
+            Fate::Slow(after) => vec![Fault::DelayAfter(after)],
             Fate::Unanswered(after) => vec![Fault::DelayAfter(after), Fault::FailAfter],
             Fate::Late => {
                 self.give_up_after(100 * MS);
@@ -188,9 +182,9 @@ impl Line {
         }
     }
 
-    /// When the last renewal came by on its way to the store.
-    pub(super) fn last_beat(&self) -> Option<Moment> {
-        *locked(&self.last_beat)
+    /// When the announcement and the renewals came by on their way to the store.
+    pub(super) fn beats(&self) -> Vec<Moment> {
+        locked(&self.beats).clone()
     }
 
     /// How many others use the store of this line.

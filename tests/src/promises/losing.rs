@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
-    basics::take,
+    basics::{take, until_waiting},
     crashing::successor,
     line::{Fate, Write},
     support::{LONG, MS, Must, loss_now, lost, until, within},
@@ -55,6 +55,8 @@ pub async fn policies_differ_when_nobody_waits(bed: &Bed) {
     let (line, session) = bed.process(Duration::from_secs(1)).await;
     let diary = Diary::of(&session);
     let strict = take(&session, "strict").await;
+    // Nobody asks this one until all is well again.
+    let unasked = take(&session, "unasked").await;
     let proven = session.mutex("proven").must("a lock name").on_loss(OnLoss::WhenProven).lock().await.must("the lock");
     line.cut(Partition::Refuse);
     until(LONG, "the deadline passes", || async { (!session.is_held()).then_some(()) }).await;
@@ -65,7 +67,8 @@ pub async fn policies_differ_when_nobody_waits(bed: &Bed) {
     line.mend();
     diary.until(&[SessionState::Held, SessionState::Suspect, SessionState::Restored]).await;
     assert!(session.is_held() && proven.is_held(), "a late renewal restores what may be restored");
-    assert!(!strict.is_held(), "what is lost stays lost");
+    assert!(!strict.is_held() && !unasked.is_held(), "what is lost stays lost");
+    assert_eq!(loss_now(&unasked), Some(Loss::Deadline));
     assert_eq!((loss_now(&strict), loss_now(&proven)), (Some(Loss::Deadline), None));
     assert_eq!(lost(strict.release().await, "the release of what was lost"), Loss::Deadline);
     proven.release().await.must("the release");
@@ -82,17 +85,24 @@ pub async fn policies_agree_when_somebody_waits(bed: &Bed) {
     let diary = Diary::of(&session);
     let strict = Arc::new(take(&session, "strict").await);
     let proven = session.mutex("proven").must("a lock name").on_loss(OnLoss::WhenProven).lock().await.must("the lock");
+    let wanted = session.mutex("wanted").must("a lock name").on_loss(OnLoss::WhenProven).lock().await.must("the lock");
+    let wants = bed.session(lease).await.mutex("wanted").must("a lock name");
+    let wants = AbortOnDropHandle::new(tokio::spawn(async move { wants.lock().await }));
+    until_waiting(&session.mutex("wanted").must("a lock name"), 1).await;
     let next = successor(bed.session(lease).await, strict.clone()).await;
     line.cut(Partition::HoldRequests);
     let (next, _) = within(LONG, "the next is granted", next).await.must("the task");
     assert_eq!((loss_now(&strict), loss_now(&proven)), (Some(Loss::Deadline), None));
     assert!(!proven.is_held());
+    within(LONG, "another one is granted", wants).await.must("the task").must("the lock").release().await.must("the release");
     line.mend();
     assert_eq!(within(LONG, "the session hears of it", session.lost()).await, Loss::Deposed);
     assert_eq!((loss_now(&strict), loss_now(&proven)), (Some(Loss::Deadline), Some(Loss::Deposed)));
     diary.until(&[SessionState::Held, SessionState::Suspect, SessionState::Lost(Loss::Deposed)]).await;
     assert!(!session.is_held() && session.remaining().is_zero());
-    lost(proven.release().await, "the release of what was lost");
+    // Its ticket was ended by who deposed its session; that is no reason of its own.
+    assert_eq!(within(LONG, "the wanted hold is lost", wanted.lost()).await, Loss::Deposed);
+    assert_eq!(lost(proven.release().await, "the release of what was lost"), Loss::Deposed);
     lost(session.mutex("more").must("a lock name").lock().await, "a lock of a lost session");
     assert!(next.is_held());
     next.release().await.must("the release");

@@ -76,7 +76,7 @@ macro_rules! __promises {
             answers: a_refused_ticket_is_told;
             answers: a_release_is_ok_when_it_is_done;
             answers: a_release_without_answer_is_not_ok;
-            answers: an_unanswered_renewal_counts_from_its_sending;
+            answers: a_renewal_counts_from_its_sending;
             answers: a_late_renewal_harms_nobody;
             answers: a_session_is_opened_once_and_never_revived;
             answers: deposing_without_answer_is_safe;

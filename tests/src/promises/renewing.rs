@@ -1,15 +1,26 @@
 //! One renewal for everything a session holds, and nothing is lost while there is no fault.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
 use futures::{StreamExt, stream};
-use tenure::{Guard, Session};
+use tenure::{Guard, Session, data_key};
+use tenure_kv::StoreExt;
+use tokio::{runtime, task::JoinSet};
 
 use super::{
     Bed,
     basics::take,
-    exclusion::hold_once,
+    exclusion::{hold_once, join},
     history::must_be_sound,
     line::Write,
-    support::{Dice, LONG, MS, Must, loss_now, now, within},
+    support::{Dice, LONG, MS, Must, now, since, within},
 };
 
 async fn take_many(session: &Session, name: &str, count: usize) -> Vec<Guard> {
@@ -43,42 +54,97 @@ pub async fn renewals_do_not_grow_with_locks(bed: &Bed) {
     assert!(!thousand.iter().any(Guard::is_held));
 }
 
+/// A process beside the test that does next to nothing, to see when the machine or the store stands still.
+struct Metronome {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Duration>,
+}
+
+impl Metronome {
+    fn start(bed: &Bed) -> Self {
+        let (bed, stop) = (bed.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().must("a runtime");
+            runtime.block_on(async {
+                let store = bed.store().await;
+                let key = data_key("metronome").must("a key");
+                let (mut last, mut longest) = (now(), Duration::ZERO);
+                while !stopped.load(Ordering::Relaxed) {
+                    tokio::time::sleep(5 * MS).await;
+                    store.put(&key, "tick").await.must("a write");
+                    longest = longest.max(since(last));
+                    last = now();
+                }
+                longest
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// The longest time from one tick to the next.
+    async fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        tokio::task::spawn_blocking(move || self.thread.join()).await.must("the task").ok().must("the metronome")
+    }
+}
+
 /// With no fault nobody loses a lease, not the shortest one, while others keep the processors busy.
+///
+/// A machine that stands still for a third of the lease is a fault: such a try does not count.
 ///
 /// # Panics
 /// When the promise is broken.
 pub async fn without_a_fault_nothing_is_lost(bed: &Bed) {
     let lease = tenure::MIN_LEASE;
+    let mut stalls = Vec::new();
+    for _ in 0..10 {
+        let metronome = Metronome::start(bed);
+        let outcome = hold_many(bed, lease).await;
+        let stall = metronome.stop().await;
+        match outcome {
+            Ok(()) => return,
+            Err(what) => assert!(stall > lease / 3, "{what}, and nothing stood still for longer than {stall:?}"),
+        }
+        stalls.push(stall);
+    }
+    panic!("the machine is too busy for this test: it stood still for {stalls:?}");
+}
+
+/// Holds fifty locks for ten leases, while others are taken and given back. Says what was lost.
+async fn hold_many(bed: &Bed, lease: Duration) -> Result<(), String> {
     let session = bed.session(lease).await;
-    let guards = take_many(&session, "kept", 50).await;
+    let name = format!("kept-{}", session.id());
+    let guards = take_many(&session, &name, 50).await;
     let busy = bed.sessions(2, lease).await;
     let begun = now();
-    let mut work = Vec::new();
+    let mut work = JoinSet::new();
     for (n, session) in busy.iter().cycle().take(6).enumerate() {
         let mutex = session.mutex("busy").must("a lock name");
-        work.push(tokio::spawn(async move {
+        work.spawn(async move {
             let mut dice = Dice::new(n as u64);
             let mut holds = Vec::new();
-            while now().saturating_since(begun) < lease * 10 {
-                let (hold, released) = hold_once(&mutex, &mut dice).await.must("the lock");
-                released.must("the release");
+            while since(begun) < lease * 10 {
+                let (hold, released) = hold_once(&mutex, &mut dice).await.map_err(|error| error.to_string())?;
+                released.map_err(|error| error.to_string())?;
                 holds.push(hold);
             }
-            holds
-        }));
+            Ok::<_, String>(holds)
+        });
     }
-    while now().saturating_since(begun) < lease * 10 {
-        for guard in &guards {
-            assert!(guard.is_held() && loss_now(guard).is_none(), "lost without a fault: {guard:?}");
+    while since(begun) < lease * 10 {
+        if let Some(lost) = guards.iter().find(|guard| !guard.is_held()) {
+            return Err(format!("{lost:?} was lost without a fault"));
         }
         tokio::time::sleep(MS).await;
     }
     let mut history = Vec::new();
-    for task in work {
-        history.extend(within(LONG, "the others end", task).await.must("the task"));
+    for holds in within(LONG, "the others end", join(work)).await {
+        history.extend(holds?);
     }
     must_be_sound(&history);
     for guard in guards {
-        guard.release().await.must("the release");
+        guard.release().await.map_err(|error| error.to_string())?;
     }
+    Ok(())
 }
