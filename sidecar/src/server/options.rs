@@ -93,7 +93,8 @@ pub fn main() -> ExitCode {
     // A thread of its own writes, so that nobody reading standard error stops the log and not the daemon.
     let (writer, written) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(&options.log))
+        // The NATS client tells of every connection; whoever wants that names it after.
+        .with_env_filter(EnvFilter::new(format!("async_nats=warn,{}", options.log)))
         .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
