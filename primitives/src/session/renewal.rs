@@ -81,6 +81,14 @@ impl Renewal {
         let answer = tokio::time::timeout(patience, self.inner.store.commit(op.into())).await;
         let proven = match answer {
             Ok(Ok(revision)) => return self.renewed(before, revision, sent),
+            // Ours is the higher revision, so it was a server that lags which refused; or the bucket went back,
+            // which is for the deadline to say.
+            Ok(Err(tenure_kv::Error::Conflict { revision: Some(found), .. }))
+                if found < self.revision && !self.inner.validity.remaining(&*clock).is_zero() =>
+            {
+                self.inner.suspect();
+                return self.again(sent);
+            }
             Ok(Err(tenure_kv::Error::Conflict { .. })) => self.unanswered.is_empty(),
             Ok(Err(error @ (tenure_kv::Error::Unavailable { .. } | tenure_kv::Error::Invalid { .. }))) => {
                 tracing::debug!(session = %self.inner.id, %error, "renewal not taken");
