@@ -48,8 +48,8 @@ fn options_reach_the_daemon() {
 
 #[test]
 fn renewals_keep_the_command_running() {
-    let daemon = Puppet::new(Duration::from_millis(600));
-    let (code, errors) = daemon.run(&[], "sleep 2; exit 4").end();
+    let daemon = Puppet::new(Duration::from_millis(1_500));
+    let (code, errors) = daemon.run(&[], "sleep 4; exit 4").end();
     assert_eq!(code, 4, "{errors}");
 }
 

@@ -49,8 +49,13 @@ impl Screen {
             std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true).write(true), NOCTTY).open(name).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let side = || terminal.try_clone().unwrap();
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").args(program).env("PS1", "$ ").env("TERM", "xterm").env_remove("TENURE_SOCKET");
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal", "setsid", "--ctty"])
+            .args(program)
+            .env("PS1", "$ ")
+            .env("TERM", "xterm")
+            .env_remove("TENURE_SOCKET");
         let child = command.stdin(side()).stdout(side()).stderr(side()).current_dir(directory.path()).spawn().unwrap();
         let shown = Arc::new(Mutex::new(String::new()));
         let (mut output, into) = (keyboard.try_clone().unwrap(), shown.clone());

@@ -50,8 +50,12 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
 /// `tenure lock` with these arguments, in a session of its own: the terminal that the tests are run from
 /// is not part of them.
 pub(crate) fn lock<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
-    let mut command = Command::new("setsid");
-    command.args([env!("CARGO_BIN_EXE_tenure"), "lock"]).args(arguments).env_remove("TENURE_SOCKET");
+    // Under `nohup` or in the background of a script signals are ignored, and `tenure` would leave them so.
+    let mut command = Command::new("env");
+    command
+        .args(["--default-signal", "setsid", env!("CARGO_BIN_EXE_tenure"), "lock"])
+        .args(arguments)
+        .env_remove("TENURE_SOCKET");
     command
 }
 
