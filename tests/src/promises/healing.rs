@@ -20,26 +20,34 @@ use super::{
 /// When the promise is broken.
 pub async fn an_outage_for_all_is_held_against_nobody(bed: &Bed) {
     let lease = 600 * MS;
-    let each = (0..3).map(|n| async move {
+    let each = [("before-1", true, 0), ("before-2", true, 1), ("before-3", true, 2), ("after", false, 0)];
+    let each = each.map(|(lock, waits_before, thirds)| async move {
         let (line, holder) = bed.process(lease).await;
         let (other_line, other) = bed.process(lease).await;
-        let mutex = holder.mutex(&format!("outage-{n}")).must("a lock name").on_loss(OnLoss::WhenProven);
+        let mutex = holder.mutex(lock).must("a lock name").on_loss(OnLoss::WhenProven);
         let guard = mutex.lock().await.must("the lock");
-        let waiting = other.mutex(guard.name()).must("a lock name");
-        let waiter = AbortOnDropHandle::new(tokio::spawn({
+        let waiting = other.mutex(lock).must("a lock name");
+        let wait = || {
             let waiting = waiting.clone();
-            async move { waiting.lock().await }
-        }));
-        until_waiting(&waiting, 1).await;
-        other_line.cut(Partition::Refuse);
+            AbortOnDropHandle::new(tokio::spawn(async move { waiting.lock().await }))
+        };
+        let mut waiter = None;
+        if waits_before {
+            waiter = Some(wait());
+            until_waiting(&waiting, 1).await;
+        }
         line.cut(Partition::Refuse);
-        // At different times after the observer's last attempt.
-        tokio::time::sleep(lease * 2 + lease / 3 * n).await;
-        assert!(!guard.is_held(), "nobody may rely on a lease that is over");
+        other_line.cut(Partition::Refuse);
+        tokio::time::sleep(lease * 2 + lease / 3 * thirds).await;
+        assert!(!guard.is_held(), "{lock}: nobody may rely on a lease that is over");
+        // The observer is back a little earlier.
         other_line.mend();
+        tokio::time::sleep(30 * MS).await;
+        let waiter = waiter.unwrap_or_else(wait);
+        tokio::time::sleep(30 * MS).await;
         line.mend();
-        until(LONG, "the holder is restored", || async {
-            assert_eq!(loss_now(&guard), None, "an outage for all was held against the holder");
+        until(LONG, format!("{lock}: the holder is restored"), || async {
+            assert_eq!(loss_now(&guard), None, "{lock}: an outage for all was held against the holder");
             guard.is_held().then_some(())
         })
         .await;
