@@ -188,7 +188,7 @@ pub async fn a_renewal_counts_from_its_sending(bed: &Bed) {
 /// # Panics
 /// When the promise is broken.
 pub async fn a_late_renewal_harms_nobody(bed: &Bed) {
-    let (line, session) = bed.process(600 * MS).await;
+    let (line, session) = bed.process(900 * MS).await;
     let guard = take(&session, "beat").await;
     for land_first in [true, false] {
         line.fate(Write::Beat, 1, Fate::Late);

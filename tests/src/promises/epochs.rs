@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tenure::{Loss, Session};
-use tenure_kv::StoreExt;
+use tenure::{Guard, Loss, Session};
+use tenure_kv::{Moment, StoreExt};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
@@ -35,7 +36,7 @@ pub async fn a_bucket_made_anew_loses_every_lease(bed: &Bed) {
     // A newcomer that has never seen the old bucket, where others may write to it.
     let fresh = match store {
         Some(_) => None,
-        None => Some(bed.session(lease).await),
+        None => Some(successor_in_new_bucket(bed.session(lease).await, old[1].clone())),
     };
     for lost in [session.lost(), quiet.lost()] {
         let loss = within(lease * 2, "the loss is noticed", lost).await;
@@ -57,11 +58,22 @@ pub async fn a_bucket_made_anew_loses_every_lease(bed: &Bed) {
         Hold { lock: "a".into(), epoch: again.epoch().into(), token: next.token().get(), granted, held: now() },
     ]);
     if let Some(fresh) = fresh {
-        assert_eq!(fresh.epoch(), again.epoch());
-        take(&fresh, "b").await.release().await.must("the release");
+        let (newcomer, granted) = within(LONG, "the newcomer is granted", fresh).await.must("the task");
+        assert_eq!(newcomer.session().epoch(), again.epoch());
+        assert!(granted >= replaced + lease, "the newcomer was granted {:?} early", (replaced + lease).saturating_since(granted));
+        newcomer.release().await.must("the release");
     }
     assert!(next.is_held());
     next.release().await.must("the release");
+}
+
+/// Takes the lock that `old` had in the former bucket.
+fn successor_in_new_bucket(session: Session, old: Arc<Guard>) -> AbortOnDropHandle<(Guard, Moment)> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let guard = take(&session, old.name()).await;
+        must_have_lost(&old, "when a newcomer was granted");
+        (guard, now())
+    }))
 }
 
 /// A bucket that was set back to an earlier state is noticed by its revisions, at the next write.

@@ -11,15 +11,18 @@ use std::{
 
 use tenure::{Error, Mutex, Session};
 use tenure_kv::{Moment, faults::Partition};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
-    basics::until_no_ticket_is_left,
+    basics::{tickets, until_no_ticket_is_left},
     history::{Hold, must_be_sound},
     line::{Fate, Line, Write},
-    support::{Dice, LONG, MS, Must, now, within},
+    support::{Dice, LONG, MS, Must, now, until, within},
 };
 
 /// Takes a lock, relies on it for a moment, and gives it back. The hold counts whatever became of the
@@ -101,6 +104,47 @@ pub async fn of_many_at_most_one_holds(bed: &Bed) {
     assert_eq!(history.len(), 8 * 3 * 14);
     must_be_sound(&history);
     until_no_ticket_is_left(sessions[0].store()).await;
+}
+
+/// Of many who try at once, one gets the lock, and the others leave nothing behind.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn of_many_who_try_one_wins(bed: &Bed) {
+    let sessions = bed.sessions(6, Duration::from_secs(30)).await;
+    for round in 0..15 {
+        let barrier = Arc::new(Barrier::new(sessions.len()));
+        let mut tries = JoinSet::new();
+        for session in &sessions {
+            let (mutex, barrier) = (session.mutex("try").must("a lock name"), barrier.clone());
+            tries.spawn(async move {
+                barrier.wait().await;
+                mutex.try_lock().await
+            });
+        }
+        let mut won = Vec::new();
+        for outcome in within(LONG, "all have tried", join(tries)).await {
+            match outcome {
+                Ok(guard) => won.push(guard),
+                Err(Error::NotAcquired { .. }) => {}
+                Err(error) => panic!("round {round}: {error:?}"),
+            }
+        }
+        // Guards are kept until all have tried, so a second one would be beside the first.
+        let [guard] = <[_; 1]>::try_from(won).must(format!("round {round}: one wins"));
+        let only = [guard.token()];
+        until(Duration::from_secs(2), "only the winner's ticket is left", || async {
+            (tickets(sessions[0].store()).await.iter().map(|entry| entry.revision).collect::<Vec<_>>() == only).then_some(())
+        })
+        .await;
+        guard.release().await.must("the release");
+        // The next round finds the lock free, whichever replica it asks.
+        for session in &sessions {
+            let mutex = session.mutex("try").must("a lock name");
+            until(LONG, "everybody sees that it is free", || async { mutex.queue().await.ok()?.holder.is_none().then_some(()) })
+                .await;
+        }
+    }
 }
 
 /// A process that wants locks again and again, comes what may, until it was granted one after the moment

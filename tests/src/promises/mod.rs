@@ -48,6 +48,7 @@ macro_rules! __promises {
             basics: tasks_of_one_session_exclude_each_other;
             basics: everything_travels_between_tasks;
             exclusion: of_many_at_most_one_holds;
+            exclusion: of_many_who_try_one_wins;
             exclusion: a_storm_of_faults_breaks_nothing;
             waiting: waiters_are_served_in_order;
             waiting: a_long_queue_is_served_in_order;
