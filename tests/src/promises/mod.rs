@@ -3,7 +3,7 @@
 //! Each function makes a [`Bed`], a bucket of its own with several independent handles, as processes
 //! have them. A function returns when the promise is kept and panics with the reason when it is not.
 //!
-//! Call [`promises!`](crate::promises) in a test file to get one test per promise.
+//! Call [`promises!`](macro@crate::promises) in a test file to get one test per promise.
 //!
 //! Where a promise is a bound on time, it is asserted as promised. If the mechanism and not the machine
 //! is what it is about, the best of a few tries counts: tests share two cores with each other and with
@@ -116,7 +116,7 @@ macro_rules! reexport {
 
 crate::__promises! { [reexport] }
 
-/// One test per promise. The argument is an expression that gives a future of a [`Bed`](promises::Bed).
+/// One test per promise. The argument is an expression that gives a future of a [`Bed`](crate::promises::Bed).
 ///
 /// The caller's crate needs tokio with `macros` and `rt-multi-thread`.
 #[macro_export]
