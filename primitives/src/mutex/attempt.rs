@@ -1,0 +1,298 @@
+//! One ticket on its way to the front of the queue.
+
+use std::{sync::Arc, time::Duration};
+
+use tenure_kv::{Key, KeyRange, Op, Revision};
+use tokio::sync::watch;
+
+use super::{
+    Mutex,
+    behind::{Behind, pass_over},
+};
+use crate::{
+    Error, Guard, Loss, Result, layout,
+    queue::{Search, Step},
+    record::encode,
+    session::{Inner, Leaving},
+};
+
+/// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
+const CALM: u8 = 4;
+
+/// One ticket on its way to the front. Dropped before it is granted, it is withdrawn by the session.
+pub(super) struct Attempt {
+    mutex: Mutex,
+    floor: Key,
+    ticket: Key,
+    token: Option<Revision>,
+    /// The session has to see that the ticket goes.
+    open: bool,
+    /// Told when the ticket is broken, from before it can be; `None` once a guard has it.
+    ended: Option<Arc<watch::Sender<Option<Loss>>>>,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            self.mutex.session.inner().let_go(&self.ticket);
+        }
+        if self.open {
+            self.mutex.session.inner().leave(Leaving::new(self.ticket.clone(), self.token));
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(mutex: &Mutex) -> Result<Self> {
+        let inner = mutex.session.inner();
+        if let Some(loss) = inner.validity.lost() {
+            return Err(Error::lost(loss));
+        }
+        Ok(Self {
+            ticket: mutex.name.ticket(&inner.id, inner.next_ticket())?,
+            floor: mutex.key().clone(),
+            mutex: mutex.clone(),
+            token: None,
+            open: false,
+            ended: Some(Arc::new(watch::Sender::new(None))),
+        })
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        self.mutex.session.inner()
+    }
+
+    /// Writes the ticket.
+    ///
+    /// Each ticket is sent once: of two copies one could land when the other has come and gone, and nobody
+    /// would end it. One that is not answered is looked for, and given up for another if it is not there.
+    pub(super) async fn queue_up(&mut self) -> Result<()> {
+        let inner = self.inner().clone();
+        let record = encode(&self.mutex.owner);
+        let mut before = Revision::ZERO;
+        let mut unanswered: Option<tenure_kv::Error> = None;
+        let mut tries = 0;
+        loop {
+            let outcome = if unanswered.is_some() {
+                inner.settle_ticket(&self.ticket).await
+            } else {
+                before = inner.witness.highest();
+                self.open = true;
+                if let Some(ended) = &self.ended {
+                    inner.holding(&self.ticket, ended);
+                }
+                // Not over a tombstone either: that may be the one that forestalls this very write.
+                let op = Op::put(self.ticket.clone(), record.clone()).if_at(Revision::ZERO);
+                inner.store.commit(op.into()).await.map(Some)
+            };
+            match outcome {
+                Ok(Some(token)) if inner.witness.committed(before, token) => {
+                    self.token = Some(token);
+                    return Ok(());
+                }
+                Ok(Some(_)) => {
+                    inner.witness.went_back(&*inner.clock, &inner.epoch);
+                    inner.lose(Loss::StoreReset);
+                    return Err(Error::lost(Loss::StoreReset));
+                }
+                Ok(None) => {
+                    inner.let_go(&self.ticket);
+                    self.ticket = self.mutex.name.ticket(&inner.id, inner.next_ticket())?;
+                    unanswered = None;
+                }
+                Err(error) => match unanswered {
+                    // Refused for certain, and nothing is on its way.
+                    None if !error.is_unknown() => {
+                        self.open = false;
+                        return Err(error.into());
+                    }
+                    None => unanswered = Some(error),
+                    Some(_) => {}
+                },
+            }
+            tries += 1;
+            if tries > 8
+                && let Some(error) = unanswered
+            {
+                return Err(error.into());
+            }
+            tokio::select! {
+                loss = inner.lost() => return Err(Error::lost(loss)),
+                () = tokio::time::sleep(Duration::from_millis(5 * tries)) => {}
+            }
+        }
+    }
+
+    async fn ended_by_others(&mut self) -> Error {
+        self.open = false;
+        Error::lost(self.inner().why_gone(&self.ticket).await)
+    }
+
+    /// The ticket right before ours, or `None` when ours is first.
+    async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
+        let inner = self.inner().clone();
+        let range = self.mutex.name.tickets()?;
+        let own = self.token.unwrap_or_default();
+        if self.nothing_since_release(&range, own).await? {
+            inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(own.get() - 1)));
+            return Ok(None);
+        }
+        let (mut search, mut step) = Search::new(own, inner.floor(&self.floor));
+        let mut lagging = 0_u32;
+        loop {
+            let (from, limit) = match step {
+                Step::Read(from, limit) => (from, limit),
+                Step::Again(from, limit) => {
+                    lagging += 1;
+                    if lagging > 1 {
+                        let pause = Duration::from_millis(1 << lagging.min(6));
+                        tokio::select! {
+                            loss = inner.lost() => return Err(Error::lost(loss)),
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                    }
+                    (from, limit)
+                }
+                Step::Behind(key, revision) => {
+                    inner.learn(&self.floor, |floor| {
+                        floor.calm = 0;
+                        floor.crowded = search.crowded();
+                    });
+                    return Ok(Some((key, revision)));
+                }
+                Step::First => {
+                    inner.learn(&self.floor, |floor| {
+                        floor.calm = floor.calm.saturating_add(1);
+                        floor.crowded = false;
+                        floor.gone = floor.gone.max(Revision::new(own.get() - 1));
+                    });
+                    return Ok(None);
+                }
+                Step::Gone => return Err(self.ended_by_others().await),
+            };
+            step = search.page(&inner.store.scan(&range, from, limit).await?);
+        }
+    }
+
+    /// Whether the only write between what is known to be gone and our ticket is our own last release: two
+    /// single reads at once, where a search would wade through all tombstones that the store still keeps.
+    async fn nothing_since_release(&self, range: &KeyRange, own: Revision) -> Result<bool> {
+        let inner = self.inner();
+        let floor = inner.floor(&self.floor);
+        if floor.calm < CALM || floor.released <= floor.gone || !inner.store.info().shared {
+            return Ok(false);
+        }
+        let (gap, rest) =
+            futures::try_join!(inner.store.scan(range, floor.gone.next(), 1), inner.store.scan(range, floor.released.next(), 1))?;
+        if !gap.entries.is_empty() || gap.through != floor.released {
+            return Ok(false);
+        }
+        inner.learn(&self.floor, |known| known.gone = known.gone.max(floor.released));
+        Ok(rest.entries.first().is_some_and(|entry| entry.revision == own))
+    }
+
+    pub(super) async fn is_first(&mut self) -> Result<bool> {
+        let mut gone = Gone::default();
+        while let Some((ticket, revision)) = self.before().await? {
+            gone.pause_if_shown_again(revision).await;
+            let inner = self.inner().clone();
+            let Some((_, session)) = layout::parse_ticket(&ticket) else { return Ok(false) };
+            if !pass_over(&inner, &ticket, revision, session).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until nothing is before ours. Outages of the store are waited out: the session decides.
+    pub(super) async fn wait(&mut self) -> Result<()> {
+        let inner = self.inner().clone();
+        let mut pause = Duration::from_millis(2);
+        let mut gone = Gone::default();
+        loop {
+            let turn = async {
+                let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
+                gone.pause_if_shown_again(revision).await;
+                Behind::new(&inner, ticket, revision).wait(&inner).await
+            };
+            let outcome: Result<bool> = tokio::select! {
+                biased;
+                outcome = turn => outcome,
+                loss = inner.lost() => Err(Error::lost(loss)),
+            };
+            match outcome {
+                Ok(true) => return Ok(()),
+                Ok(false) => pause = Duration::from_millis(2),
+                Err(error @ (Error::Unavailable { .. } | Error::Unknown { .. } | Error::Conflict { .. })) => {
+                    tracing::debug!(lock = self.mutex.name(), %error, "waiting goes on");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Nothing is before ours: it is ours once the session can vouch for it.
+    pub(super) async fn grant(mut self) -> Result<Guard> {
+        let inner = self.inner().clone();
+        let token = self.token.unwrap_or_default();
+        while let Some(from) = inner.witness.grants_from(&*inner.clock) {
+            tokio::select! {
+                loss = inner.lost() => return Err(Error::lost(loss)),
+                () = inner.clock.sleep_until(from) => {}
+            }
+        }
+        inner.witness.settle(&inner.store, &*inner.clock).await;
+        if !inner.witness.is_in(&inner.epoch) {
+            inner.lose(Loss::StoreReset);
+            return Err(Error::lost(Loss::StoreReset));
+        }
+        if inner.validity.remaining(&*inner.clock).is_zero() {
+            // Ours, but nobody may rely on it before a renewal says that the session still lives.
+            let mut states = self.mutex.session.states();
+            while inner.validity.remaining(&*inner.clock).is_zero() {
+                if let Some(loss) = inner.validity.lost() {
+                    return Err(Error::lost(loss));
+                }
+                if states.changed().await.is_err() {
+                    return Err(Error::lost(Loss::Closed));
+                }
+            }
+        }
+        inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(token.get() - 1)));
+        let Some(ended) = self.ended.take() else { return Err(Error::lost(Loss::Closed)) };
+        let broken = *ended.borrow();
+        if let Some(loss) = broken {
+            inner.let_go(&self.ticket);
+            return Err(Error::lost(loss));
+        }
+        self.open = false;
+        Ok(Guard::new(&self.mutex, self.ticket.clone(), token, ended))
+    }
+
+    pub(super) async fn withdraw(mut self) {
+        let mut leaving = Leaving::new(self.ticket.clone(), self.token);
+        // On failure the drop hands it to the session.
+        self.open = self.inner().clone().end_ticket(&mut leaving).await.is_err();
+    }
+}
+
+/// A search that lags can show a ticket again that a fresher read has found gone.
+#[derive(Default)]
+struct Gone {
+    ticket: Option<Revision>,
+    times: u32,
+}
+
+impl Gone {
+    /// Holds back who comes to the same ticket again and again, so that lagging replicas are not stormed.
+    async fn pause_if_shown_again(&mut self, ticket: Revision) {
+        if self.ticket.replace(ticket) == Some(ticket) {
+            self.times += 1;
+            tokio::time::sleep(Duration::from_millis(1 << self.times.min(6))).await;
+        } else {
+            self.times = 0;
+        }
+    }
+}

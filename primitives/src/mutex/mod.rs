@@ -1,0 +1,221 @@
+//! The lock: a queue of tickets, granted in the order of their revisions.
+
+mod attempt;
+mod behind;
+
+use std::{future::Future, time::Duration};
+
+use tenure_kv::Key;
+
+use self::{attempt::Attempt, behind::pass_over};
+use crate::{Error, Guard, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
+
+/// What a hold does when its lease runs out and is then renewed late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It is lost at the deadline. Right for work that nothing else protects.
+    #[default]
+    AtDeadline,
+    /// It pauses at the deadline and goes on if a late renewal proves that nobody was granted in
+    /// between. Right where every write is fenced.
+    WhenProven,
+}
+
+/// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
+const COURTESY: Duration = Duration::from_millis(250);
+
+/// A lock that at most one session holds at a time. Cheap to clone.
+///
+/// Whoever wants it writes a ticket; the live ticket with the lowest revision holds, and that revision is
+/// the **fencing token**: it grows from one holder to the next and does not move while the lock is held.
+/// A ticket waits on the one before it and on the session behind that one, so a release wakes one waiter.
+///
+/// The ticket queue is the recipe that ZooKeeper's users know, on revisions instead of sequence nodes.
+#[derive(Clone, Debug)]
+pub struct Mutex {
+    session: Session,
+    name: Name,
+    owner: TicketRecord,
+    on_loss: OnLoss,
+}
+
+impl Mutex {
+    /// The lock called `name` for `session`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
+    pub fn new(session: &Session, name: &str) -> Result<Self> {
+        Ok(Self {
+            name: Name::new(name)?,
+            owner: session.inner().owner.clone(),
+            session: session.clone(),
+            on_loss: OnLoss::default(),
+        })
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Shows `label` to people who ask who holds or waits.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.owner.label = Some(label.into());
+        self
+    }
+
+    /// Shows this machine and process as the owner, for whom somebody else holds the session.
+    #[must_use]
+    pub fn with_owner(mut self, host: impl Into<String>, pid: u32) -> Self {
+        self.owner.host = host.into();
+        self.owner.pid = pid;
+        self
+    }
+
+    /// What holds do at the deadline; [`OnLoss::AtDeadline`] unless told.
+    #[must_use]
+    pub const fn on_loss(mut self, policy: OnLoss) -> Self {
+        self.on_loss = policy;
+        self
+    }
+
+    /// Waits for the lock, however long it takes.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the session is lost; [`Error::Unavailable`] or [`Error::Unknown`] when the
+    /// place in the queue could not be taken. In each case nothing is held.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: the place in the queue, or the lock itself if it was won, is given up by the session.
+    pub async fn lock(&self) -> Result<Guard> {
+        let mut attempt = Attempt::new(self)?;
+        attempt.queue_up().await?;
+        attempt.wait().await?;
+        attempt.grant().await
+    }
+
+    /// Takes the lock if nobody holds it or waits for it.
+    ///
+    /// # Errors
+    /// [`Error::NotAcquired`] when somebody does; otherwise as [`Mutex::lock`].
+    ///
+    /// # Cancel safety
+    /// As [`Mutex::lock`].
+    pub async fn try_lock(&self) -> Result<Guard> {
+        if let Some(loss) = self.session.inner().validity.lost() {
+            return Err(Error::lost(loss));
+        }
+        let begun = self.session.inner().clock.now();
+        // Look before writing, so that those who only try do not stand in each other's way; but not where
+        // the look may lag behind a release that was acknowledged.
+        if self.session.inner().store.info().replicas > 1 || self.is_free().await? {
+            let mut attempt = Attempt::new(self)?;
+            attempt.queue_up().await?;
+            if attempt.is_first().await? {
+                return attempt.grant().await;
+            }
+            attempt.withdraw().await;
+        }
+        Err(self.not_acquired(self.session.inner().clock.now().saturating_since(begun)).await)
+    }
+
+    /// Waits for the lock for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::NotAcquired`] when the time is over; otherwise as [`Mutex::lock`].
+    ///
+    /// # Cancel safety
+    /// As [`Mutex::lock`].
+    pub async fn lock_timeout(&self, limit: Duration) -> Result<Guard> {
+        let clock = &self.session.inner().clock;
+        self.lock_until(clock.sleep_until(clock.now() + limit)).await
+    }
+
+    /// Waits for the lock until `stop` resolves. By then the place in the queue is given up, and stands in
+    /// nobody's way, unless the store takes long to say so.
+    ///
+    /// # Errors
+    /// [`Error::NotAcquired`] when `stop` resolved first; otherwise as [`Mutex::lock`].
+    ///
+    /// # Cancel safety
+    /// As [`Mutex::lock`].
+    pub async fn lock_until(&self, stop: impl Future<Output = ()>) -> Result<Guard> {
+        let clock = &self.session.inner().clock;
+        let begun = clock.now();
+        let mut attempt = Attempt::new(self)?;
+        tokio::pin!(stop);
+        let first = async {
+            attempt.queue_up().await?;
+            attempt.wait().await
+        };
+        tokio::select! {
+            biased;
+            outcome = first => {
+                outcome?;
+                tokio::select! {
+                    biased;
+                    granted = attempt.grant() => return granted,
+                    () = stop => {}
+                }
+            }
+            // What takes longer goes on in the session.
+            () = &mut stop => drop(tokio::time::timeout(COURTESY, attempt.withdraw()).await),
+        }
+        Err(self.not_acquired(clock.now().saturating_since(begun)).await)
+    }
+
+    /// Who holds the lock and who waits, as of one read.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the store is out of reach.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub async fn queue(&self) -> Result<Queue> {
+        locks::inspect(&*self.session.inner().store, self.name()).await
+    }
+
+    pub(crate) const fn key(&self) -> &Key {
+        self.name.key()
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) const fn policy(&self) -> OnLoss {
+        self.on_loss
+    }
+
+    async fn is_free(&self) -> Result<bool> {
+        let inner = self.session.inner();
+        let range = self.name.tickets()?;
+        let mut from = inner.floor(self.key()).gone.next();
+        loop {
+            let page = inner.store.scan(&range, from, 512).await?;
+            for entry in &page.entries {
+                if let Some((_, session)) = layout::parse_ticket(&entry.key)
+                    && !pass_over(inner, &entry.key, entry.revision, session).await?
+                {
+                    return Ok(false);
+                }
+            }
+            if page.complete {
+                return Ok(true);
+            }
+            from = page.through.next();
+        }
+    }
+
+    async fn not_acquired(&self, waited: Duration) -> Error {
+        // Who holds it is a courtesy; it must not delay the answer.
+        let look = tokio::time::timeout(COURTESY, self.queue()).await;
+        let holder = look.ok().and_then(Result::ok).and_then(|queue| queue.holder);
+        let message = match &holder {
+            Some(holder) => format!("the lock {} is held by {holder}", self.name()),
+            None => format!("the lock {} was not acquired in {waited:?}", self.name()),
+        };
+        Error::NotAcquired { message, waited, holder: holder.map(Box::new) }
+    }
+}
