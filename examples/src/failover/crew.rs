@@ -10,7 +10,11 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{Id, WaitPidFlag, waitid},
+    },
     unistd::Pid,
 };
 use tokio::{process::Command, task::JoinSet, time::timeout};
@@ -97,6 +101,22 @@ impl Crew {
         Ok(())
     }
 
+    /// Stops a worker that is not reaped yet; when this returns it does nothing more until it is woken.
+    pub(super) fn stop(&self, pid: u32) -> Result<(), Fault> {
+        if !self.workers.contains(&pid) {
+            return Ok(());
+        }
+        send(pid, Signal::SIGSTOP)?;
+        // Blocks for as long as the kernel takes to deliver the signal. Whoever died instead is left to `ended`.
+        loop {
+            match waitid(Id::Pid(raw(pid)?), WaitPidFlag::WSTOPPED) {
+                Err(Errno::EINTR) => {}
+                Ok(_) | Err(Errno::ECHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// The next process that ends; never when there is none.
     ///
     /// # Cancel safety
@@ -163,6 +183,10 @@ impl Crew {
 }
 
 fn send(pid: u32, signal: Signal) -> Result<(), Fault> {
-    kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+    kill(raw(pid)?, signal)?;
     Ok(())
+}
+
+fn raw(pid: u32) -> Result<Pid, Fault> {
+    Ok(Pid::from_raw(i32::try_from(pid)?))
 }

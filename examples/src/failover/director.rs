@@ -26,7 +26,7 @@ use super::{
     record::{Guard, News, Report, now},
     screen::{Row, Screen, Tone},
     script::{Act, HandOver, Script},
-    shared_file::Sabotage,
+    shared_file::{Sabotage, SharedFile},
     summary::{Ending, Setting, Summary},
 };
 
@@ -46,6 +46,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let (crew, reports) = Crew::new(options, &place, &store)?;
     let mut director = Director {
         options,
+        file: SharedFile::open(&place.shared_file(), options.sabotage)?,
         place,
         crew,
         screen: Screen::new(options.json, now()),
@@ -87,6 +88,7 @@ fn lines(reports: PipeReader) -> Result<Lines<BufReader<pipe::Receiver>>, Fault>
 struct Director<'a> {
     options: &'a Options,
     place: Place,
+    file: SharedFile,
     crew: Crew,
     screen: Screen,
     script: Script,
@@ -242,7 +244,11 @@ impl Director<'_> {
             Act::Stop(pid) => (pid, Signal::SIGSTOP),
             Act::Wake(pid) => (pid, Signal::SIGCONT),
         };
-        self.crew.signal(pid, signal)?;
+        match act {
+            // Stopped between look and write it would keep the file shut, and its successor with it.
+            Act::Stop(pid) => self.file.quietly(|| self.crew.stop(pid))??,
+            Act::Kill(_) | Act::Wake(_) => self.crew.signal(pid, signal)?,
+        }
         let (worker, what) = (self.crew.name(pid), format!("gets {signal}"));
         self.screen.row(&Row { at: now(), token: None, worker: &worker, hand_over: None, tone: Tone::Warning, what })?;
         Ok(())

@@ -83,10 +83,19 @@ impl SharedFile {
         self.guarded(record.token, |_| record.clone()).map(drop)
     }
 
+    /// Does `act` while nobody is between its look and its write.
+    pub(super) fn quietly<T>(&self, act: impl FnOnce() -> T) -> io::Result<T> {
+        self.file.lock()?;
+        let done = act();
+        self.file.unlock()?;
+        Ok(done)
+    }
+
     /// Writes what `make` makes of the last line, if the guard lets `token` pass; returns the line's total.
     fn guarded(&mut self, token: u64, make: impl FnOnce(Option<&Record>) -> Record) -> Result<u64, Refusal> {
         // This lock of the operating system makes look and write one step. It is not what keeps holders
-        // apart: it is held for microseconds and knows nothing of leases.
+        // apart: it is held for microseconds and knows nothing of leases. Whoever is stopped in between would
+        // keep everybody out, so the director stops nobody there.
         self.file.lock()?;
         let written = self.locked(token, make);
         self.file.unlock()?;
@@ -142,6 +151,16 @@ mod tests {
         assert!(matches!(file.enter(7, 3, 0), Err(Refusal::Stale { highest: 8 })));
         file.append(&record(8, 1, 2)).unwrap();
         assert_eq!(file.total().unwrap(), 2);
+    }
+
+    #[test]
+    fn nobody_is_between_look_and_write_while_it_is_quiet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shared");
+        let file = SharedFile::open(&path, None).unwrap();
+        let other = SharedFile::open(&path, None).unwrap();
+        file.quietly(|| assert!(other.file.try_lock().is_err())).unwrap();
+        other.file.try_lock().unwrap();
     }
 
     #[test]
