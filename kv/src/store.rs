@@ -29,6 +29,9 @@ pub enum Event {
     Entry(Entry),
     /// What was there when the watch began has been told; sent exactly once.
     CaughtUp,
+    /// The watch was interrupted and is established again. Writes since then may have been left out; the last
+    /// to each key was told before or follows.
+    Gap,
 }
 
 /// What [`Store::follow`] tells about one key.
@@ -149,6 +152,7 @@ pub trait Store: Debug + Send + Sync + 'static {
                     }
                     return Ok(Page { entries, through, complete });
                 }
+                Event::Gap => {}
                 Event::Entry(entry) => {
                     through = through.max(entry.revision);
                     if entry.is_live() && entry.revision >= from {
@@ -178,6 +182,7 @@ pub trait Store: Debug + Send + Sync + 'static {
                 match event {
                     Ok(Event::Entry(entry)) => Some(Notice::Entry(entry)),
                     Ok(Event::CaughtUp) => None,
+                    Ok(Event::Gap) => Some(Notice::Reconnected),
                     Err(_) => Some(Notice::Reconnected),
                 }
             })

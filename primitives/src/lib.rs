@@ -5,6 +5,7 @@
 //! | being known to be alive | [`Session`] |
 //! | only one of us may do this | [`Mutex`], [`Guard`] |
 //! | who holds what, and ending a hold | [`locks`] |
+//! | a live mirror of a range | [`View`] |
 //!
 //! Everything works on any [`tenure_kv::Store`]: in memory, in a file, or on a NATS cluster.
 //!
@@ -32,6 +33,7 @@ mod mutex;
 mod queue;
 mod record;
 mod session;
+mod view;
 
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
@@ -40,3 +42,4 @@ pub use locks::{Holder, Queue};
 pub use membership::{Instance, InstanceState, MemberEvent, MemberRecord, Members};
 pub use mutex::{Mutex, OnLoss};
 pub use session::{MAX_LEASE, MIN_LEASE, Session, SessionBuilder, SessionState};
+pub use view::{Change, Changes, Snapshot, View};

@@ -234,6 +234,7 @@ impl Watched {
                 assert!(!self.caught_up, "the watch of {range} told CaughtUp twice");
                 self.caught_up = true;
             }
+            Event::Gap => {}
             Event::Entry(entry) => {
                 assert!(range.contains(&entry.key), "the watch of {range} told of {}, which lies outside", entry.key);
                 // An expiry is no write: not every store that tells of it gives it a revision of its own.
@@ -257,6 +258,7 @@ impl Watched {
         loop {
             match self.next().await {
                 Event::CaughtUp => return told,
+                Event::Gap => {}
                 Event::Entry(entry) => told.push(entry),
             }
         }

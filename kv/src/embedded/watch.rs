@@ -254,7 +254,7 @@ impl Stream for Follower {
         loop {
             match std::task::ready!(self.0.queue.poll(cx)) {
                 Some(Event::Entry(entry)) => return Poll::Ready(Some(Notice::Entry(entry))),
-                Some(Event::CaughtUp) => {}
+                Some(Event::CaughtUp | Event::Gap) => {}
                 None => return Poll::Ready(None),
             }
         }

@@ -31,6 +31,7 @@ impl Snapshot {
                     through = through.max(entry.revision);
                     entries.insert(entry.key.clone(), entry);
                 }
+                Event::Gap => {}
                 Event::CaughtUp => return Ok(Self { entries: Arc::new(entries), through }),
             }
         }

@@ -157,16 +157,18 @@ impl Watching {
                     match &item {
                         Ok(Event::CaughtUp) => self.caught_up = true,
                         Ok(Event::Entry(entry)) => self.base = self.base.max(entry.revision),
-                        Err(_) => {}
+                        Ok(Event::Gap) | Err(_) => {}
                     }
                     return Some((item, self));
                 }
-                Next::Broken => {
-                    if let Err(error) = self.reopen().await {
+                Next::Broken => match self.reopen().await {
+                    Ok(true) => return Some((Ok(Event::Gap), self)),
+                    Ok(false) => {}
+                    Err(error) => {
                         self.over = true;
                         return Some((Err(error), self));
                     }
-                }
+                },
                 Next::Ended => {
                     self.over = true;
                     return Some((Err(Error::unavailable("the watch was ended by the store")), self));
@@ -176,18 +178,24 @@ impl Watching {
         }
     }
 
-    /// Goes on after the last revision told: of what was missed the last states are told.
-    async fn reopen(&mut self) -> Result<()> {
+    /// Goes on after the last revision told: of what was missed the last states are told. False
+    /// when the store is still out of reach.
+    async fn reopen(&mut self) -> Result<bool> {
         let since = match self.since {
             Since::Current | Since::History if self.base == Revision::ZERO => self.since,
             _ => Since::After(self.base),
         };
         match self.cable.wire.store.watch(self.cable.line.range.clone(), since).await {
-            Ok(stream) => self.cable.stream = Some(stream),
-            Err(error) if error.is_unavailable() => tokio::time::sleep(RETRY).await,
-            Err(error) => return Err(error),
+            Ok(stream) => {
+                self.cable.stream = Some(stream);
+                Ok(true)
+            }
+            Err(error) if error.is_unavailable() => {
+                tokio::time::sleep(RETRY).await;
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 }
 

@@ -95,6 +95,6 @@ fn size(event: &Event) -> usize {
     match event {
         Event::Entry(Entry { key, state: State::Live(value) | State::Deleted(value), .. }) => key.as_str().len() + value.len(),
         Event::Entry(Entry { key, .. }) => key.as_str().len(),
-        Event::CaughtUp => 0,
+        Event::CaughtUp | Event::Gap => 0,
     }
 }

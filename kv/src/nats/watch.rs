@@ -46,6 +46,7 @@ pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> 
         unseen: None,
         left: Some(if since == Since::Now { 0 } else { consumer.pending }),
         behind: None,
+        healed: false,
     };
     let task = AbortOnDropHandle::new(tokio::spawn(task.run(consumer)));
     let events = stream::unfold((buffer, task), |(buffer, task)| async move {
@@ -70,6 +71,8 @@ struct Task {
     left: Option<u64>,
     /// Since when the stream's leader has known less than was told.
     behind: Option<Instant>,
+    /// A gap has healed and nobody has been told yet.
+    healed: bool,
 }
 
 enum Stop {
@@ -94,12 +97,19 @@ impl Task {
                 Ok(consumer) => consumer,
                 Err(error) => return self.buffer.end(error),
             };
+            self.healed = true;
         }
     }
 
     async fn listen(&mut self, consumer: &mut Consumer) -> Stop {
         let mut health = self.store.link.health();
         let losses = health.borrow_and_update().losses;
+        if self.healed {
+            if let Err(stop) = self.tell(Event::Gap).await {
+                return stop;
+            }
+            self.healed = false;
+        }
         if self.left == Some(0)
             && let Err(stop) = self.caught_up().await
         {

@@ -51,6 +51,6 @@ pub async fn next(events: &mut Events) -> Event {
 pub async fn next_entry(events: &mut Events) -> (String, u64, State) {
     match next(events).await {
         Event::Entry(entry) => (entry.key.to_string(), entry.revision.get(), entry.state),
-        Event::CaughtUp => panic!("caught up too early"),
+        Event::CaughtUp | Event::Gap => panic!("caught up too early"),
     }
 }
