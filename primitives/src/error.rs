@@ -114,7 +114,9 @@ pub enum Loss {
     StoreReset,
     /// An administrator broke this hold.
     Broken,
-    /// The session was closed by its own process.
+    /// The member was critical for longer than it was to be, and has left.
+    Critical,
+    /// The session was closed by its own process, or the member has left.
     Closed,
 }
 
@@ -127,6 +129,7 @@ impl Loss {
             Self::Expired => "expired",
             Self::StoreReset => "store_reset",
             Self::Broken => "broken",
+            Self::Critical => "critical",
             Self::Closed => "closed",
         }
     }
@@ -140,6 +143,7 @@ impl fmt::Display for Loss {
             Self::Expired => "the store has forgotten the session",
             Self::StoreReset => "the bucket was made anew or set back to an earlier state",
             Self::Broken => "an administrator broke this hold",
+            Self::Critical => "the member was critical for too long and has left",
             Self::Closed => "the session was closed",
         })
     }

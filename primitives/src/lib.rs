@@ -39,7 +39,9 @@ pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use layout::{MAX_NAME, data_key};
 pub use locks::{Holder, Queue};
-pub use membership::{Instance, InstanceState, MemberEvent, MemberRecord, Members};
+pub use membership::{
+    Check, Group, Instance, InstanceState, JoinOptions, Member, MemberEvent, MemberRecord, MemberWatch, Members,
+};
 pub use mutex::{Mutex, OnLoss};
 pub use session::{MAX_LEASE, MIN_LEASE, Session, SessionBuilder, SessionState};
 pub use view::{Change, Changes, Snapshot, View};

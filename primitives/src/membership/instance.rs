@@ -13,6 +13,8 @@ pub const MAX_ADDRESS: usize = 1_024;
 pub const MAX_ZONE: usize = 256;
 /// The most metadata in bytes: all keys and values together.
 pub const MAX_METADATA: usize = 32 << 10;
+/// The longest label and the longest name of a host in bytes.
+pub const MAX_LABEL: usize = 256;
 /// The highest weight; the lowest is 1.
 pub const MAX_WEIGHT: u32 = 65_535;
 /// The longest value of a member in bytes.

@@ -100,15 +100,6 @@ impl Written<'static> {
     pub(crate) fn read(entry: &Entry) -> Option<Self> {
         decode(entry.value()?)
     }
-
-    /// The session that owns a record, without reading more of it than needed.
-    pub(crate) fn session_of(entry: &Entry) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Owner {
-            session: String,
-        }
-        decode::<Owner>(entry.value()?).map(|owner| owner.session)
-    }
 }
 
 /// Who writes a record: the same for all writes of one join.
@@ -171,7 +162,6 @@ mod tests {
             let read = MemberRecord::read(&entry).unwrap();
             assert_eq!(read.instance, instance.state(InstanceState::Warning));
             assert_eq!((read.id.as_str(), read.session.as_str(), read.pid), ("w1", "s", 3));
-            assert_eq!(Written::session_of(&entry).as_deref(), Some("s"));
         }
     }
 

@@ -17,9 +17,7 @@ pub(super) async fn pass_over(inner: &Inner, ticket: &Key, revision: Revision, s
     if session == inner.id {
         return Ok(false);
     }
-    let mut vigil = Vigil::new(inner, session).await?;
-    let entry = inner.store.entry(vigil.key()).await?;
-    let dead = vigil.saw(inner, entry.as_ref()) || ((vigil.never_seen() || vigil.is_silent(inner)) && vigil.depose(inner).await);
+    let dead = inner.is_dead(session).await?;
     if dead {
         end_dead(inner, ticket, revision).await?;
     }

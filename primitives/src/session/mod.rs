@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
 use crate::{
-    Error, Loss, Mutex, Result, layout,
+    Error, Group, Loss, Mutex, Result, layout,
     record::{SessionRecord, TicketRecord},
 };
 
@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     tickets: AtomicU64,
     holds: StdMutex<HashMap<Key, Weak<watch::Sender<Option<Loss>>>>>,
     floors: StdMutex<HashMap<Key, Floor>>,
+    /// The keys of this session's members, and which of them has it.
+    seats: StdMutex<HashMap<Key, String>>,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
@@ -188,6 +190,14 @@ impl Session {
     /// [`Error::Invalid`] when the name breaks these rules.
     pub fn mutex(&self, name: &str) -> Result<Mutex> {
         Mutex::new(self, name)
+    }
+
+    /// The group called `name`, named like a lock.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
+    pub fn group(&self, name: &str) -> Result<Group> {
+        Group::new(self, name)
     }
 
     /// Ends the session: everything it holds is invalid at once, and free for others when this returns.
@@ -307,6 +317,23 @@ impl Inner {
         locked(&self.holds).remove(ticket);
     }
 
+    /// Takes the place of the member `key` for `who`. False when another member of this session has it.
+    pub(crate) fn take_seat(&self, key: &Key, who: &str) -> bool {
+        let mut seats = locked(&self.seats);
+        let free = !seats.contains_key(key);
+        if free {
+            seats.insert(key.clone(), who.to_owned());
+        }
+        free
+    }
+
+    pub(crate) fn give_up_seat(&self, key: &Key, who: &str) {
+        let mut seats = locked(&self.seats);
+        if seats.get(key).is_some_and(|known| known == who) {
+            seats.remove(key);
+        }
+    }
+
     fn held_tickets(&self) -> Vec<Key> {
         locked(&self.holds).keys().cloned().collect()
     }
@@ -322,7 +349,7 @@ impl Inner {
     }
 
     /// Runs `task` under the session's ownership: joined when the session is closed.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(task, &self.runtime);
     }
 }
@@ -426,6 +453,7 @@ impl SessionBuilder {
             tickets: AtomicU64::new(1),
             holds: StdMutex::default(),
             floors: StdMutex::default(),
+            seats: StdMutex::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             store: self.store.clone(),

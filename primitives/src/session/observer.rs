@@ -35,6 +35,21 @@ pub(crate) enum Wake {
     Dead,
 }
 
+impl Inner {
+    /// Whether `session` can be proven dead now, without waiting for a silence to pass.
+    ///
+    /// # Cancel safety
+    /// Dropping leaves open whether the session was ended; ending it was right in either case.
+    pub(crate) async fn is_dead(&self, session: &str) -> Result<bool> {
+        let mut vigil = Vigil::new(self, session).await?;
+        let entry = self.store.entry(vigil.key()).await?;
+        if vigil.saw(self, entry.as_ref()) {
+            return Ok(true);
+        }
+        Ok((vigil.never_seen() || vigil.is_silent(self)) && vigil.depose(self).await)
+    }
+}
+
 impl Vigil {
     /// Starts to listen. Read the session's key after this and tell [`Vigil::saw`].
     pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {

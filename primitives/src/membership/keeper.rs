@@ -1,0 +1,413 @@
+//! The one task that writes a member's record: from the join to the leaving, by compare-and-set.
+
+use std::{sync::Arc, time::Duration};
+
+use tenure_kv::{Entry, Error as StoreError, Expect, Moment, Op, Revision, Ttl};
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{Instance, InstanceState, Seat, record::Written};
+use crate::{
+    Error, Loss, Result,
+    session::{Inner, timing},
+};
+
+/// How long one write may go unanswered before it counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the record's tombstone stays, for the benefit of writes that are late and readers that lag.
+const FAREWELL: Duration = Duration::from_secs(60);
+/// Tries to join before the trouble is told to the caller.
+const TRIES: u32 = 8;
+
+/// The end of a record, whoever writes it.
+pub(crate) fn farewell() -> Ttl {
+    Ttl::at_least(FAREWELL)
+}
+
+/// Where our record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nowhere, and it cannot come to be.
+    Out,
+    /// A write against this expectation was sent and not answered.
+    Open(Revision),
+    /// Written here, or later by an update that was not answered.
+    In(Revision),
+}
+
+type Said = (Instance, InstanceState);
+
+pub(super) struct Keeper {
+    inner: Arc<Inner>,
+    seat: Arc<Seat>,
+    place: Place,
+    /// Counts our writes.
+    write: u64,
+    /// What the record says as far as we know.
+    written: Option<Said>,
+    /// The last write that was sent: its number, the wish behind it, and what it says.
+    sent: Option<(u64, u64, Said)>,
+    critical_for: Option<Duration>,
+    critical_since: Option<Moment>,
+}
+
+impl Drop for Keeper {
+    /// However the task ends, be it with its runtime, the handles hear of it.
+    fn drop(&mut self) {
+        self.inner.give_up_seat(&self.seat.key, &self.seat.author.nonce);
+        self.seat.done.send_modify(|done| {
+            done.ended.get_or_insert(Loss::Closed);
+            done.gone = self.place == Place::Out;
+            done.over = true;
+        });
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(inner: Arc<Inner>, seat: Arc<Seat>, critical_for: Option<Duration>) -> Self {
+        Self { inner, seat, place: Place::Out, write: 0, written: None, sent: None, critical_for, critical_since: None }
+    }
+
+    /// Joins, tells `answer` how that went, and keeps the record until the member leaves or is lost.
+    pub(super) async fn run(mut self, answer: oneshot::Sender<Result<Revision>>) {
+        let inner = self.inner.clone();
+        let lost = inner.lost();
+        let end = tokio::select! {
+            biased;
+            end = self.live(answer) => Ok(end),
+            loss = lost => Err(loss),
+        };
+        match end {
+            Ok(loss) => {
+                self.ended(loss);
+                // Until it is done, or the session's end does it.
+                let lost = inner.lost();
+                let left = tokio::select! {
+                    biased;
+                    () = self.withdraw() => true,
+                    _ = lost => false,
+                };
+                if !left {
+                    self.withdraw_in_passing().await;
+                }
+            }
+            Err(loss) => {
+                self.ended(loss);
+                // In a bucket that is not the same any more the revision may be somebody else's.
+                if loss != Loss::StoreReset {
+                    self.withdraw_in_passing().await;
+                }
+            }
+        }
+    }
+
+    fn ended(&self, loss: Loss) {
+        self.inner.give_up_seat(&self.seat.key, &self.seat.author.nonce);
+        self.seat.done.send_modify(|done| {
+            done.ended.get_or_insert(loss);
+        });
+    }
+
+    /// The session is over: the janitor would do this too, only later.
+    async fn withdraw_in_passing(&mut self) {
+        let _ = timeout(self.inner.lease.min(PATIENCE), self.withdraw()).await;
+    }
+
+    async fn live(&mut self, answer: oneshot::Sender<Result<Revision>>) -> Loss {
+        let entered = self.enter().await;
+        let failed = entered.is_err();
+        let unheard = answer.send(entered).is_err();
+        if failed || unheard {
+            return Loss::Closed;
+        }
+        self.keep().await
+    }
+
+    fn left(&self) -> Option<Loss> {
+        self.seat.wish.borrow().leave
+    }
+
+    async fn pause(&self, tries: u32) {
+        let pause = Duration::from_millis(5 << tries.min(7));
+        self.inner.clock.sleep_until(self.inner.clock.now() + pause).await;
+    }
+
+    /// Sends one batch. Whoever calls has noted what that may leave behind.
+    async fn commit(&self, op: Op) -> Result<Revision, StoreError> {
+        let before = self.inner.witness.highest();
+        let answer = timeout(PATIENCE, self.inner.store.commit(op.into())).await;
+        let revision = answer.unwrap_or_else(|_| Err(StoreError::unknown("the write of a member was not answered")))?;
+        if !self.inner.witness.committed(before, revision) {
+            self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
+            self.inner.lose(Loss::StoreReset);
+            return Err(StoreError::unknown("the bucket was set back to an earlier state"));
+        }
+        Ok(revision)
+    }
+
+    async fn look(&self) -> Result<Option<Entry>, StoreError> {
+        let answer = timeout(PATIENCE, self.inner.store.entry(&self.seat.key)).await;
+        answer.unwrap_or_else(|_| Err(StoreError::unavailable("the read of a member was not answered")))
+    }
+
+    /// The number of our write that `entry` is, if it is one.
+    fn ours(&self, entry: &Entry) -> Option<u64> {
+        Written::read(entry).filter(|written| written.nonce == self.seat.author.nonce).map(|written| written.write)
+    }
+
+    /// Whether the key has no entry for certain, so that what expects a revision there never lands: a read may
+    /// lag, a tombstone that was taken does not.
+    async fn is_absent(&self) -> Result<(), StoreError> {
+        self.commit(Op::purge(self.seat.key.clone()).if_absent().ttl(farewell())).await.map(drop)
+    }
+
+    fn record(&mut self) -> bytes::Bytes {
+        self.write += 1;
+        let wish = self.seat.wish.borrow();
+        let said = (wish.instance.clone(), wish.state());
+        let record = self.seat.author.write(&said.0, said.1, self.write);
+        self.sent = Some((self.write, wish.version, said));
+        record
+    }
+
+    /// Our write number `write` is there, at `revision`.
+    fn landed(&mut self, revision: Revision, write: u64) {
+        self.place = Place::In(revision);
+        let last = self.sent.take_if(|(sent, ..)| *sent == write);
+        self.seat.done.send_modify(|done| {
+            done.revision = revision;
+            if let Some((_, version, _)) = &last {
+                done.version = done.version.max(*version);
+            }
+        });
+        // What an earlier write said has been overtaken.
+        self.written = last.map(|(_, _, said)| said);
+    }
+
+    /// Takes the id, unless somebody has it who lives.
+    ///
+    /// A write where there is nothing is sent once: of two copies one could land when the other has come and
+    /// gone. One that is not answered is settled before anything else is tried.
+    async fn enter(&mut self) -> Result<Revision> {
+        let mut trouble: Option<Error> = None;
+        for tries in 0..TRIES {
+            if tries > 0 {
+                self.pause(tries).await;
+            }
+            if let Some(loss) = self.left() {
+                return Err(Error::lost(loss));
+            }
+            if let Place::Open(_) = self.place {
+                match self.settle().await {
+                    Ok(Some(revision)) => return Ok(revision),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::debug!(member = %self.seat.key, %error, "what became of a join is not known yet");
+                        continue;
+                    }
+                }
+            }
+            let expect = match self.look().await? {
+                None => Revision::ZERO,
+                Some(entry) if !entry.is_live() => entry.revision,
+                Some(entry) => {
+                    self.claim(&entry).await?;
+                    entry.revision
+                }
+            };
+            let record = self.record();
+            self.place = Place::Open(expect);
+            match self.commit(Op::put(self.seat.key.clone(), record).if_at(expect)).await {
+                Ok(revision) => {
+                    self.landed(revision, self.write);
+                    return Ok(revision);
+                }
+                Err(error) if error.is_unknown() => trouble = Some(error.into()),
+                Err(error) => {
+                    self.place = Place::Out;
+                    if !error.is_conflict() {
+                        return Err(error.into());
+                    }
+                    // Somebody was first, or the read lagged.
+                    trouble = Some(error.into());
+                }
+            }
+        }
+        Err(trouble.unwrap_or_else(|| StoreError::unknown("the join was not answered").into()))
+    }
+
+    /// Whether the id that `entry` has may be taken from it.
+    async fn claim(&self, entry: &Entry) -> Result<()> {
+        let (id, group) = (&self.seat.id, &self.seat.group);
+        let conflict = |message| Err(Error::Conflict { message, key: Some(entry.key.clone()), revision: Some(entry.revision) });
+        let Some(found) = Written::read(entry) else {
+            return conflict(format!("the id {id} in the group {group} is taken by a record that Tenure cannot read"));
+        };
+        // The seats tell whether the session still wants its earlier record.
+        if found.session == self.inner.id || self.inner.is_dead(&found.session).await? {
+            return Ok(());
+        }
+        let label = found.label.as_deref().map_or_else(String::new, |label| format!("{label}, "));
+        conflict(format!(
+            "the id {id} in the group {group} is taken by {label}process {} on {}, session {}",
+            found.pid, found.host, found.session
+        ))
+    }
+
+    /// Finds out about a first write that was not answered: where it landed, or `None` if it never will.
+    ///
+    /// It is only taken against what it expected; a tombstone in that place makes it fail.
+    async fn settle(&mut self) -> Result<Option<Revision>, StoreError> {
+        let Place::Open(expected) = self.place else { return Ok(None) };
+        let op = Op::purge(self.seat.key.clone());
+        // Where nothing was, the late write would find nothing again once the tombstone is forgotten.
+        let op = if expected == Revision::ZERO {
+            op.expect(Expect::Absent).ttl(timing::forestall())
+        } else {
+            op.if_at(expected).ttl(farewell())
+        };
+        match self.commit(op).await {
+            Ok(_) => self.place = Place::Out,
+            Err(StoreError::Conflict { .. }) => match self.look().await? {
+                Some(entry) if entry.revision > expected && (entry.is_live() || expected > Revision::ZERO) => {
+                    match self.ours(&entry) {
+                        Some(write) => {
+                            self.landed(entry.revision, write);
+                            return Ok(Some(entry.revision));
+                        }
+                        None => self.place = Place::Out,
+                    }
+                }
+                None if expected > Revision::ZERO => {
+                    self.is_absent().await?;
+                    self.place = Place::Out;
+                }
+                _ => return Err(StoreError::unavailable("a lagging read does not show the member yet")),
+            },
+            Err(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Writes what is wished for until there is a reason to leave.
+    async fn keep(&mut self) -> Loss {
+        let mut wishes = self.seat.wish.subscribe();
+        let mut tries = 0;
+        loop {
+            let (version, leave, wanted) = {
+                let wish = wishes.borrow_and_update();
+                (wish.version, wish.leave, (wish.instance.clone(), wish.state()))
+            };
+            if let Some(loss) = leave {
+                return loss;
+            }
+            let now = self.inner.clock.now();
+            self.critical_since = (wanted.1 == InstanceState::Critical).then(|| self.critical_since.unwrap_or(now));
+            let removal = self.critical_since.zip(self.critical_for).map(|(since, limit)| since + limit);
+            if removal.is_some_and(|at| at <= now) {
+                tracing::warn!(member = %self.seat.key, "critical for too long; it leaves");
+                return Loss::Critical;
+            }
+            if self.written.as_ref() == Some(&wanted) {
+                self.seat.done.send_if_modified(|done| {
+                    let news = done.version < version;
+                    done.version = done.version.max(version);
+                    news
+                });
+            } else {
+                match self.write().await {
+                    Ok(Some(loss)) => return loss,
+                    Ok(None) => tries = 0,
+                    Err(error) => {
+                        tracing::debug!(member = %self.seat.key, %error, "the member's record is not written yet");
+                        tries += 1;
+                        self.pause(tries).await;
+                    }
+                }
+                continue;
+            }
+            let later = async {
+                match removal {
+                    Some(at) => self.inner.clock.sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = wishes.changed() => if changed.is_err() { return Loss::Closed },
+                () = later => {}
+            }
+        }
+    }
+
+    /// Writes the latest wish once. `Some` when the record is not ours any more.
+    ///
+    /// A write that was not answered needs no settling: it and the next expect the same revision, so one of
+    /// them fails, and then what is there tells which.
+    async fn write(&mut self) -> Result<Option<Loss>, StoreError> {
+        let Place::In(at) = self.place else { return Ok(Some(Loss::Closed)) };
+        let record = self.record();
+        match self.commit(Op::put(self.seat.key.clone(), record).if_at(at)).await {
+            Ok(revision) => self.landed(revision, self.write),
+            Err(StoreError::Conflict { .. }) => match self.look().await? {
+                Some(entry) if entry.revision > at => match self.ours(&entry) {
+                    Some(write) => self.landed(entry.revision, write),
+                    None => {
+                        self.place = Place::Out;
+                        return Ok(Some(if entry.is_live() { Loss::Deposed } else { Loss::Broken }));
+                    }
+                },
+                None => {
+                    self.is_absent().await?;
+                    self.place = Place::Out;
+                    return Ok(Some(Loss::Broken));
+                }
+                Some(_) => return Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
+            },
+            Err(StoreError::Invalid { message }) => {
+                // Not again until something changes.
+                if let Some((_, version, said)) = self.sent.take() {
+                    self.written = Some(said);
+                    self.seat.done.send_modify(|done| {
+                        done.refused = Some((version, message.into()));
+                        done.version = done.version.max(version);
+                    });
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    /// Tries until nothing of ours is left and nothing can come to be.
+    async fn withdraw(&mut self) {
+        let mut tries = 0;
+        while let Err(error) = self.withdraw_once().await {
+            tracing::debug!(member = %self.seat.key, %error, "the member could not be withdrawn; trying again");
+            tries += 1;
+            self.pause(tries).await;
+        }
+    }
+
+    async fn withdraw_once(&mut self) -> Result<(), StoreError> {
+        if let Place::Open(_) = self.place {
+            self.settle().await?;
+        }
+        while let Place::In(at) = self.place {
+            match self.commit(Op::purge(self.seat.key.clone()).if_at(at).ttl(farewell())).await {
+                Ok(_) => self.place = Place::Out,
+                Err(StoreError::Conflict { .. }) => match self.look().await? {
+                    // An update that was not answered has landed, or somebody else has written since.
+                    Some(entry) if entry.revision > at => {
+                        self.place = self.ours(&entry).map_or(Place::Out, |_| Place::In(entry.revision));
+                    }
+                    None => {
+                        self.is_absent().await?;
+                        self.place = Place::Out;
+                    }
+                    Some(_) => return Err(StoreError::unavailable("a lagging read still shows the member")),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
