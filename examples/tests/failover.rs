@@ -13,6 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tenure_tests::{NatsServer, unique_bucket};
 
 /// The example, which Cargo builds next to the tests.
 fn program() -> PathBuf {
@@ -35,7 +36,11 @@ fn run(arguments: &[&str]) -> Output {
 
 /// Runs it for four seconds; the exit code and what it said.
 fn summary(arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = run(&[&["--seconds", "4", "--json"], arguments].concat());
+    summary_after("4", arguments)
+}
+
+fn summary_after(seconds: &str, arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = run(&[&["--seconds", seconds, "--json"], arguments].concat());
     let said = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     (output.status.code(), said)
@@ -50,8 +55,18 @@ fn broken(summary: &Value) -> Vec<&str> {
 
 #[test]
 fn killed_and_paused_holders_break_nothing() {
-    let (code, summary) = summary(&[]);
-    assert_eq!((code, broken(&summary)), (Some(0), vec![]), "{summary:#}");
+    breaks_nothing(&summary(&[]));
+}
+
+#[tokio::test]
+async fn killed_and_paused_holders_break_nothing_on_nats() {
+    let server = NatsServer::start().await;
+    // A new bucket grants nothing for one lease.
+    breaks_nothing(&summary_after("7", &["--store", &server.url(&unique_bucket("failover"))]));
+}
+
+fn breaks_nothing((code, summary): &(Option<i32>, Value)) {
+    assert_eq!((*code, broken(summary)), (Some(0), vec![]), "{summary:#}");
     for figure in ["/hand_over/release/count", "/hand_over/kill/count", "/hand_over/pause/count"] {
         assert!(summary.pointer(figure).is_some_and(|count| count.as_u64() > Some(0)), "{figure} in {summary:#}");
     }
