@@ -2,12 +2,13 @@
 
 use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
-use tenure_kv::{Batch, Expect, Fence, Key, Op, Revision, Ttl};
+use tenure_kv::{Batch, Key, Op, Revision, Ttl};
 use tokio::sync::watch;
 
 use crate::{
-    Error, Loss, Mutex, OnLoss, Result, Session, layout,
-    session::{Ended, Inner, Leaving, timing},
+    Error, Loss, Mutex, Result, Session, fencing,
+    hold::Hold,
+    session::{Ended, Leaving, timing},
 };
 
 /// A lock held. Dropped, it is released by the session as soon as it can; [`Guard::release`] is the
@@ -19,31 +20,19 @@ use crate::{
 #[must_use = "the lock is released when its guard is dropped"]
 pub struct Guard {
     hold: Hold,
+    ticket: Key,
+    token: Revision,
     session: Session,
     lock: Key,
     released: bool,
-}
-
-/// The part of a guard that its `lost` futures share.
-#[derive(Clone)]
-struct Hold {
-    inner: Arc<Inner>,
-    ticket: Key,
-    token: Revision,
-    policy: OnLoss,
-    /// How often the session had been interrupted when this was granted.
-    interruptions: u64,
-    /// Why this very hold ended, where it is not the session's end.
-    ended: Arc<watch::Sender<Option<Loss>>>,
 }
 
 impl Guard {
     /// The session has been told of `ended` since before the ticket was written.
     pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision, ended: Arc<watch::Sender<Option<Loss>>>) -> Self {
         let session = mutex.session().clone();
-        let inner = session.inner().clone();
-        let hold = Hold { interruptions: inner.validity.interruptions(), ended, policy: mutex.policy(), inner, ticket, token };
-        Self { hold, session, lock: mutex.key().clone(), released: false }
+        let hold = Hold::new(session.inner().clone(), mutex.policy(), ended);
+        Self { hold, ticket, token, session, lock: mutex.key().clone(), released: false }
     }
 
     /// The lock's name.
@@ -54,7 +43,7 @@ impl Guard {
     /// The fencing token: higher than that of every earlier holder in this epoch, and the same as long
     /// as the lock is held. It is the revision of a key in the bucket, so the store can check it.
     pub const fn token(&self) -> Revision {
-        self.hold.token
+        self.token
     }
 
     /// Whether the lock is held at this moment, by the holder's own clock.
@@ -107,25 +96,16 @@ impl Guard {
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
     pub async fn commit(&self, mut batch: Batch) -> Result<Revision> {
-        if let Some(op) = batch.ops.iter().find(|op| layout::is_own(&op.key)) {
-            return Err(Error::invalid(format!("{} is one of Tenure's own keys; use data_key for yours", op.key)));
-        }
-        if let Some(op) = batch.ops.iter().find(|op| op.fence.is_some()) {
-            return Err(Error::invalid(format!("{} has a fence of its own; this guard is the fence", op.key)));
-        }
-        // One fence guards the whole batch; a change without an expectation bears it for free.
-        let bearer = batch.ops.iter().position(|op| op.expect == Expect::Any).unwrap_or(0);
-        if let Some(op) = batch.ops.get_mut(bearer) {
-            op.fence = Some(Fence { key: self.hold.ticket.clone(), revision: self.hold.token });
-        }
+        fencing::check(&batch)?;
+        fencing::fence(&mut batch, &self.ticket, self.token);
         if let Some(loss) = self.hold.loss() {
             return Err(Error::lost(loss));
         }
         match self.hold.inner.store.commit(batch).await {
             Err(tenure_kv::Error::Conflict { message, key, revision }) => {
-                let named = key.as_ref() == Some(&self.hold.ticket);
-                if named || self.hold.is_gone().await {
-                    let loss = self.hold.inner.why_gone(&self.hold.ticket).await;
+                let named = key.as_ref() == Some(&self.ticket);
+                if named || self.is_gone().await {
+                    let loss = self.hold.inner.why_gone(&self.ticket).await;
                     return Err(Error::lost(self.hold.end(loss)));
                 }
                 Err(Error::Conflict { message, key, revision })
@@ -148,7 +128,7 @@ impl Guard {
             // The ticket may still be there: the drop sees to it.
             return Err(Error::lost(loss));
         }
-        let mut leaving = Leaving { held: true, ..Leaving::new(hold.ticket.clone(), Some(hold.token)) };
+        let mut leaving = Leaving { held: true, ..Leaving::new(self.ticket.clone(), Some(self.token)) };
         let mut pause = timing::renewal_retry(hold.inner.lease) / 4;
         let patience = timing::renewal_interval(hold.inner.lease).min(Duration::from_secs(5));
         loop {
@@ -158,7 +138,7 @@ impl Guard {
             let error = match tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await {
                 Ok(Ok(Ended::ByUs)) => {
                     hold.inner.learn(&self.lock, |floor| {
-                        floor.gone = floor.gone.max(hold.token);
+                        floor.gone = floor.gone.max(self.token);
                         floor.released = leaving.tombstone.unwrap_or(floor.released);
                     });
                     self.released = true;
@@ -192,14 +172,26 @@ impl Guard {
     pub const fn session(&self) -> &Session {
         &self.session
     }
+
+    /// Whether the ticket is proven to be gone.
+    async fn is_gone(&self) -> bool {
+        match self.hold.inner.store.entry(&self.ticket).await {
+            Ok(Some(entry)) => !entry.is_live(),
+            // Forgotten, or not there yet on a lagging replica: only a commit tells.
+            Ok(None) => {
+                self.hold.inner.store.commit(Op::purge(self.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await.is_ok()
+            }
+            Err(_) => false,
+        }
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let hold = &self.hold;
-        hold.inner.let_go(&hold.ticket);
+        hold.inner.let_go(&self.ticket);
         if !self.released {
-            hold.inner.leave(Leaving { held: true, ..Leaving::new(hold.ticket.clone(), Some(hold.token)) });
+            hold.inner.leave(Leaving { held: true, ..Leaving::new(self.ticket.clone(), Some(self.token)) });
         }
     }
 }
@@ -207,71 +199,5 @@ impl Drop for Guard {
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").field("name", &self.name()).field("token", &self.token()).finish_non_exhaustive()
-    }
-}
-
-impl Hold {
-    fn remaining(&self) -> Duration {
-        if self.ended.borrow().is_some() {
-            return Duration::ZERO;
-        }
-        match self.policy {
-            OnLoss::AtDeadline => self.inner.validity.remaining_since(&*self.inner.clock, self.interruptions),
-            OnLoss::WhenProven => self.inner.validity.remaining(&*self.inner.clock),
-        }
-    }
-
-    /// Why it is lost, if it is.
-    fn loss(&self) -> Option<Loss> {
-        if let Some(loss) = *self.ended.borrow() {
-            return Some(loss);
-        }
-        if let Some(loss) = self.inner.validity.lost() {
-            return Some(loss);
-        }
-        (self.policy == OnLoss::AtDeadline && self.remaining().is_zero()).then(|| self.end(Loss::Deadline))
-    }
-
-    /// Ends this hold for good; the first reason stays.
-    fn end(&self, loss: Loss) -> Loss {
-        self.ended.send_if_modified(|slot| {
-            let news = slot.is_none();
-            slot.get_or_insert(loss);
-            news
-        });
-        self.ended.borrow().unwrap_or(loss)
-    }
-
-    async fn lost(self) -> Loss {
-        let mut ended = self.ended.subscribe();
-        let session = self.inner.lost();
-        tokio::pin!(session);
-        loop {
-            if let Some(loss) = self.loss() {
-                return loss;
-            }
-            let deadline = async {
-                match self.policy {
-                    OnLoss::AtDeadline => self.inner.clock.sleep_until(self.inner.validity.deadline()).await,
-                    OnLoss::WhenProven => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                loss = &mut session => return loss,
-                _ = ended.changed() => {}
-                () = deadline => {}
-            }
-        }
-    }
-
-    /// Whether the ticket is proven to be gone.
-    async fn is_gone(&self) -> bool {
-        match self.inner.store.entry(&self.ticket).await {
-            Ok(Some(entry)) => !entry.is_live(),
-            // Forgotten, or not there yet on a lagging replica: only a commit tells.
-            Ok(None) => self.inner.store.commit(Op::purge(self.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await.is_ok(),
-            Err(_) => false,
-        }
     }
 }

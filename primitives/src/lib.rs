@@ -25,7 +25,9 @@
 //! ```
 
 mod error;
+mod fencing;
 mod guard;
+mod hold;
 mod layout;
 pub mod locks;
 pub mod membership;
@@ -37,11 +39,12 @@ mod view;
 
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
+pub use hold::OnLoss;
 pub use layout::{MAX_NAME, data_key};
 pub use locks::{Holder, Queue};
 pub use membership::{
     Check, Group, Instance, InstanceState, JoinOptions, Member, MemberEvent, MemberRecord, MemberWatch, Members,
 };
-pub use mutex::{Mutex, OnLoss};
+pub use mutex::Mutex;
 pub use session::{MAX_LEASE, MIN_LEASE, Session, SessionBuilder, SessionState};
 pub use view::{Change, Changes, Snapshot, View};

@@ -8,18 +8,7 @@ use std::{future::Future, time::Duration};
 use tenure_kv::Key;
 
 use self::{attempt::Attempt, behind::pass_over};
-use crate::{Error, Guard, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
-
-/// What a hold does when its lease runs out and is then renewed late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnLoss {
-    /// It is lost at the deadline. Right for work that nothing else protects.
-    #[default]
-    AtDeadline,
-    /// It pauses at the deadline and goes on if a late renewal proves that nobody was granted in
-    /// between. Right where every write is fenced.
-    WhenProven,
-}
+use crate::{Error, Guard, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
 
 /// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
 const COURTESY: Duration = Duration::from_millis(250);

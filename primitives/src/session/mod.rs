@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::timing::{MAX_LEASE, MIN_LEASE};
 pub(crate) use self::{
-    observer::{Vigil, Wake},
+    observer::{Vigil, Wake, Watched},
     withdrawal::{Ended, Leaving, why_ended},
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};

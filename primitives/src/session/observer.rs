@@ -1,5 +1,10 @@
 //! Watching over somebody else's session, and ending it when it has been silent for too long.
 
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
 use futures::{StreamExt, stream::BoxStream};
 use tenure_kv::{Entry, Expect, Key, Moment, Notice, Op, Revision};
 
@@ -9,27 +14,32 @@ use crate::{
     record::{SessionRecord, decode},
 };
 
-/// One observer's view of one session.
+/// What one observer knows of one session; it asks nobody and listens to nobody by itself.
 ///
 /// Death is never inferred from a read: it is a tombstone that was read, or one that was committed here
 /// against the revision that had been silent, or against no key at all. A holder that renewed meanwhile
 /// makes that commit fail, and nothing has happened.
-pub(crate) struct Vigil {
+pub(crate) struct Watched {
     key: Key,
-    notices: BoxStream<'static, Notice>,
     last: Option<Revision>,
     /// From when the silence of `last` counts.
     since: Moment,
-    silence: std::time::Duration,
-    lease: std::time::Duration,
+    silence: Duration,
+    lease: Duration,
+}
+
+/// An observer that hears of each renewal.
+pub(crate) struct Vigil {
+    watched: Watched,
+    notices: BoxStream<'static, Notice>,
 }
 
 /// What a [`Vigil`] asks its owner to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
-    /// Read the session's key and tell [`Vigil::saw`].
+    /// Read the session's key and tell [`Watched::saw`].
     Read,
-    /// The window of silence is over: call [`Vigil::depose`].
+    /// The window of silence is over: call [`Watched::depose`].
     Silent,
     /// The session is dead.
     Dead,
@@ -41,22 +51,25 @@ impl Inner {
     /// # Cancel safety
     /// Dropping leaves open whether the session was ended; ending it was right in either case.
     pub(crate) async fn is_dead(&self, session: &str) -> Result<bool> {
-        let mut vigil = Vigil::new(self, session).await?;
-        let entry = self.store.entry(vigil.key()).await?;
-        if vigil.saw(self, entry.as_ref()) {
+        let mut watched = Watched::new(self, session)?;
+        let entry = self.store.entry(watched.key()).await?;
+        if watched.saw(self, entry.as_ref()) {
             return Ok(true);
         }
-        Ok((vigil.never_seen() || vigil.is_silent(self)) && vigil.depose(self).await)
+        Ok((watched.never_seen() || watched.is_silent(self)) && watched.depose(self).await)
     }
 }
 
-impl Vigil {
-    /// Starts to listen. Read the session's key after this and tell [`Vigil::saw`].
-    pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {
-        let key = layout::session_key(session)?;
-        // Fused, for it is asked again after its end.
-        let notices = inner.store.follow(&key).await?.fuse().boxed();
-        Ok(Self { key, notices, last: None, since: inner.clock.now(), silence: timing::silence(inner.lease), lease: inner.lease })
+impl Watched {
+    /// Nothing is known yet: read the session's key and tell [`Watched::saw`].
+    pub(crate) fn new(inner: &Inner, session: &str) -> Result<Self> {
+        Ok(Self {
+            key: layout::session_key(session)?,
+            last: None,
+            since: inner.clock.now(),
+            silence: timing::silence(inner.lease),
+            lease: inner.lease,
+        })
     }
 
     pub(crate) const fn key(&self) -> &Key {
@@ -101,39 +114,12 @@ impl Vigil {
 
     /// Whether the window of silence is over already.
     pub(crate) fn is_silent(&self, inner: &Inner) -> bool {
-        inner.clock.now() >= self.since + self.silence
+        inner.clock.now() >= self.silent_from()
     }
 
-    /// Waits until there is something to do.
-    ///
-    /// # Cancel safety
-    /// Safe to drop.
-    pub(crate) async fn wake(&mut self, inner: &Inner) -> Wake {
-        loop {
-            let end = self.since + self.silence;
-            tokio::select! {
-                biased;
-                notice = self.notices.next() => match notice {
-                    Some(Notice::Entry(entry)) => {
-                        if self.saw(inner, Some(&entry)) {
-                            return Wake::Dead;
-                        }
-                    }
-                    Some(Notice::Recheck) => return Wake::Read,
-                    Some(Notice::Reconnected) => {
-                        self.cut_off(inner);
-                        return Wake::Read;
-                    }
-                    None => {
-                        // Notices are over; without them only reads are left, until the silence has lasted.
-                        let next = inner.clock.now() + timing::renewal_interval(self.lease);
-                        inner.clock.sleep_until(next.min(end)).await;
-                        return if self.is_silent(inner) { Wake::Silent } else { Wake::Read };
-                    }
-                },
-                () = inner.clock.sleep_until(end) => return Wake::Silent,
-            }
-        }
+    /// When the window of silence is over, if nothing is heard until then.
+    pub(crate) fn silent_from(&self) -> Moment {
+        self.since + self.silence
     }
 
     /// Ends the session if it is still where it was when the silence began. True when it is dead.
@@ -177,5 +163,60 @@ impl Vigil {
                 false
             }
         }
+    }
+}
+
+impl Vigil {
+    /// Starts to listen. Read the session's key after this and tell [`Watched::saw`].
+    pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {
+        let watched = Watched::new(inner, session)?;
+        // Fused, for it is asked again after its end.
+        let notices = inner.store.follow(&watched.key).await?.fuse().boxed();
+        Ok(Self { watched, notices })
+    }
+
+    /// Waits until there is something to do.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn wake(&mut self, inner: &Inner) -> Wake {
+        loop {
+            let end = self.watched.silent_from();
+            tokio::select! {
+                biased;
+                notice = self.notices.next() => match notice {
+                    Some(Notice::Entry(entry)) => {
+                        if self.watched.saw(inner, Some(&entry)) {
+                            return Wake::Dead;
+                        }
+                    }
+                    Some(Notice::Recheck) => return Wake::Read,
+                    Some(Notice::Reconnected) => {
+                        self.watched.cut_off(inner);
+                        return Wake::Read;
+                    }
+                    None => {
+                        // Notices are over; without them only reads are left, until the silence has lasted.
+                        let next = inner.clock.now() + timing::renewal_interval(self.watched.lease);
+                        inner.clock.sleep_until(next.min(end)).await;
+                        return if self.watched.is_silent(inner) { Wake::Silent } else { Wake::Read };
+                    }
+                },
+                () = inner.clock.sleep_until(end) => return Wake::Silent,
+            }
+        }
+    }
+}
+
+impl Deref for Vigil {
+    type Target = Watched;
+    fn deref(&self) -> &Watched {
+        &self.watched
+    }
+}
+
+impl DerefMut for Vigil {
+    fn deref_mut(&mut self) -> &mut Watched {
+        &mut self.watched
     }
 }
