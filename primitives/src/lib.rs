@@ -6,6 +6,7 @@
 //! | only one of us may do this | [`Mutex`], [`Guard`] |
 //! | who holds what, and ending a hold | [`locks`] |
 //! | a live mirror of a range | [`View`] |
+//! | which instance a request goes to | [`discovery`] |
 //!
 //! Everything works on any [`tenure_kv::Store`]: in memory, in a file, or on a NATS cluster.
 //!
@@ -24,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod discovery;
 mod error;
 mod fencing;
 mod guard;
@@ -32,8 +34,11 @@ mod layout;
 pub mod locks;
 pub mod membership;
 mod mutex;
+pub mod partitions;
 mod queue;
 mod record;
+mod rendezvous;
+mod roster;
 mod session;
 mod view;
 
