@@ -43,7 +43,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "testing")]
 pub use hand_clock::HandClock;
 pub use key::{Key, KeyRange, MAX_KEY, Pattern};
-pub use open::open;
+pub use open::{check_url, open};
 pub use store::{Event, Info, Notice, Page, Since, Store, StoreExt};
 
 /// The bytes of a value; cheap to clone.

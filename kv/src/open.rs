@@ -23,15 +23,44 @@ use crate::{Error, File, FileOptions, Memory, Result, Store, Sync, nats::Nats};
 /// # Cancel safety
 /// Safe to drop; a bucket or a file may have been created.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    Ok(match named(url)? {
+        Named::Memory => Arc::new(Memory::new()),
+        Named::File(path, options) => Arc::new(File::open(path, options).await?),
+        Named::Nats => Arc::new(Nats::open(url).await?),
+    })
+}
+
+/// Refuses what [`open`] would refuse for the way it is written, and opens nothing: a scheme that names no store, a
+/// wrong parameter, a bucket with a wrong name, credentials that cannot be read.
+///
+/// # Errors
+/// [`Error::Invalid`], with the remedy.
+///
+/// ```
+/// assert!(tenure_kv::check_url("nats://localhost/locks").is_ok());
+/// assert!(tenure_kv::check_url("nats://localhost/two words").is_err());
+/// ```
+pub fn check_url(url: &str) -> Result<()> {
+    match named(url)? {
+        Named::Memory | Named::File(..) => Ok(()),
+        Named::Nats => Nats::check_url(url),
+    }
+}
+
+/// The store that a URL names.
+enum Named {
+    Memory,
+    File(PathBuf, FileOptions),
+    Nats,
+}
+
+fn named(url: &str) -> Result<Named> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
-        "memory" if rest.is_empty() => Ok(Arc::new(Memory::new())),
+        "memory" if rest.is_empty() => Ok(Named::Memory),
         "memory" => Err(Error::invalid(format!("{url:?} says too much: a store in memory is just memory:"))),
-        "file" => {
-            let (path, options) = file(rest)?;
-            Ok(Arc::new(File::open(path, options).await?))
-        }
-        "nats" | "tls" => Ok(Arc::new(Nats::open(url).await?)),
+        "file" => file(rest).map(|(path, options)| Named::File(path, options)),
+        "nats" | "tls" => Ok(Named::Nats),
         // Not the whole URL: it may hold a secret.
         _ => Err(Error::invalid(format!("{scheme:?} names no store; use memory:, file:PATH or nats://HOST/BUCKET"))),
     }

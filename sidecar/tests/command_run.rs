@@ -49,7 +49,7 @@ fn what_cannot_be_executed_is_told_apart() {
 
 #[test]
 fn wrong_usage_is_64_and_one_line_that_helps() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 20] = [
         (&[], "NAME"),
         (&["x"], "-- COMMAND"),
         (&["x", "--"], "COMMAND"),
@@ -64,12 +64,34 @@ fn wrong_usage_is_64_and_one_line_that_helps() {
         (&["x", "--lease", "1ms", "--", "true"], "150ms"),
         (&["x", "--on-lost", "pray", "--", "true"], "term, kill, ignore"),
         (&["x", "--store", "carrier-pigeon:", "--", "true"], "memory:, file:PATH or nats://"),
+        (&["x", "--store", "file:", "--", "true"], "needs a path"),
+        (&["x", "--store", "file://host/a", "--", "true"], "names a host"),
+        (&["x", "--store", "file:a?sync=now", "--", "true"], "sync=now"),
+        (&["x", "--store", "nats://localhost", "--", "true"], "names no bucket"),
+        (&["x", "--store", "nats://localhost/two.tokens", "--", "true"], "letters, digits, - and _"),
+        (&["x", "--store", "nats://localhost/b?replicas=many", "--", "true"], "replicas=many"),
     ];
     for (arguments, remedy) in cases {
         let (code, errors) = outcome(&mut lock(arguments));
         assert_eq!(code, 64, "{arguments:?}: {errors}");
         assert_eq!(errors.lines().count(), 1, "{arguments:?}: {errors}");
         assert!(errors.starts_with("tenure: ") && errors.contains(remedy), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_url_that_leads_to_no_store_is_125() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("notes.txt");
+    std::fs::write(&text, "not a store").unwrap();
+    for (url, said) in [
+        (format!("file:{}", text.display()), "not a Tenure store"),
+        ("file:/dev/null".to_owned(), "not a regular file"),
+        ("nats://127.0.0.1:1/locks".to_owned(), "127.0.0.1:1"),
+    ] {
+        let (code, errors) = outcome(&mut lock(["x", "--store", &url, "--", "true"]));
+        assert_eq!((code, errors.lines().count()), (125, 1), "{url}: {errors}");
+        assert!(errors.contains(said), "{url}: {errors}");
     }
 }
 

@@ -203,7 +203,10 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         (vec!["--max-requests", "0"], 64, "at least 1"),
         (vec!["--log", "=="], 64, "--log"),
         (vec!["--drain"], 64, "--drain"),
-        (vec!["--store", "redis://localhost"], 1, "names no store"),
+        (vec!["--store", "redis://localhost"], 64, "names no store"),
+        (vec!["--store", "file:"], 64, "needs a path"),
+        (vec!["--store", "nats://localhost/a.b"], 64, "no bucket name"),
+        (vec!["--store", "file:/dev/null"], 1, "not a regular file"),
         (vec!["--store", "memory:", "--socket-group", "no-such-group"], 1, "no group"),
     ] {
         let output = command(&socket, &arguments).output().unwrap();

@@ -95,6 +95,11 @@ impl Nats {
         Self::on(link, &target.bucket, target.options, target.shown).await
     }
 
+    /// Refuses a URL that is itself wrong; opens no connection.
+    pub(crate) fn check_url(url: &str) -> Result<()> {
+        Target::parse(url).map(drop)
+    }
+
     /// Opens a bucket over a client that already exists. Refusals for want of a permission reach only the
     /// client's own event callback; here they show as a time-out.
     ///

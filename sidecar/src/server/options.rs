@@ -101,6 +101,10 @@ pub fn main() -> ExitCode {
         // It would complain on standard error, of all places.
         .log_internal_errors(false)
         .init();
+    if let Some(Err(error)) = options.store.as_deref().map(tenure_kv::check_url) {
+        say(&error.to_string());
+        return ExitCode::from(USAGE);
+    }
     let served = options.config().and_then(run);
     drop(written);
     match served {

@@ -46,11 +46,9 @@ pub(super) struct StoreSource {
 
 /// Opens the store and a session in it.
 pub(super) async fn open(url: &str, request: &Request) -> Result<StoreSource, Failure> {
-    let known = ["memory:", "file:", "nats://", "tls://"].iter().any(|scheme| url.starts_with(scheme));
-    let store = tenure_kv::open(url).await.map_err(|error| match error {
-        tenure_kv::Error::Invalid { message } if !known => Failure::usage(message),
-        other => Failure::failed(other),
-    })?;
+    // What is wrong with the URL is the user's to mend; what is found where it leads is not.
+    tenure_kv::check_url(url).map_err(|error| Failure::usage(error.to_string()))?;
+    let store = tenure_kv::open(url).await.map_err(Failure::failed)?;
     if !store.info().shared && url.starts_with("memory:") {
         say("warning: memory: is seen by this process alone, so the lock excludes nobody; use a daemon, or another store");
     }
