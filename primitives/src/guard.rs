@@ -24,7 +24,10 @@ pub struct Guard {
     token: Revision,
     session: Session,
     lock: Key,
-    released: bool,
+    /// A try to give it up went unanswered, so it may have been given up.
+    unanswered: bool,
+    /// How it was given up, once that is known.
+    over: Option<std::result::Result<(), Loss>>,
 }
 
 impl Guard {
@@ -32,7 +35,7 @@ impl Guard {
     pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision, ended: Arc<watch::Sender<Option<Loss>>>) -> Self {
         let session = mutex.session().clone();
         let hold = Hold::new(session.inner().clone(), mutex.policy(), ended);
-        Self { hold, ticket, token, session, lock: mutex.key().clone(), released: false }
+        Self { hold, ticket, token, session, lock: mutex.key().clone(), unanswered: false, over: None }
     }
 
     /// The lock's name.
@@ -123,41 +126,64 @@ impl Guard {
     /// # Cancel safety
     /// Dropping the future does not stop the release: the session goes on with it.
     pub async fn release(mut self) -> Result<()> {
+        self.give_up().await
+    }
+
+    /// As [`release`](Self::release), for a caller who wants to know: after [`Error::Unavailable`] or
+    /// [`Error::Unknown`] call it again, and it goes on with the same release until its outcome is known.
+    /// Dropped, the guard leaves that to the session.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release), and the same again once the outcome is known.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the outcome open: call again, or drop the guard.
+    pub async fn give_up(&mut self) -> Result<()> {
+        if let Some(over) = self.over {
+            return over.map_err(Error::lost);
+        }
         let hold = &self.hold;
-        if let Some(loss) = hold.loss() {
+        // After a try that may have done it, only the ticket itself tells.
+        if !self.unanswered
+            && let Some(loss) = hold.loss()
+        {
             // The ticket may still be there: the drop sees to it.
             return Err(Error::lost(loss));
         }
-        let mut leaving = Leaving { held: true, ..Leaving::new(self.ticket.clone(), Some(self.token)) };
+        let mut leaving = leaving(&self.ticket, self.token, self.unanswered);
         let mut pause = timing::renewal_retry(hold.inner.lease) / 4;
         let patience = timing::renewal_interval(hold.inner.lease).min(Duration::from_secs(5));
         loop {
-            if let Some(loss) = hold.inner.validity.lost() {
+            if !leaving.unanswered
+                && let Some(loss) = hold.inner.validity.lost()
+            {
                 return Err(Error::lost(loss));
             }
-            let error = match tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await {
+            // Should this future be dropped meanwhile.
+            self.unanswered = true;
+            let tried = tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await;
+            leaving.unanswered |= tried.is_err();
+            self.unanswered = leaving.unanswered;
+            let error = match tried {
                 Ok(Ok(Ended::ByUs)) => {
                     hold.inner.learn(&self.lock, |floor| {
                         floor.gone = floor.gone.max(self.token);
                         floor.released = leaving.tombstone.unwrap_or(floor.released);
                     });
-                    self.released = true;
+                    self.over = Some(Ok(()));
                     return Ok(());
                 }
                 Ok(Ok(Ended::ByOthers(loss))) => {
                     let loss = hold.end(hold.loss().unwrap_or(loss));
-                    self.released = true;
+                    self.over = Some(Err(loss));
                     return Err(Error::lost(loss));
                 }
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    leaving.unanswered = true;
-                    tenure_kv::Error::unknown("the release was not answered")
-                }
+                Err(_) => tenure_kv::Error::unknown("the release was not answered"),
             };
             if error.is_invalid() || hold.inner.validity.remaining(&*hold.inner.clock).is_zero() {
                 // The last try may not have been applied, but an earlier one may.
-                return Err(if leaving.unanswered && !error.is_unknown() {
+                return Err(if self.unanswered && !error.is_unknown() {
                     tenure_kv::Error::unknown("the release was not answered").caused_by(error).into()
                 } else {
                     error.into()
@@ -190,8 +216,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let hold = &self.hold;
         hold.inner.let_go(&self.ticket);
-        if !self.released {
-            hold.inner.leave(Leaving { held: true, ..Leaving::new(self.ticket.clone(), Some(self.token)) });
+        if self.over.is_none() {
+            hold.inner.leave(leaving(&self.ticket, self.token, self.unanswered));
         }
     }
 }
@@ -200,4 +226,9 @@ impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").field("name", &self.name()).field("token", &self.token()).finish_non_exhaustive()
     }
+}
+
+/// A held ticket as it is to be ended.
+fn leaving(ticket: &Key, token: Revision, unanswered: bool) -> Leaving {
+    Leaving { held: true, unanswered, ..Leaving::new(ticket.clone(), Some(token)) }
 }

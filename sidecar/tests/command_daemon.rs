@@ -106,6 +106,36 @@ fn the_next_one_waits_and_has_a_larger_token() {
 }
 
 #[test]
+fn a_command_fences_its_writes_by_its_environment() {
+    let daemon = Daemon::memory();
+    let script = r#"
+        echo $TENURE_FENCE
+        while [ ! -e "$GO" ]; do sleep 0.02; done
+        "$TENURE" rpc kv.put "{\"key\":\"k\",\"value\":\"$TENURE_FENCE\",\"lock\":\"$TENURE_LOCK\",\"fence\":$TENURE_FENCE}"
+    "#;
+    let go = |name: &str| daemon.directory.path().join(name);
+    let run = |name: &str| {
+        let mut command = daemon.command(&["--on-lost", "ignore"], script);
+        Job::start(command.env("GO", go(name)).env("TENURE", env!("CARGO_BIN_EXE_tenure")))
+    };
+    let value = || daemon.rpc("kv.get", r#"{"key":"k"}"#)["entry"]["value"].clone();
+    let held = run("held");
+    let token = held.line();
+    std::fs::write(go("held"), "").unwrap();
+    assert!(held.rest().concat().contains("revision"));
+    assert_eq!((held.end().0, value()), (0, token.clone().into()));
+
+    let broken = run("broken");
+    let stale: u64 = broken.line().parse().unwrap();
+    daemon.rpc("lock.break", &format!(r#"{{"name":"x","fence":{stale}}}"#));
+    std::fs::write(go("broken"), "").unwrap();
+    let (code, errors) = broken.end();
+    assert_eq!(code, 125, "{errors}");
+    assert!(errors.contains(&format!("nobody holds x with token {stale}")), "{errors}");
+    assert_eq!(value(), token);
+}
+
+#[test]
 fn twenty_contenders_never_overlap() {
     let daemon = Daemon::start("file:", &[]);
     let log = daemon.directory.path().join("log");

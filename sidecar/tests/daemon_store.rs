@@ -225,6 +225,83 @@ async fn a_wait_ends_in_time_though_the_store_hangs() {
     rig.leave().await;
 }
 
+/// What a release comes to that is asked for until its outcome is known.
+async fn released(client: &Client, held: &LockAcquired) -> Result<Json, CallError> {
+    let begun = Instant::now();
+    loop {
+        let outcome = client.call("lock.release", json!({ "lease": held.lease })).await;
+        match outcome.as_ref().err().and_then(CallError::kind) {
+            Some(Kind::UnknownOutcome | Kind::Unavailable) if begun.elapsed() < PATIENCE => {}
+            _ => return outcome,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_whose_answer_was_lost_is_confirmed_when_it_is_asked_for_again() {
+    let rig = Rig::new(1_500 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let held = acquire(&client, "a").await;
+    rig.faults.partition(Partition::HoldAnswers);
+    for _ in 0..2 {
+        assert_eq!(refused(&client, "lock.release", json!({ "lease": held.lease })).await, Kind::UnknownOutcome);
+    }
+    // It is given up all the same.
+    assert_eq!(refused(&client, "lock.check", json!({ "lease": held.lease })).await, Kind::NotHeld);
+    rig.faults.heal();
+    assert_eq!(released(&client, &held).await.unwrap(), json!({}));
+    assert_eq!(refused(&client, "lock.release", json!({ "lease": held.lease })).await, Kind::NotHeld);
+    acquire(&other, "a").await;
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_came_true_unasked_is_still_confirmed() {
+    let rig = Rig::new(1_500 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let held = acquire(&client, "a").await;
+    rig.faults.partition(Partition::HoldAnswers);
+    assert_eq!(refused(&client, "lock.release", json!({ "lease": held.lease })).await, Kind::UnknownOutcome);
+    rig.faults.heal();
+    acquire(&other, "a").await;
+    assert_eq!(released(&client, &held).await.unwrap(), json!({}));
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_never_reached_the_store_before_the_lease_ended_is_a_loss() {
+    let rig = Rig::new(1_500 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let held = acquire(&client, "a").await;
+    rig.faults.partition(Partition::Refuse);
+    assert_eq!(refused(&client, "lock.release", json!({ "lease": held.lease })).await, Kind::Unavailable);
+    rig.faults.heal();
+    for _ in 0..2 {
+        let error = released(&client, &held).await.unwrap_err();
+        assert_eq!((error.kind(), &error.object().unwrap().data["reason"]), (Some(Kind::Lost), &json!("renewal_timeout")));
+    }
+    acquire(&other, "a").await;
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_release_goes_on() {
+    let rig = Rig::new(30_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let held = acquire(&client, "a").await;
+    rig.faults.partition(Partition::HoldAnswers);
+    let release = client.call("lock.release", json!({ "lease": held.lease }));
+    let cancel = async {
+        // Ids count up from 1: the release is the second call.
+        while client.call("cancel", json!({ "id": 2 })).await.is_err() {}
+    };
+    let (release, ()) = tokio::join!(release, cancel);
+    assert_eq!(release.unwrap_err().kind(), Some(Kind::Cancelled));
+    rig.faults.heal();
+    assert_eq!(released(&client, &held).await.unwrap(), json!({}));
+    rig.leave().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_gone_client_held_is_released_when_the_store_is_back() {
     let rig = Rig::new(30_000 * MS, DRAIN);

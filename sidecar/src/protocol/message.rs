@@ -328,6 +328,12 @@ pub struct KvPut {
     /// Write only while this lease of this connection is the holder, checked by the store itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence_lease: Option<String>,
+    /// Write only while this lock is held with the token `fence` through this daemon, on whichever connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// The token of that hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
 }
 
 /// Result of the writing methods.

@@ -203,6 +203,7 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer) {
         connection.end_waits(ErrorObject::new(Kind::Cancelled, "the connection was closed while the request waited"));
         connection.leases.take_all()
     };
+    connection.leases.closed.cancel();
     let finish = async {
         connection.tasks.close();
         connection.tasks.wait().await;

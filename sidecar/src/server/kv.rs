@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tenure_kv::{Batch, Op, Ttl};
 
-use super::{connection::Connection, errors, locks};
+use super::{connection::Connection, errors, leases::Lease, locks};
 use crate::protocol::{Entry, ErrorObject, Kind, KvEntry, KvGet, KvPut, Written, value};
 
 fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
@@ -51,16 +51,33 @@ pub(super) async fn put(connection: Arc<Connection>, params: KvPut) -> Result<Wr
         }
         Some(ttl) => op = op.ttl(Ttl::at_least(ttl)),
     }
-    let revision = match params.fence_lease {
-        None if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
-        None => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
-        Some(handle) => fenced(&connection, &handle, op.into()).await?,
+    let revision = match (params.fence_lease, params.lock, params.fence) {
+        (None, None, None) if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
+        (None, None, None) => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
+        (Some(handle), None, None) => fenced(&*connection.leases.find(&handle).held(&handle)?, op.into()).await?,
+        (None, Some(lock), Some(fence)) => {
+            let Some(lease) = connection.daemon.leases.holds.find(&lock, fence) else { return Err(passed_on(&lock, fence)) };
+            let written = fenced(&lease, op.into()).await;
+            written.map_err(|error| match error.kind() {
+                // Of somebody else's lease only this is promised to be told.
+                Some(Kind::Lost | Kind::NotHeld) => passed_on(&lock, fence),
+                _ => error,
+            })?
+        }
+        _ => {
+            let said = "kv.put: fence_lease alone, or lock and fence together, say what the write is fenced by";
+            return Err(ErrorObject::new(Kind::InvalidParams, said));
+        }
     };
     Ok(Written { revision: revision.get() })
 }
 
-async fn fenced(connection: &Connection, handle: &str, batch: Batch) -> Result<tenure_kv::Revision, ErrorObject> {
-    let lease = connection.leases.find(handle).held(handle)?;
+fn passed_on(lock: &str, fence: u64) -> ErrorObject {
+    let lock: String = lock.chars().take(64).collect();
+    ErrorObject::new(Kind::Conflict, format!("nobody holds {lock} with token {fence} through this daemon; nothing was written"))
+}
+
+async fn fenced(lease: &Lease, batch: Batch) -> Result<tenure_kv::Revision, ErrorObject> {
     let held = lease.guard.read().await;
     let guard = locks::guard(held.as_ref())?;
     tokio::select! {

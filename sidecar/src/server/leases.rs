@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -12,10 +12,15 @@ use tenure::{Guard, SessionState};
 use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
-use super::{outbox::Outbox, sessions::SessionUse};
+use super::{
+    holds::Holds,
+    outbox::Outbox,
+    release::{Asked, Release},
+    sessions::SessionUse,
+};
 use crate::protocol::{ErrorObject, Kind, LeaseNotice, LeaseState};
 
-/// Lost leases that a connection still knows the reason of.
+/// Leases that are over and of which a connection still knows how they ended.
 const REMEMBERED: usize = 1_024;
 
 /// The handle of lease `number` on the wire.
@@ -34,14 +39,25 @@ fn number(handle: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) number: u64,
+    /// The name of the lock.
+    pub(super) lock: String,
     pub(super) fence: u64,
     /// Read by fenced writes, taken by whoever lets go: a release waits for the writes it might cut off.
     pub(super) guard: RwLock<Option<Guard>>,
     /// Ends the watch on this lease, and the fenced writes in flight where the client is gone.
     pub(super) over: CancellationToken,
+    /// How its release goes, once that is asked for.
+    pub(super) release: Release,
     session: SessionUse,
-    /// The leases of all connections.
-    total: Arc<AtomicUsize>,
+    home: Weak<Leases>,
+    everywhere: Everywhere,
+}
+
+/// The leases of all connections: how many there are, and where.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Everywhere {
+    pub(super) total: Arc<AtomicUsize>,
+    pub(super) holds: Arc<Holds>,
 }
 
 impl Lease {
@@ -49,7 +65,7 @@ impl Lease {
     ///
     /// # Cancel safety
     /// Dropped after the writes, the session goes on with the release.
-    pub(super) async fn release(&self) -> Result<(), tenure::Error> {
+    async fn drop_hold(&self) -> Result<(), tenure::Error> {
         let _over = self.over.clone().drop_guard();
         let guard = self.guard.write().await.take();
         match guard {
@@ -65,7 +81,7 @@ impl Lease {
     }
 
     async fn let_go(&self) {
-        if let Err(error) = self.release().await {
+        if let Err(error) = self.drop_hold().await {
             // The session behind it goes on with the release, or has taken the hold with it.
             tracing::debug!(lease = self.number, fence = self.fence, %error, "released without an answer");
         }
@@ -74,15 +90,27 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.total.fetch_sub(1, Ordering::Relaxed);
+        self.everywhere.total.fetch_sub(1, Ordering::Relaxed);
+        self.everywhere.holds.remove(self.fence, &self.home, self.number);
     }
+}
+
+/// How a lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// For this reason.
+    Lost(&'static str),
+    /// By a release whose answer had left that open.
+    Released,
 }
 
 /// What became of a handle.
 #[derive(Debug)]
 pub(super) enum Found {
     Held(Arc<Lease>),
-    Lost(&'static str),
+    /// Its release is on its way.
+    Leaving(Arc<Lease>),
+    Over(End),
     Unknown,
 }
 
@@ -91,7 +119,10 @@ impl Found {
     pub(super) fn held(self, handle: &str) -> Result<Arc<Lease>, ErrorObject> {
         match self {
             Self::Held(lease) => Ok(lease),
-            Self::Lost(reason) => {
+            Self::Leaving(_) | Self::Over(End::Released) => {
+                Err(ErrorObject::new(Kind::NotHeld, format!("the lease {handle} was given up by a release")))
+            }
+            Self::Over(End::Lost(reason)) => {
                 Err(ErrorObject::new(Kind::Lost, format!("the lease {handle} is lost: {reason}")).with("reason", reason))
             }
             Self::Unknown => {
@@ -106,9 +137,11 @@ impl Found {
 struct Table {
     last: u64,
     held: HashMap<u64, Arc<Lease>>,
+    /// Given up by the client, and not yet known to be gone.
+    leaving: HashMap<u64, Arc<Lease>>,
     /// Granted to come: requests that may still turn into leases.
     reserved: usize,
-    lost: VecDeque<(u64, &'static str)>,
+    ended: VecDeque<(u64, End)>,
 }
 
 /// The leases of one connection.
@@ -116,8 +149,10 @@ struct Table {
 pub(super) struct Leases {
     table: Mutex<Table>,
     limit: usize,
-    total: Arc<AtomicUsize>,
+    everywhere: Everywhere,
     outbox: Arc<Outbox>,
+    /// Cancelled when the connection has ended.
+    pub(super) closed: CancellationToken,
 }
 
 /// The right to add one lease.
@@ -131,8 +166,8 @@ impl Drop for Reserved {
 }
 
 impl Leases {
-    pub(super) fn new(limit: usize, total: Arc<AtomicUsize>, outbox: Arc<Outbox>) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), limit, total, outbox })
+    pub(super) fn new(limit: usize, everywhere: Everywhere, outbox: Arc<Outbox>) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), limit, everywhere, outbox, closed: CancellationToken::new() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -147,7 +182,7 @@ impl Leases {
     /// Makes room for one more.
     pub(super) fn reserve(self: &Arc<Self>) -> Result<Reserved, ErrorObject> {
         let mut table = self.table();
-        if table.held.len() + table.reserved >= self.limit {
+        if table.held.len() + table.leaving.len() + table.reserved >= self.limit {
             let said =
                 format!("this connection holds or waits for {} leases; release one, or use another connection", self.limit);
             return Err(ErrorObject::limit("leases", said));
@@ -158,7 +193,7 @@ impl Leases {
 
     /// Adds a hold, unless `ended` has been cancelled: then whoever cancelled it may have looked here already.
     pub(super) fn add(
-        &self,
+        self: &Arc<Self>,
         _reserved: Reserved,
         guard: Guard,
         session: SessionUse,
@@ -171,33 +206,63 @@ impl Leases {
         table.last += 1;
         let number = table.last;
         self.outbox.hold_back(handle(number));
-        self.total.fetch_add(1, Ordering::Relaxed);
+        self.everywhere.total.fetch_add(1, Ordering::Relaxed);
         let lease = Arc::new(Lease {
             number,
+            lock: guard.name().to_owned(),
             fence: guard.token().get(),
             guard: RwLock::new(Some(guard)),
             over: CancellationToken::new(),
+            release: Release::default(),
             session,
-            total: self.total.clone(),
+            home: Arc::downgrade(self),
+            everywhere: self.everywhere.clone(),
         });
         table.held.insert(number, lease.clone());
         drop(table);
+        self.everywhere.holds.add(lease.fence, self, number);
         Ok(lease)
     }
 
     /// Looks a handle up.
     pub(super) fn find(&self, handle: &str) -> Found {
-        let Some(number) = number(handle) else { return Found::Unknown };
+        number(handle).map_or(Found::Unknown, |number| self.numbered(number))
+    }
+
+    /// Looks a lease up.
+    pub(super) fn numbered(&self, number: u64) -> Found {
         self.table().find(number)
     }
 
-    /// Takes a lease out, for its release.
-    pub(super) fn take(&self, handle: &str) -> Found {
-        let Some(number) = number(handle) else { return Found::Unknown };
+    /// Takes a lease out of those held, for its release; or finds the release that an earlier request began.
+    pub(super) fn leave(&self, handle: &str) -> Result<Asked, ErrorObject> {
         let mut table = self.table();
-        let found = table.find(number);
-        table.held.remove(&number);
-        found
+        match number(handle).map_or(Found::Unknown, |number| table.find(number)) {
+            Found::Held(lease) => {
+                table.held.remove(&lease.number);
+                table.leaving.insert(lease.number, lease.clone());
+                Ok(Asked::first(lease))
+            }
+            // Under the table's lock, so that the outcome is yet to come.
+            Found::Leaving(lease) => Ok(Asked::again(lease)),
+            Found::Over(End::Released) => {
+                table.ended.retain(|(ended, _)| Some(*ended) != number(handle));
+                Ok(Asked::Done)
+            }
+            found => found.held(handle).map(Asked::first),
+        }
+    }
+
+    /// Ends a release: it is remembered until the client is told.
+    pub(super) fn left(&self, number: u64, end: End) {
+        let mut table = self.table();
+        table.leaving.remove(&number);
+        table.remember(number, end);
+    }
+
+    /// The client is told of a release.
+    pub(super) fn told(&self, number: u64) {
+        self.table().ended.retain(|ended| *ended != (number, End::Released));
     }
 
     /// Takes out a lease that the client has not been told of.
@@ -218,7 +283,7 @@ impl Leases {
             let mut table = self.table();
             let leases: Vec<_> = table.held.drain().map(|(_, lease)| lease).collect();
             for lease in &leases {
-                table.remember(lease.number, reason);
+                table.remember(lease.number, End::Lost(reason));
             }
             leases
         };
@@ -231,7 +296,7 @@ impl Leases {
     fn lose(&self, number: u64, reason: &'static str) -> Option<Arc<Lease>> {
         let mut table = self.table();
         let lease = table.held.remove(&number)?;
-        table.remember(number, reason);
+        table.remember(number, End::Lost(reason));
         drop(table);
         self.outbox.notice(lost(number, reason));
         Some(lease)
@@ -287,14 +352,17 @@ impl Table {
         if let Some(lease) = self.held.get(&number) {
             return Found::Held(lease.clone());
         }
-        self.lost.iter().find(|(lost, _)| *lost == number).map_or(Found::Unknown, |(_, reason)| Found::Lost(reason))
+        if let Some(lease) = self.leaving.get(&number) {
+            return Found::Leaving(lease.clone());
+        }
+        self.ended.iter().find(|(ended, _)| *ended == number).map_or(Found::Unknown, |(_, end)| Found::Over(*end))
     }
 
-    fn remember(&mut self, number: u64, reason: &'static str) {
-        if self.lost.len() == REMEMBERED {
-            self.lost.pop_front();
+    fn remember(&mut self, number: u64, end: End) {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
         }
-        self.lost.push_back((number, reason));
+        self.ended.push_back((number, end));
     }
 }
 

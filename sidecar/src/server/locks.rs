@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::{Connection, Waits},
     errors,
-    leases::{Lease, Reserved},
+    leases::Reserved,
     sessions::{SessionUse, millis},
 };
 use crate::protocol::{Done, ErrorObject, Kind, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockView, Locks};
@@ -161,12 +161,6 @@ impl Acquire {
         }
         .with("waited_ms", millis(self.begun.elapsed()))
     }
-}
-
-/// `lock.release`, of a lease already taken out of the table.
-pub(super) async fn release(lease: Arc<Lease>) -> Result<Done, ErrorObject> {
-    lease.release().await.map_err(|error| errors::of(&error))?;
-    Ok(Done {})
 }
 
 /// `lock.get`.

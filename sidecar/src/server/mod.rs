@@ -2,6 +2,7 @@
 
 mod connection;
 mod errors;
+mod holds;
 mod inflight;
 mod kv;
 mod leases;
@@ -9,6 +10,7 @@ mod locks;
 mod options;
 mod outbox;
 mod peer;
+mod release;
 mod requests;
 mod sessions;
 mod socket;
@@ -31,12 +33,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{options::main, socket::Access};
 use self::{
+    leases::Everywhere,
     peer::Peer,
     sessions::{Sessions, millis},
     socket::Claimed,
 };
+pub use self::{options::main, socket::Access};
 use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, default_socket, frame};
 
 /// Name and version of this daemon.
@@ -106,7 +109,7 @@ struct Daemon {
     /// From the first to the second.
     grace: Duration,
     connections: Arc<Semaphore>,
-    leases: Arc<AtomicUsize>,
+    leases: Everywhere,
     requests: Arc<AtomicUsize>,
     last_session: AtomicU64,
     /// Tells this daemon's connections from those of the one before.
@@ -132,7 +135,7 @@ impl Daemon {
             store: self.store_info(),
             sessions: self.sessions.status(),
             connections: self.limits.connections - self.connections.available_permits(),
-            leases: self.leases.load(Ordering::Relaxed),
+            leases: self.leases.total.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
             connection,
         }
@@ -190,7 +193,7 @@ impl Server {
             ended,
             grace: config.drain - config.drain / LAST_CALL,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            leases: Arc::default(),
+            leases: Everywhere::default(),
             requests: Arc::default(),
             last_session: AtomicU64::new(0),
             instance: instance.chars().take(8).collect(),
@@ -217,7 +220,7 @@ impl Server {
             () = leave => {}
         }
         let left = tokio::time::timeout(drain, async {
-            tracing::info!(leases = daemon.leases.load(Ordering::Relaxed), "leaving");
+            tracing::info!(leases = daemon.leases.total.load(Ordering::Relaxed), "leaving");
             drop(listener);
             claimed.remove();
             daemon.draining.cancel();
@@ -225,7 +228,7 @@ impl Server {
                 () = idle(&daemon) => {}
                 () = hurry => {}
                 () = tokio::time::sleep(daemon.grace) => tracing::warn!(
-                    leases = daemon.leases.load(Ordering::Relaxed), "time is up; the leases still held are released"
+                    leases = daemon.leases.total.load(Ordering::Relaxed), "time is up; the leases still held are released"
                 ),
             }
             daemon.closing.cancel();
@@ -250,7 +253,7 @@ async fn idle(daemon: &Daemon) {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
     loop {
         ticks.tick().await;
-        if daemon.leases.load(Ordering::Relaxed) == 0 && daemon.requests.load(Ordering::Relaxed) == 0 {
+        if daemon.leases.total.load(Ordering::Relaxed) == 0 && daemon.requests.load(Ordering::Relaxed) == 0 {
             return;
         }
     }

@@ -81,8 +81,9 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
             let LeaseRef { lease } = request.params()?;
             let slot = connection.inflight.admit(id, true)?;
             // Taken out in the order of lines: nothing sent after the release finds the lease.
-            let lease = connection.leases.take(&lease).held(&lease)?;
-            spawn(connection, slot, locks::release(lease));
+            let asked = connection.leases.leave(&lease)?;
+            asked.begin(connection);
+            spawn(connection, slot, asked.outcome(connection.leases.clone()));
             Ok(())
         }
         "lock.get" => run(connection, id, request, false, locks::get),
