@@ -30,6 +30,7 @@ mod error;
 mod fencing;
 mod guard;
 mod hold;
+mod janitor;
 mod layout;
 pub mod locks;
 pub mod membership;

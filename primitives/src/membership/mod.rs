@@ -33,6 +33,7 @@ use self::{
     names::{GroupName, parse_member},
     record::Author,
 };
+pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of};
 use crate::{Error, Loss, Result, Session, session::Inner};
 
 /// A group that members join, seen from one session. Cheap to clone.
@@ -55,6 +56,8 @@ use crate::{Error, Loss, Result, Session, session::Inner};
 pub struct Group {
     session: Session,
     name: GroupName,
+    /// Has the session see to it that dead members are removed.
+    keep_clean: fn(&Session),
 }
 
 /// The members of a group at one moment.
@@ -124,12 +127,8 @@ async fn read(store: &dyn Store, name: &GroupName) -> Result<Members> {
 }
 
 impl Group {
-    /// The group called `name` for `session`.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
-    pub fn new(session: &Session, name: &str) -> Result<Self> {
-        Ok(Self { session: session.clone(), name: GroupName::new(name)? })
+    pub(crate) fn new(session: &Session, name: &str, keep_clean: fn(&Session)) -> Result<Self> {
+        Ok(Self { session: session.clone(), name: GroupName::new(name)?, keep_clean })
     }
 
     /// The group's name.
@@ -160,6 +159,7 @@ impl Group {
             let message = format!("the id {id} in the group {} is taken by this session itself", self.name());
             return Err(Error::Conflict { message, key: Some(key), revision: None });
         }
+        (self.keep_clean)(&self.session);
         // Dropped with this future, the handle has the session withdraw the member.
         let member = Member::new(self.session.clone(), seat.clone());
         let (answer, joined) = oneshot::channel();

@@ -53,6 +53,11 @@ impl fmt::Debug for GroupName {
     }
 }
 
+/// Every member of every group.
+pub(crate) fn every_member() -> Result<KeyRange> {
+    Ok(KeyRange::Under(Key::new("member")?))
+}
+
 /// The group and the id in a member's key, or `None` when the key is no member's.
 pub(crate) fn parse_member(key: &Key) -> Option<(&str, &str)> {
     key.under("member")?.rsplit_once('.')
@@ -67,7 +72,7 @@ mod tests {
         let group = GroupName::new("web.eu").unwrap();
         let key = group.member("w1").unwrap();
         assert_eq!(parse_member(&key), Some(("web.eu", "w1")));
-        assert!(group.members().unwrap().contains(&key));
+        assert!(group.members().unwrap().contains(&key) && every_member().unwrap().contains(&key));
         assert!(!GroupName::new("web").unwrap().members().unwrap().contains(&key));
         assert_eq!(parse_member(&Key::new("member.web").unwrap()), None);
     }

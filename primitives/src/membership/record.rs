@@ -102,6 +102,16 @@ impl Written<'static> {
     }
 }
 
+/// The session that `entry` belongs to, if it is a member's readable record.
+pub(crate) fn owner_of(entry: &Entry) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Owned {
+        session: String,
+    }
+    names::parse_member(&entry.key)?;
+    decode::<Owned>(entry.value()?).map(|owned| owned.session)
+}
+
 /// Who writes a record: the same for all writes of one join.
 #[derive(Clone, Debug)]
 pub(super) struct Author {
@@ -161,6 +171,7 @@ mod tests {
             let entry = entry(author().write(&instance, InstanceState::Warning, 2));
             let read = MemberRecord::read(&entry).unwrap();
             assert_eq!(read.instance, instance.state(InstanceState::Warning));
+            assert_eq!(owner_of(&entry).as_deref(), Some("s"));
             assert_eq!((read.id.as_str(), read.session.as_str(), read.pid), ("w1", "s", 3));
         }
     }

@@ -49,6 +49,8 @@ pub struct MemberWatch {
     /// Begun anew: of these it is not known yet whether they are still there.
     doubtful: Option<HashSet<String>>,
     due: VecDeque<MemberEvent>,
+    /// Every change up to here has been taken in, or will have been with what the view had at the beginning.
+    reached: Revision,
     /// It has been told that all was told.
     told: bool,
 }
@@ -56,6 +58,7 @@ pub struct MemberWatch {
 impl MemberWatch {
     pub(super) async fn open(store: &Arc<dyn Store>, range: KeyRange) -> Result<Self> {
         let view = View::open(store, range).await?;
+        let reached = view.revision();
         let changes = view.changes();
         Ok(Self {
             store: store.clone(),
@@ -65,6 +68,7 @@ impl MemberWatch {
             unreadable: HashSet::new(),
             doubtful: None,
             due: VecDeque::new(),
+            reached,
             told: false,
         })
     }
@@ -99,9 +103,11 @@ impl MemberWatch {
     /// The view has ended, or this reader was too slow for it.
     async fn begin_anew(&mut self, error: Error) -> Result<()> {
         let Ok(view) = View::open(&self.store, self.view.range().clone()).await else { return Err(error) };
-        if view.revision() < self.view.revision() {
+        let reached = view.revision();
+        if reached < self.reached {
             return Err(error);
         }
+        self.reached = reached;
         self.changes = view.changes();
         self.view = view;
         self.doubtful = Some(self.known.keys().cloned().collect());
@@ -109,7 +115,7 @@ impl MemberWatch {
     }
 
     fn caught_up(&mut self) -> Option<MemberEvent> {
-        let revision = self.view.revision();
+        let revision = self.reached;
         for id in self.doubtful.take().unwrap_or_default() {
             self.known.remove(&id);
             self.due.push_back(MemberEvent::Remove { id, revision });
@@ -133,6 +139,7 @@ impl MemberWatch {
     }
 
     fn put(&mut self, entry: &Entry) -> Option<MemberEvent> {
+        self.reached = self.reached.max(entry.revision);
         let Some(record) = MemberRecord::read(entry) else {
             tracing::warn!(key = %entry.key, "this member's record cannot be read; it is passed over");
             let (_, id) = parse_member(&entry.key)?;
@@ -152,6 +159,7 @@ impl MemberWatch {
     }
 
     fn gone(&mut self, entry: &Entry) -> Option<MemberEvent> {
+        self.reached = self.reached.max(entry.revision);
         let (_, id) = parse_member(&entry.key)?;
         self.unreadable.remove(id);
         self.without(id, entry.revision)

@@ -15,7 +15,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
 use crate::{
-    Error, Group, Loss, Mutex, Result, layout,
+    Error, Group, Loss, Mutex, Result, janitor, layout,
     record::{SessionRecord, TicketRecord},
 };
 
@@ -97,6 +97,8 @@ pub(crate) struct Inner {
     floors: StdMutex<HashMap<Key, Floor>>,
     /// The keys of this session's members, and which of them has it.
     seats: StdMutex<HashMap<Key, String>>,
+    /// It is a candidate for janitor.
+    candidate: AtomicBool,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
@@ -197,7 +199,7 @@ impl Session {
     /// # Errors
     /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
     pub fn group(&self, name: &str) -> Result<Group> {
-        Group::new(self, name)
+        Group::new(self, name, janitor::start)
     }
 
     /// Ends the session: everything it holds is invalid at once, and free for others when this returns.
@@ -217,6 +219,11 @@ impl Session {
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+
+    /// A handle for the session's own tasks, which does not keep it open.
+    pub(crate) fn unowned(inner: Arc<Inner>) -> Self {
+        Self { inner, _owner: Arc::new(Owner(CancellationToken::new())) }
     }
 }
 
@@ -332,6 +339,16 @@ impl Inner {
         if seats.get(key).is_some_and(|known| known == who) {
             seats.remove(key);
         }
+    }
+
+    /// True the first time it is asked.
+    pub(crate) fn becomes_candidate(&self) -> bool {
+        !self.candidate.swap(true, Ordering::Relaxed)
+    }
+
+    /// The state now and every later one.
+    pub(crate) fn states(&self) -> watch::Receiver<SessionState> {
+        self.states.subscribe()
     }
 
     fn held_tickets(&self) -> Vec<Key> {
@@ -454,6 +471,7 @@ impl SessionBuilder {
             holds: StdMutex::default(),
             floors: StdMutex::default(),
             seats: StdMutex::default(),
+            candidate: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             store: self.store.clone(),

@@ -23,6 +23,10 @@ pub(super) enum Write {
     Ticket,
     /// A ticket is ended.
     End,
+    /// A member's record is written.
+    Join,
+    /// A member's record is removed.
+    Leave,
     /// A session is announced or renewed.
     Beat,
     /// A session is ended.
@@ -30,7 +34,7 @@ pub(super) enum Write {
 }
 
 impl Write {
-    pub(super) const ALL: [Self; 4] = [Self::Ticket, Self::End, Self::Beat, Self::Death];
+    pub(super) const ALL: [Self; 6] = [Self::Ticket, Self::End, Self::Join, Self::Leave, Self::Beat, Self::Death];
 
     fn of(request: &Request<'_>) -> Option<Self> {
         let Request::Commit(batch) = request else { return None };
@@ -38,6 +42,8 @@ impl Write {
         match (op.key.tokens().next()?, matches!(op.change, Change::Put(..))) {
             ("lock", true) => Some(Self::Ticket),
             ("lock", false) => Some(Self::End),
+            ("member", true) => Some(Self::Join),
+            ("member", false) => Some(Self::Leave),
             ("session", true) => Some(Self::Beat),
             ("session", false) => Some(Self::Death),
             _ => None,

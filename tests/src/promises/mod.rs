@@ -1,4 +1,4 @@
-//! The promises about locks and sessions: one function for each, run over every store.
+//! The promises about locks, groups and sessions: one function for each, run over every store.
 //!
 //! Each function makes a [`Bed`], a bucket of its own with several independent handles, as processes
 //! have them. A function returns when the promise is kept and panics with the reason when it is not.
@@ -25,7 +25,9 @@ mod epochs;
 mod exclusion;
 mod fencing;
 mod garbage;
+mod groups;
 mod healing;
+mod janitors;
 mod losing;
 mod renewing;
 mod servers;
@@ -104,6 +106,21 @@ macro_rules! __promises {
             garbage: foreign_keys_are_passed_over;
             garbage: unreadable_tickets_are_tickets;
             garbage: unreadable_sessions_are_deposed;
+            groups: members_come_change_and_go;
+            groups: an_id_has_one_living_owner;
+            groups: a_join_without_answer_is_found_again;
+            groups: a_join_that_lands_late_leaves_nothing;
+            groups: joining_can_be_dropped_at_every_wait;
+            groups: an_update_without_answer_is_settled;
+            groups: a_leave_is_ok_when_it_is_done;
+            groups: watching_never_skips_the_last_state;
+            groups: heartbeats_cost_watchers_nothing;
+            groups: unreadable_members_are_passed_over;
+            janitors: a_dead_member_goes_in_time;
+            janitors: a_janitor_killed_in_mid_sweep_is_succeeded;
+            janitors: a_living_member_is_never_removed;
+            janitors: an_outage_for_all_removes_nobody;
+            janitors: records_without_a_session_go;
         }
     };
 }
