@@ -118,6 +118,8 @@ pub enum Loss {
     Critical,
     /// The session was closed by its own process, or the member has left.
     Closed,
+    /// It was assigned to somebody else, and not let go of in time.
+    Reassigned,
 }
 
 impl Loss {
@@ -131,6 +133,7 @@ impl Loss {
             Self::Broken => "broken",
             Self::Critical => "critical",
             Self::Closed => "closed",
+            Self::Reassigned => "reassigned",
         }
     }
 }
@@ -145,6 +148,7 @@ impl fmt::Display for Loss {
             Self::Broken => "an administrator broke this hold",
             Self::Critical => "the member was critical for too long and has left",
             Self::Closed => "the session was closed",
+            Self::Reassigned => "it was assigned to somebody else and not let go of in time",
         })
     }
 }

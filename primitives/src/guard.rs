@@ -4,10 +4,12 @@ use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
 use tenure_kv::{Batch, Key, Op, Revision, Ttl};
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::{
     Error, Loss, Mutex, Result, Session, fencing,
     hold::Hold,
+    leash::Leash,
     session::{Ended, Leaving, timing},
 };
 
@@ -28,6 +30,8 @@ pub struct Guard {
     unanswered: bool,
     /// How it was given up, once that is known.
     over: Option<std::result::Result<(), Loss>>,
+    /// Tells the [`Leash`] that this is dropped.
+    on_drop: Option<DropGuard>,
 }
 
 impl Guard {
@@ -35,7 +39,7 @@ impl Guard {
     pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision, ended: Arc<watch::Sender<Option<Loss>>>) -> Self {
         let session = mutex.session().clone();
         let hold = Hold::new(session.inner().clone(), mutex.policy(), ended);
-        Self { hold, ticket, token, session, lock: mutex.key().clone(), unanswered: false, over: None }
+        Self { hold, ticket, token, session, lock: mutex.key().clone(), unanswered: false, over: None, on_drop: None }
     }
 
     /// The lock's name.
@@ -197,6 +201,13 @@ impl Guard {
     /// The session it belongs to.
     pub const fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// What whoever hands this guard out needs to take it back.
+    pub(crate) fn leash(&mut self) -> Leash {
+        let (leash, on_drop) = Leash::new(self.hold.clone(), self.ticket.clone(), self.token);
+        self.on_drop = Some(on_drop);
+        leash
     }
 
     /// Whether the ticket is proven to be gone.

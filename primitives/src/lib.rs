@@ -7,6 +7,7 @@
 //! | who holds what, and ending a hold | [`locks`] |
 //! | a live mirror of a range | [`View`] |
 //! | which instance a request goes to | [`discovery`] |
+//! | who of a group does which part of the work | [`partitions`] |
 //!
 //! Everything works on any [`tenure_kv::Store`]: in memory, in a file, or on a NATS cluster.
 //!
@@ -32,6 +33,7 @@ mod guard;
 mod hold;
 mod janitor;
 mod layout;
+mod leash;
 pub mod locks;
 pub mod membership;
 mod mutex;

@@ -7,7 +7,7 @@ use tenure_kv::Revision;
 use crate::rendezvous;
 
 /// Which member should own which partition, as of one revision of the group.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Assignment {
     revision: Revision,
     owners: Arc<[Option<Arc<str>>]>,
