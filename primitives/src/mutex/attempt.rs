@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::{
     Mutex,
     behind::{Behind, pass_over},
+    crowd::{Lines, Turn},
 };
 use crate::{
     Error, Guard, Loss, Result, layout,
@@ -209,8 +210,16 @@ impl Attempt {
         let inner = self.inner().clone();
         let mut pause = Duration::from_millis(2);
         let mut gone = Gone::default();
+        let place = Lines::enter(&inner, &self.floor);
+        let tickets = self.mutex.name.tickets()?;
         loop {
             let turn = async {
+                if let Some(crowd) = place.crowd(&tickets) {
+                    return match crowd.turn(self.token.unwrap_or_default()).await? {
+                        Turn::First => Ok(true),
+                        Turn::Gone => Err(self.ended_by_others().await),
+                    };
+                }
                 let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
                 gone.pause_if_shown_again(revision).await;
                 Behind::new(&inner, ticket, revision).wait(&inner).await

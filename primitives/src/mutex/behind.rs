@@ -25,7 +25,7 @@ pub(super) async fn pass_over(inner: &Inner, ticket: &Key, revision: Revision, s
 }
 
 /// Ends the ticket of a dead session: from then on the store refuses what its holder fenced with it.
-async fn end_dead(inner: &Inner, ticket: &Key, revision: Revision) -> Result<()> {
+pub(super) async fn end_dead(inner: &Inner, ticket: &Key, revision: Revision) -> Result<()> {
     let mut leaving = Leaving::new(ticket.clone(), Some(revision));
     inner.end_ticket(&mut leaving).await?;
     Ok(())

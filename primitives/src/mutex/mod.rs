@@ -2,11 +2,13 @@
 
 mod attempt;
 mod behind;
+mod crowd;
 
 use std::{future::Future, time::Duration};
 
 use tenure_kv::Key;
 
+pub(crate) use self::crowd::Lines;
 use self::{attempt::Attempt, behind::pass_over};
 use crate::{Error, Guard, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
 

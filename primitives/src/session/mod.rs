@@ -32,6 +32,7 @@ pub(crate) use self::{
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
 use crate::{
     Error, Group, Loss, Mutex, Result, janitor, layout,
+    mutex::Lines,
     record::{SessionRecord, TicketRecord},
 };
 
@@ -95,6 +96,7 @@ pub(crate) struct Inner {
     tickets: AtomicU64,
     holds: StdMutex<HashMap<Key, Weak<watch::Sender<Option<Loss>>>>>,
     floors: StdMutex<HashMap<Key, Floor>>,
+    pub(crate) lines: Lines,
     /// The keys of this session's members, and which of them has it.
     seats: StdMutex<HashMap<Key, String>>,
     /// It is a candidate for janitor.
@@ -470,6 +472,7 @@ impl SessionBuilder {
             tickets: AtomicU64::new(1),
             holds: StdMutex::default(),
             floors: StdMutex::default(),
+            lines: Lines::default(),
             seats: StdMutex::default(),
             candidate: AtomicBool::new(false),
             tasks: TaskTracker::new(),

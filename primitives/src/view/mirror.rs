@@ -20,6 +20,7 @@ pub struct Snapshot {
     /// Where tombstones are, first to go first; some may have been overtaken by a later write.
     graves: VecDeque<(u64, Key)>,
     last: u64,
+    taken: u64,
     live: usize,
     revision: Revision,
 }
@@ -56,12 +57,18 @@ impl Snapshot {
         self.places.values().filter_map(|key| self.get(key))
     }
 
-    pub(super) fn last(&self) -> u64 {
+    /// How many writes have been taken in, those that changed nothing too: another number, another look.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(super) const fn last(&self) -> u64 {
         self.last
     }
 
     /// Takes in a write. False when it is older than what is known.
     pub(super) fn apply(&mut self, entry: Entry) -> bool {
+        self.taken += 1;
         let known = self.items.get(&entry.key);
         if known.is_some_and(|item| item.entry.revision > entry.revision) {
             return false;
