@@ -20,6 +20,7 @@ mod breaking;
 mod cancelling;
 mod clocks;
 mod crashing;
+mod crowding;
 mod ending;
 mod epochs;
 mod exclusion;
@@ -57,6 +58,10 @@ macro_rules! __promises {
             waiting: waiters_that_leave_block_nobody;
             waiting: waiting_costs_nothing;
             waiting: a_release_wakes_one_waiter;
+            crowding: a_crowd_is_served_in_order_for_one_request_each;
+            crowding: a_crowd_outlives_the_dead_before_it;
+            crowding: a_crowd_survives_interruptions;
+            crowding: a_crowd_that_leaves_blocks_nobody;
             cancelling: acquiring_can_be_dropped_at_every_wait;
             cancelling: waiting_can_be_dropped_at_every_wait;
             cancelling: releasing_and_writing_can_be_dropped_at_every_wait;
