@@ -7,7 +7,7 @@ mod command_stage;
 use std::{
     collections::HashSet,
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -22,15 +22,28 @@ struct Daemon {
     job: Job,
 }
 
+/// Starts `tenured` and waits until it listens.
+fn serve(socket: &Path, store: &str, options: &[&str]) -> Job {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
+    let job = Job::start(command.args(["--store", store, "--socket"]).arg(socket).args(options).stdin(Stdio::null()));
+    until("the daemon listens", || UnixStream::connect(socket).is_ok());
+    job
+}
+
 impl Daemon {
     fn start(store: &str, options: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = if store == "file:" { format!("file:{}", directory.path().join("db").display()) } else { store.to_owned() };
-        let socket = directory.path().join("socket");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
-        command.args(["--store", &url, "--socket"]).arg(&socket).args(options).stdin(Stdio::null());
-        let job = Job::start(&mut command);
-        until("the daemon listens", || UnixStream::connect(&socket).is_ok());
+        let job = serve(&directory.path().join("socket"), &url, options);
+        Self { directory, job }
+    }
+
+    /// Ends it by `kind`, and starts another in its place.
+    fn replace(self, kind: Signal) -> Self {
+        let Self { directory, mut job } = self;
+        job.signal(kind);
+        job.wait();
+        let job = serve(&directory.path().join("socket"), "memory:", &["--lease", "60s"]);
         Self { directory, job }
     }
 
@@ -133,6 +146,39 @@ fn a_command_fences_its_writes_by_its_environment() {
     assert_eq!(code, 125, "{errors}");
     assert!(errors.contains(&format!("nobody holds x with token {stale}")), "{errors}");
     assert_eq!(value(), token);
+}
+
+#[test]
+fn whoever_waits_goes_on_at_the_next_daemon() {
+    for kind in [Signal::KILL, Signal::TERM] {
+        let daemon = Daemon::memory();
+        let holder = daemon.run(&[], LONG);
+        holder.line();
+        let waiter = daemon.run(&["-w", "1m"], "echo ran");
+        until("one waits", || daemon.waiters() == 1);
+        let _daemon = daemon.replace(kind);
+        assert_eq!(holder.end().0, 79, "{kind:?}");
+        waiter.expect("ran");
+        let (code, errors) = waiter.end();
+        assert_eq!(code, 0, "{kind:?}: {errors}");
+        assert_eq!(errors.matches("went away while x was waited for").count(), 1, "{kind:?}: {errors}");
+    }
+}
+
+#[test]
+fn no_next_daemon_within_the_wait_is_125() {
+    let mut daemon = Daemon::memory();
+    let holder = daemon.run(&[], LONG);
+    holder.line();
+    let waiter = daemon.run(&["-w", "3s"], "echo never");
+    until("one waits", || daemon.waiters() == 1);
+    let begun = Instant::now();
+    daemon.job.signal(Signal::KILL);
+    daemon.job.wait();
+    let (code, errors) = waiter.end();
+    assert_eq!(code, 125, "{errors}");
+    assert!(errors.contains("went away") && errors.contains("no tenured answers"), "{errors}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -293,13 +293,16 @@ fn harmless_signals_do_not_end_a_wait() {
 }
 
 #[test]
-fn a_daemon_that_goes_while_we_wait_is_125() {
+fn a_daemon_that_goes_while_we_wait_is_waited_for() {
     let daemon = Puppet::new(LEASE);
     daemon.hold_back();
-    let job = daemon.run(&[], "echo never");
+    let job = daemon.run(&[], "echo ran");
     daemon.request("lock.acquire");
     daemon.cut();
+    daemon.request("lock.acquire");
+    daemon.grant();
+    job.expect("ran");
     let (code, errors) = job.end();
-    assert_eq!(code, 125);
-    assert!(errors.contains("tenured closed the connection"), "{errors}");
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("tenured went away while x was waited for"), "{errors}");
 }

@@ -93,6 +93,9 @@ HUP, QUIT, USR1, USR2 and WINCH sent to tenure reach the whole group; a signal t
 when tenure started (HUP under nohup) stays ignored for both. While the lock is waited for there
 is no command: INT, TERM, HUP and QUIT give up the place in the queue, the others do nothing.
 
+A daemon that goes away while the lock is waited for is waited for, too, as long as -w allows; the
+place in the queue is lost.
+
 When the lock cannot be kept (no renewal gets through, the daemon hangs or shuts down) the group
 gets TERM, and KILL after --kill-after, both before anybody else can be granted: TERM comes that
 much before the lease runs out. When the hold is over already (broken by an administrator, the

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use serde::Deserialize;
 use serde_json::json;
 use tenure_kv::{BootClock, Clock, Moment};
@@ -19,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Held, Refused, Request, Source, Unreleased,
-    waiting::{Person, Seen},
+    waiting::{Person, Seen, interject},
 };
 use crate::{
     CallError, Client, Notices, Notification,
@@ -39,11 +40,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a place in the queue that was lost is asked for again.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// The longest pause before a daemon that is gone is looked for again.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Locks of one daemon.
 #[derive(Debug)]
 pub(super) struct SocketSource {
     path: PathBuf,
-    client: Arc<Client>,
+    /// The latest connection.
+    client: watch::Sender<Arc<Client>>,
 }
 
 /// Connects to the daemon at `path`, or where it listens by default.
@@ -71,7 +76,7 @@ pub(in crate::command) async fn connect(path: Option<&Path>) -> Result<(PathBuf,
 /// Connects for locks.
 pub(super) async fn open(path: Option<&Path>) -> Result<SocketSource, Failure> {
     let (path, client) = connect(path).await?;
-    Ok(SocketSource { path, client: Arc::new(client) })
+    Ok(SocketSource { path, client: watch::Sender::new(Arc::new(client)) })
 }
 
 /// What a failed call means for the user.
@@ -99,41 +104,88 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What became of one request for a lock.
+enum Answer {
+    Granted(LockAcquired),
+    /// The daemon lost its own session, and with it our place in the queue.
+    Requeue,
+    /// The daemon is gone, or leaves.
+    Gone,
+}
+
 impl SocketSource {
-    async fn attempt(&self, request: &Request) -> Result<LockAcquired, Refused> {
+    /// Waits for the lock, also at the next daemon if this one goes: who only waits has nothing to lose. Returns
+    /// the connection that it was granted on.
+    async fn attempt(&mut self, request: &Request) -> Result<(LockAcquired, Arc<Client>, Notices), Refused> {
         loop {
-            let left = request.patience.left();
-            let params = LockAcquire {
-                name: request.name.clone(),
-                wait_ms: left.map(millis),
-                lease_ms: request.lease.map(millis),
-                label: Some(request.label.clone()),
-            };
-            let call = self.client.call_as("lock.acquire", params);
-            let answer = match left {
-                // The daemon keeps the time; this is for one that does not answer at all.
-                Some(left) => tokio::time::timeout(left + PATIENCE, call).await,
-                None => Ok(call.await),
-            };
-            let error = match answer {
-                Ok(Ok(acquired)) => return Ok(acquired),
-                Ok(Err(error)) => error,
-                Err(_) => return Err(unanswered(&self.path).into()),
-            };
-            let told = |name| error.object().and_then(|object| object.data.get(name));
-            match error.kind() {
-                Some(Kind::Timeout) => {
-                    let holder = told("holder").and_then(|holder| Owner::deserialize(holder).ok()).map(Person::from);
-                    return Err(Refused::Busy(holder.map(|holder| Seen { holder: Some(holder), waiting: 0 })));
+            let client = self.client.borrow().clone();
+            let mut notices = client.notices();
+            match self.ask(&client, &mut notices, request).await? {
+                Answer::Granted(acquired) => return Ok((acquired, client, notices)),
+                Answer::Requeue => tokio::time::sleep(AGAIN).await,
+                Answer::Gone => {
+                    interject(&format!("tenured went away while {} was waited for; waiting for the next one", request.name));
+                    self.reconnect(request).await?;
                 }
-                // The daemon lost its own session, and with it our place in the queue: back to its end.
-                Some(Kind::Unavailable) if told("reason").is_some() && left != Some(Duration::ZERO) => {
-                    tokio::time::sleep(AGAIN).await;
-                }
-                _ => return Err(failure(&error).into()),
             }
         }
     }
+
+    async fn ask(&self, client: &Client, notices: &mut Notices, request: &Request) -> Result<Answer, Refused> {
+        let left = request.patience.left();
+        let params = LockAcquire {
+            name: request.name.clone(),
+            wait_ms: left.map(millis),
+            lease_ms: request.lease.map(millis),
+            label: Some(request.label.clone()),
+        };
+        let call = client.call_as("lock.acquire", params);
+        let answer = match left {
+            // The daemon keeps the time; this is for one that does not answer at all.
+            Some(left) => tokio::time::timeout(left + PATIENCE, call).await,
+            None => Ok(call.await),
+        };
+        let error = match answer {
+            Ok(Ok(acquired)) => return Ok(Answer::Granted(acquired)),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(unanswered(&self.path).into()),
+        };
+        let told = |name| error.object().and_then(|object| object.data.get(name));
+        let waits = left != Some(Duration::ZERO);
+        match error.kind() {
+            Some(Kind::Timeout) => {
+                let holder = told("holder").and_then(|holder| Owner::deserialize(holder).ok()).map(Person::from);
+                Err(Refused::Busy(holder.map(|holder| Seen { holder: Some(holder), waiting: 0 })))
+            }
+            Some(Kind::Unavailable) if waits && told("reason").is_some() => Ok(Answer::Requeue),
+            Some(Kind::Unavailable) if waits && leaves(notices) => Ok(Answer::Gone),
+            None if waits && matches!(error, CallError::Closed) => Ok(Answer::Gone),
+            _ => Err(failure(&error).into()),
+        }
+    }
+
+    /// Connects to whoever listens next, for as long as the request is patient.
+    async fn reconnect(&mut self, request: &Request) -> Result<(), Refused> {
+        let mut pause = AGAIN;
+        loop {
+            let left = request.patience.left();
+            tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
+            pause = (pause * 2).min(LONGEST);
+            match connect(Some(&self.path)).await {
+                Ok((_, client)) => {
+                    self.client.send_replace(Arc::new(client));
+                    return Ok(());
+                }
+                Err(failure) if left == Some(Duration::ZERO) => return Err(failure.into()),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether the daemon has said that it leaves.
+fn leaves(notices: &mut Notices) -> bool {
+    std::iter::from_fn(|| notices.recv().now_or_never().flatten()).any(|notice| notice.method == "goaway")
 }
 
 /// A daemon that listens and says nothing.
@@ -145,20 +197,14 @@ impl Source for SocketSource {
     type Held = SocketHeld;
 
     async fn acquire(&mut self, request: &Request) -> Result<SocketHeld, Refused> {
-        let notices = self.client.notices();
-        let acquired = self.attempt(request).await?;
+        let (acquired, client, notices) = self.attempt(request).await?;
         let (known, heard) = watch::channel(Known {
             // Nothing is known until the first answer below: that of `lock.acquire` may have been long in coming.
             until: BootClock.now(),
             latest: None,
             over: None,
         });
-        let hold = Arc::new(Shared {
-            client: self.client.clone(),
-            lease: acquired.lease,
-            length: Duration::from_millis(acquired.lease_ms),
-            known,
-        });
+        let hold = Arc::new(Shared { client, lease: acquired.lease, length: Duration::from_millis(acquired.lease_ms), known });
         if tokio::time::timeout(PATIENCE, hold.check()).await.is_err() {
             return Err(unanswered(&self.path).into());
         }
@@ -167,8 +213,11 @@ impl Source for SocketSource {
     }
 
     fn look(&self, name: &str) -> impl AsyncFn() -> Option<Seen> + 'static {
-        let (client, name) = (self.client.clone(), name.to_owned());
-        async move || look(&client, &name).await
+        let (client, name) = (self.client.subscribe(), name.to_owned());
+        async move || {
+            let client = client.borrow().clone();
+            look(&client, &name).await
+        }
     }
 
     async fn close(self) {}

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::command::say::{columns, printable, raw, span};
+use crate::command::say::{columns, printable, raw, say, span};
 
 /// Below this a wait is not worth a line.
 const PATIENT: Duration = Duration::from_millis(300);
@@ -73,6 +73,14 @@ impl Drop for Line {
             raw("\r\x1b[K");
         }
     }
+}
+
+/// Says something while the line may be shown.
+pub(super) fn interject(message: &str) {
+    if columns().is_some() {
+        raw("\r\x1b[K");
+    }
+    say(message);
 }
 
 /// Shows until dropped who holds the lock, where standard error is a terminal.
