@@ -116,6 +116,10 @@ pub enum Loss {
     Broken,
     /// The member was critical for longer than it was to be, and has left.
     Critical,
+    /// The leader's own process said that it is unhealthy.
+    Unhealthy,
+    /// The leader has given up the office, or handed it over.
+    Resigned,
     /// The session was closed by its own process, or the member has left.
     Closed,
     /// It was assigned to somebody else, and not let go of in time.
@@ -132,6 +136,8 @@ impl Loss {
             Self::StoreReset => "store_reset",
             Self::Broken => "broken",
             Self::Critical => "critical",
+            Self::Unhealthy => "unhealthy",
+            Self::Resigned => "resigned",
             Self::Closed => "closed",
             Self::Reassigned => "reassigned",
         }
@@ -147,6 +153,8 @@ impl fmt::Display for Loss {
             Self::StoreReset => "the bucket was made anew or set back to an earlier state",
             Self::Broken => "an administrator broke this hold",
             Self::Critical => "the member was critical for too long and has left",
+            Self::Unhealthy => "the leader is unhealthy and has given up the office",
+            Self::Resigned => "the leader has given up the office",
             Self::Closed => "the session was closed",
             Self::Reassigned => "it was assigned to somebody else and not let go of in time",
         })

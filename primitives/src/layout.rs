@@ -6,6 +6,9 @@
 //! | `session.<id>` | one session, renewed by compare-and-set |
 //! | `broken.<id>` | written to tell a session that one of its holds was broken |
 //! | `lock.<name>.<session>-<n>` | one ticket in the queue of a lock |
+//! | `election.<name>` | who leads an election |
+//! | `candidate.<name>.<session>-<n>` | one who waits to lead |
+//! | `challenge.<name>` | tells the leader that somebody with a higher priority waits |
 //! | `data.<key>` | the range for applications |
 
 use std::fmt;
@@ -18,7 +21,7 @@ use crate::{Error, Result};
 pub const MAX_NAME: usize = 512;
 
 /// First tokens of keys that only this crate writes.
-const OWN: [&str; 6] = ["meta", "session", "broken", "lock", "election", "member"];
+const OWN: [&str; 8] = ["meta", "session", "broken", "lock", "election", "candidate", "challenge", "member"];
 
 /// The key in the bucket for an application's own `key`: `data.<key>`.
 ///
@@ -61,12 +64,17 @@ pub(crate) struct Name(Key);
 
 impl Name {
     pub(crate) fn new(text: &str) -> Result<Self> {
+        Self::of("lock name", text)
+    }
+
+    /// `what` is how messages call it.
+    pub(crate) fn of(what: &str, text: &str) -> Result<Self> {
         if text.len() > MAX_NAME {
-            return Err(Error::invalid(format!("the lock name has {} bytes; the limit is {MAX_NAME}", text.len())));
+            return Err(Error::invalid(format!("the {what} has {} bytes; the limit is {MAX_NAME}", text.len())));
         }
         match Key::new(text) {
             Ok(key) => Ok(Self(key)),
-            Err(error) => Err(Error::invalid(error.to_string().replace("key", "lock name"))),
+            Err(error) => Err(Error::invalid(error.to_string().replace("key", what))),
         }
     }
 
@@ -82,6 +90,23 @@ impl Name {
     /// The range of all tickets: exactly one token below the name, so `a` does not hold `a.b`'s.
     pub(crate) fn tickets(&self) -> Result<KeyRange> {
         Ok(KeyRange::children(&Key::new(format!("lock.{}", self.0))?)?)
+    }
+
+    pub(crate) fn election(&self) -> Result<Key> {
+        Ok(Key::new(format!("election.{}", self.0))?)
+    }
+
+    pub(crate) fn challenge(&self) -> Result<Key> {
+        Ok(Key::new(format!("challenge.{}", self.0))?)
+    }
+
+    /// The range of all candidates of an election: exactly one token below the name.
+    pub(crate) fn candidates(&self) -> Result<KeyRange> {
+        Ok(KeyRange::children(&Key::new(format!("candidate.{}", self.0))?)?)
+    }
+
+    pub(crate) fn candidate(&self, id: &str) -> Result<Key> {
+        Ok(Key::new(format!("candidate.{}.{id}", self.0))?)
     }
 
     pub(crate) fn ticket(&self, session: &str, n: u64) -> Result<Key> {

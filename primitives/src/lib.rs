@@ -4,6 +4,7 @@
 //! |---|---|
 //! | being known to be alive | [`Session`] |
 //! | only one of us may do this | [`Mutex`], [`Guard`] |
+//! | one of us leads, and everybody knows who | [`Election`], [`Leadership`] |
 //! | who holds what, and ending a hold | [`locks`] |
 //! | a live mirror of a range | [`View`] |
 //! | which instance a request goes to | [`discovery`] |
@@ -27,6 +28,7 @@
 //! ```
 
 pub mod discovery;
+mod election;
 mod error;
 mod fencing;
 mod guard;
@@ -45,6 +47,7 @@ mod roster;
 mod session;
 mod view;
 
+pub use election::{Candidate, Election, Leader, Leadership};
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use hold::OnLoss;

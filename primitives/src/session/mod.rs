@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
 use crate::{
-    Error, Group, Loss, Mutex, Result, janitor, layout,
+    Election, Error, Group, Loss, Mutex, Result, janitor, layout,
     mutex::Lines,
     record::{SessionRecord, TicketRecord},
 };
@@ -194,6 +194,14 @@ impl Session {
     /// [`Error::Invalid`] when the name breaks these rules.
     pub fn mutex(&self, name: &str) -> Result<Mutex> {
         Mutex::new(self, name)
+    }
+
+    /// The election called `name`, named like a lock.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
+    pub fn election(&self, name: &str) -> Result<Election> {
+        Election::new(self, name)
     }
 
     /// The group called `name`, named like a lock.

@@ -117,6 +117,11 @@ impl Watched {
         inner.clock.now() >= self.silent_from()
     }
 
+    /// The length of the session's lease, as it says itself.
+    pub(crate) const fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// When the window of silence is over, if nothing is heard until then.
     pub(crate) fn silent_from(&self) -> Moment {
         self.since + self.silence

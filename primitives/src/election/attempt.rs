@@ -1,0 +1,385 @@
+//! One campaign, from the first look to the office.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream::BoxStream};
+use tenure_kv::{Entry, Key, Notice, Op, Revision};
+
+use super::{
+    Election, Leadership,
+    challenge::challenge,
+    decide::{Next, Standing, later, next},
+    record::Record,
+    withdrawal::{Beyond, Listed, Withdrawal, beyond},
+};
+use crate::{
+    Error, Loss, Result,
+    session::{Inner, Vigil, Wake},
+};
+
+/// A campaign that was won, before it is an office.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Won {
+    pub(super) term: Revision,
+    pub(super) revision: Revision,
+}
+
+/// One campaign. Dropped before it is an office, it is withdrawn by the session.
+pub(super) struct Attempt {
+    election: Election,
+    inner: Arc<Inner>,
+    record: Record,
+    left: Withdrawal,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.left.clone().go_on(&self.inner);
+    }
+}
+
+/// Whom a candidate waits for, and how it hears of their end.
+struct Watch {
+    session: String,
+    /// `None` for our own session, whose end the caller watches.
+    vigil: Option<Vigil>,
+}
+
+impl Attempt {
+    pub(super) fn new(election: &Election, value: &[u8]) -> Result<Self> {
+        let inner = election.session.inner().clone();
+        if let Some(loss) = inner.validity.lost() {
+            return Err(Error::lost(loss));
+        }
+        let id = format!("{}-{}", inner.id, inner.next_ticket());
+        let left = Withdrawal {
+            election: election.ballot.key.clone(),
+            candidate: election.ballot.name.candidate(&id)?,
+            id: id.clone(),
+            listed: Listed::No,
+            sent: None,
+            named: None,
+        };
+        let record = Record::new(&inner.id, id, election.ballot.owner.clone(), election.ballot.priority).with_value(value)?;
+        Ok(Self { election: election.clone(), inner, record, left })
+    }
+
+    /// Campaigns until it is won. Outages of the store are waited out: the session decides.
+    pub(super) async fn win(&mut self) -> Result<Won> {
+        let inner = self.inner.clone();
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let begun = inner.clock.now();
+            let outcome = tokio::select! {
+                biased;
+                outcome = self.turn() => outcome,
+                loss = inner.lost() => Err(Error::lost(loss)),
+            };
+            match outcome {
+                Err(error @ (Error::Unavailable { .. } | Error::Unknown { .. } | Error::Conflict { .. })) => {
+                    tracing::debug!(election = self.election.name(), %error, "the campaign goes on");
+                    if inner.clock.now().saturating_since(begun) > inner.lease {
+                        pause = Duration::from_millis(2);
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Campaigns until it is won or the store fails.
+    async fn turn(&mut self) -> Result<Won> {
+        let inner = self.inner.clone();
+        let mut notices: Option<BoxStream<'static, Notice>> = None;
+        let mut watch: Option<Watch> = None;
+        let mut dead: Option<String> = None;
+        // Which leader has been challenged, and whether to see to it that it still is.
+        let mut challenged: Option<String> = None;
+        let mut latest = inner.store.entry(&self.left.election).await?;
+        loop {
+            let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
+                Next::Lead { term, revision } => return Ok(self.named(term, revision)),
+                Next::Seize(at) => {
+                    if let Some(won) = self.seize(at).await? {
+                        return Ok(won);
+                    }
+                    latest = self.look_beyond(latest, at).await?;
+                    continue;
+                }
+                Next::Wait(standing) => standing,
+            };
+            self.list().await?;
+            if notices.is_none() {
+                notices = Some(inner.store.follow(&self.left.election).await?);
+                latest = later(latest, inner.store.entry(&self.left.election).await?);
+                continue;
+            }
+            let Some(told) = &mut notices else { continue };
+            if watch.as_ref().is_none_or(|watch| watch.session != standing.session) {
+                let own = standing.session == inner.id;
+                let vigil = if own { None } else { Some(Vigil::new(&inner, &standing.session).await?) };
+                let mut watched = Watch { session: standing.session.clone(), vigil };
+                latest = Self::look(&self.left.election, &inner, latest, &mut watched, &mut dead).await?;
+                watch = Some(watched);
+                continue;
+            }
+            let Some(watched) = &mut watch else { continue };
+            if self.record.priority > standing.priority && challenged.as_ref() != Some(&standing.candidate) {
+                challenge(&inner, &self.election.ballot, &self.left.id).await?;
+                challenged = Some(standing.candidate);
+            }
+            // A back-up for notices that a store may lose; rare enough to cost nothing.
+            let backup = inner.clock.now() + inner.lease;
+            let wake = async {
+                match watched.vigil.as_mut() {
+                    Some(vigil) => vigil.wake(&inner).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let look = tokio::select! {
+                biased;
+                notice = told.next() => match notice {
+                    Some(Notice::Entry(entry)) => {
+                        latest = later(latest, Some(entry));
+                        false
+                    }
+                    Some(Notice::Recheck) => true,
+                    Some(Notice::Reconnected) => {
+                        if let Some(vigil) = &mut watched.vigil {
+                            vigil.cut_off(&inner);
+                        }
+                        true
+                    }
+                    None => return Err(tenure_kv::Error::unavailable("the store ended its notices").into()),
+                },
+                wake = wake => match wake {
+                    Wake::Read => true,
+                    Wake::Dead => {
+                        dead = Some(watched.session.clone());
+                        false
+                    }
+                    Wake::Silent => {
+                        if let Some(vigil) = &mut watched.vigil
+                            && vigil.depose(&inner).await
+                        {
+                            dead = Some(watched.session.clone());
+                        }
+                        false
+                    }
+                },
+                () = inner.clock.sleep_until(backup) => {
+                    challenged = None;
+                    true
+                }
+            };
+            if look {
+                latest = Self::look(&self.left.election, &inner, latest, watched, &mut dead).await?;
+            }
+        }
+    }
+
+    /// One read of the election's key and of the session behind its leader.
+    async fn look(
+        election: &Key,
+        inner: &Inner,
+        latest: Option<Entry>,
+        watched: &mut Watch,
+        dead: &mut Option<String>,
+    ) -> Result<Option<Entry>> {
+        let mut keys = vec![election.clone()];
+        keys.extend(watched.vigil.as_ref().map(|vigil| vigil.key().clone()));
+        let mut found = match inner.store.entries(&keys).await {
+            Ok(found) => found.into_iter(),
+            Err(error) => {
+                if let Some(vigil) = &mut watched.vigil {
+                    vigil.cut_off(inner);
+                }
+                return Err(error.into());
+            }
+        };
+        let latest = later(latest, found.next().flatten());
+        if let Some(vigil) = &mut watched.vigil
+            // A leader whose session does not exist: a commit proves it.
+            && (vigil.saw(inner, found.next().flatten().as_ref()) || vigil.never_seen() && vigil.depose(inner).await)
+        {
+            *dead = Some(watched.session.clone());
+        }
+        Ok(latest)
+    }
+
+    /// Reads the election's key after it was not at `at`, and holds back while replicas still show it there.
+    async fn look_beyond(&self, latest: Option<Entry>, at: Revision) -> Result<Option<Entry>> {
+        let mut latest = latest;
+        for n in 0..7 {
+            latest = later(latest, self.inner.store.entry(&self.left.election).await?);
+            if latest.as_ref().map_or(Revision::ZERO, |entry| entry.revision) != at {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1 << n)).await;
+        }
+        Ok(latest)
+    }
+
+    fn named(&mut self, term: Revision, revision: Revision) -> Won {
+        // The write that named us is the one sent, or the leader's, which has ended our own key.
+        self.left.sent = None;
+        self.left.named = Some(revision);
+        Won { term, revision }
+    }
+
+    /// Writes our record over what stands at `at`; `None` when something else stands there.
+    ///
+    /// A write that is not answered is sent again: of the copies at most one lands, for it moves the key.
+    async fn seize(&mut self, at: Revision) -> Result<Option<Won>> {
+        let inner = self.inner.clone();
+        self.until_grants().await?;
+        let record = self.record.encode();
+        let (mut unanswered, mut tries) = (false, 0_u64);
+        loop {
+            self.left.sent = Some(at);
+            let before = inner.witness.highest();
+            let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
+            match inner.store.commit(op.into()).await {
+                Ok(revision) => {
+                    if !inner.witness.committed(before, revision) {
+                        inner.witness.went_back(&*inner.clock, &inner.epoch);
+                        inner.lose(Loss::StoreReset);
+                        return Err(Error::lost(Loss::StoreReset));
+                    }
+                    return Ok(Some(self.named(revision, revision)));
+                }
+                Err(tenure_kv::Error::Conflict { .. }) if !unanswered => {
+                    self.left.sent = None;
+                    return Ok(None);
+                }
+                Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.store, &self.left.election, at).await {
+                    Ok(Beyond::Entry(entry)) => {
+                        if let Next::Lead { term, revision } = next(Some(&entry), &self.left.id, None) {
+                            return Ok(Some(self.named(term, revision)));
+                        }
+                        self.left.sent = None;
+                        return Ok(None);
+                    }
+                    Ok(Beyond::Nothing) => {
+                        self.left.sent = None;
+                        return Ok(None);
+                    }
+                    Err(_) => {}
+                },
+                Err(error) if error.is_unknown() => unanswered = true,
+                // Nothing is on its way.
+                Err(error) if !unanswered => {
+                    self.left.sent = None;
+                    return Err(error.into());
+                }
+                Err(error) if error.is_invalid() => return Err(error.into()),
+                Err(_) => {}
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis((5 * tries).min(500))).await;
+        }
+    }
+
+    /// Writes our own key, so that we are listed and the office can be handed to us.
+    async fn list(&mut self) -> Result<()> {
+        let inner = self.inner.clone();
+        while self.left.listed == Listed::No && self.left.named.is_none() {
+            self.left.listed = Listed::Sent;
+            // Not over a tombstone either: that may be the one that forestalls this very write.
+            let op = Op::put(self.left.candidate.clone(), self.record.encode()).if_at(Revision::ZERO);
+            match inner.store.commit(op.into()).await {
+                Ok(revision) => self.left.listed = Listed::At(revision),
+                Err(error) if error.is_unknown() => {}
+                Err(tenure_kv::Error::Conflict { .. }) => {}
+                Err(error) => {
+                    self.left.listed = Listed::No;
+                    return Err(error.into());
+                }
+            }
+        }
+        if self.left.listed == Listed::Sent {
+            self.left.find_listing(&*inner.store).await?;
+            if self.left.listed == Listed::No && self.left.named.is_none() {
+                self.rename()?;
+                return Err(tenure_kv::Error::unavailable("the candidature was not answered").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Another id, for one under which nothing stands and nothing ever will.
+    fn rename(&mut self) -> Result<()> {
+        let id = format!("{}-{}", self.inner.id, self.inner.next_ticket());
+        self.left.candidate = self.election.ballot.name.candidate(&id)?;
+        self.left.id.clone_from(&id);
+        self.record.candidate = id;
+        Ok(())
+    }
+
+    /// A bucket that may have been made anew under a leader elects nobody for one lease.
+    async fn until_grants(&self) -> Result<()> {
+        let inner = &self.inner;
+        while let Some(from) = inner.witness.grants_from(&*inner.clock) {
+            tokio::select! {
+                loss = inner.lost() => return Err(Error::lost(loss)),
+                () = inner.clock.sleep_until(from) => {}
+            }
+        }
+        inner.witness.settle(&inner.store, &*inner.clock).await;
+        if inner.witness.is_in(&inner.epoch) {
+            return Ok(());
+        }
+        inner.lose(Loss::StoreReset);
+        Err(Error::lost(Loss::StoreReset))
+    }
+
+    /// Our record stands there: the office is ours once the session can vouch for it.
+    pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
+        let inner = self.inner.clone();
+        self.until_grants().await?;
+        let mut states = self.election.session.states();
+        while inner.validity.remaining(&*inner.clock).is_zero() {
+            if let Some(loss) = inner.validity.lost() {
+                return Err(Error::lost(loss));
+            }
+            if states.changed().await.is_err() {
+                return Err(Error::lost(Loss::Closed));
+            }
+        }
+        // From here on the office sees to what is there.
+        let left = self.left.clone();
+        (self.left.listed, self.left.sent, self.left.named) = (Listed::No, None, None);
+        Ok(Leadership::new(&self.election, self.record.clone(), left, won))
+    }
+
+    /// One look: wins if nobody leads who is not proven dead, and tells who leads otherwise.
+    pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
+        let inner = self.inner.clone();
+        let mut dead: Option<String> = None;
+        let mut latest = inner.store.entry(&self.left.election).await?;
+        loop {
+            match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
+                Next::Lead { term, revision } => return Ok(Ok(self.named(term, revision))),
+                Next::Seize(at) => {
+                    if let Some(won) = self.seize(at).await? {
+                        return Ok(Ok(won));
+                    }
+                    latest = self.look_beyond(latest, at).await?;
+                }
+                Next::Wait(standing) => {
+                    if standing.session == inner.id || !inner.is_dead(&standing.session).await? {
+                        return Ok(Err(standing));
+                    }
+                    dead = Some(standing.session);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn withdraw(mut self) {
+        // On failure the drop hands it to the session.
+        let _ = self.left.attempt(&*self.inner.store).await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Watching who leads, without hearing heartbeats.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use tenure_kv::{Entry, Key, Moment, Notice};
+
+use super::{Election, Leader, decide::later, record::Record};
+use crate::{
+    Error, Result,
+    session::{Inner, Watched, timing},
+};
+
+pub(super) fn observe(election: &Election) -> BoxStream<'static, Result<Option<Leader>>> {
+    let inner = election.session.inner().clone();
+    let now = inner.clock.now();
+    let observer = Observer {
+        key: election.ballot.key.clone(),
+        notices: None,
+        latest: None,
+        watched: None,
+        dead: None,
+        seen: now,
+        look_at: now,
+        told: Told::Nothing,
+        pause: timing::renewal_retry(inner.lease),
+        inner,
+        news: VecDeque::new(),
+        over: false,
+    };
+    stream::unfold(observer, |mut observer| async move {
+        let state = observer.next().await?;
+        Some((state, observer))
+    })
+    .boxed()
+}
+
+struct Observer {
+    inner: Arc<Inner>,
+    key: Key,
+    notices: Option<BoxStream<'static, Notice>>,
+    /// What stands in the election's key, never going back.
+    latest: Option<Entry>,
+    /// The session of the leader that the key names.
+    watched: Option<(String, Watched)>,
+    /// The session that the key names and that is proven dead.
+    dead: Option<String>,
+    /// When the store was last heard.
+    seen: Moment,
+    look_at: Moment,
+    told: Told,
+    pause: Duration,
+    news: VecDeque<Entry>,
+    over: bool,
+}
+
+/// What was told last.
+#[derive(PartialEq)]
+enum Told {
+    Nothing,
+    OutOfReach,
+    State(Option<Leader>),
+}
+
+impl Observer {
+    async fn next(&mut self) -> Option<Result<Option<Leader>>> {
+        if self.over {
+            return None;
+        }
+        let inner = self.inner.clone();
+        loop {
+            let news = tokio::select! {
+                biased;
+                loss = inner.lost() => {
+                    self.over = true;
+                    return Some(Err(Error::lost(loss)));
+                }
+                news = self.turn() => news,
+            };
+            if let Some(news) = news {
+                return Some(news);
+            }
+        }
+    }
+
+    /// Waits for something to look at, looks, and tells what is new.
+    async fn turn(&mut self) -> Option<Result<Option<Leader>>> {
+        if self.inner.clock.now() < self.look_at {
+            self.wait().await;
+        }
+        if let Some(entry) = self.news.pop_front() {
+            self.latest = later(self.latest.take(), Some(entry));
+        }
+        match self.look().await {
+            Ok(state) => {
+                self.pause = timing::renewal_retry(self.inner.lease);
+                self.seen = self.inner.clock.now();
+                self.tell(state)
+            }
+            Err(error) => {
+                tracing::debug!(key = %self.key, %error, "the observer could not look");
+                let now = self.inner.clock.now();
+                self.look_at = now + self.pause;
+                self.pause = (self.pause * 2).min(self.inner.lease / 2);
+                if let Some((_, watched)) = &mut self.watched {
+                    watched.cut_off(&self.inner);
+                }
+                // What was told may be over by now, for all that is known.
+                let out_of_reach = now.saturating_since(self.seen) > timing::validity(self.inner.lease);
+                if out_of_reach && self.told != Told::OutOfReach {
+                    self.told = Told::OutOfReach;
+                    return Some(Err(error));
+                }
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, state: Option<Leader>) -> Option<Result<Option<Leader>>> {
+        if matches!(&self.told, Told::State(told) if *told == state) {
+            return None;
+        }
+        self.told = Told::State(state.clone());
+        Some(Ok(state))
+    }
+
+    async fn wait(&mut self) {
+        let look = self.inner.clock.sleep_until(self.look_at);
+        let Some(notices) = &mut self.notices else { return look.await };
+        tokio::select! {
+            biased;
+            notice = notices.next() => match notice {
+                Some(Notice::Entry(entry)) => self.news.push_back(entry),
+                Some(Notice::Recheck) => {}
+                Some(Notice::Reconnected) => {
+                    if let Some((_, watched)) = &mut self.watched {
+                        watched.cut_off(&self.inner);
+                    }
+                }
+                None => {
+                    self.notices = None;
+                    self.inner.clock.sleep_until(self.inner.clock.now() + self.pause).await;
+                }
+            },
+            () = look => {}
+        }
+    }
+
+    /// Reads what the key says and whether the session of the leader that it names lives.
+    async fn look(&mut self) -> Result<Option<Leader>> {
+        let inner = self.inner.clone();
+        if self.notices.is_none() {
+            self.notices = Some(inner.store.follow(&self.key).await?);
+        }
+        for _ in 0..8 {
+            let named = self.latest.as_ref().and_then(Record::read);
+            let mut keys = vec![self.key.clone()];
+            if let Some(record) = &named {
+                if self.watched.as_ref().is_none_or(|(session, _)| *session != record.session) {
+                    self.watched = Some((record.session.clone(), Watched::new(&inner, &record.session)?));
+                }
+                keys.extend(self.watched.as_ref().map(|(_, watched)| watched.key().clone()));
+            }
+            let mut found = inner.store.entries(&keys).await?.into_iter();
+            self.latest = later(self.latest.take(), found.next().flatten());
+            let session = found.next().flatten();
+            if let Some((id, watched)) = &mut self.watched
+                && keys.len() == 2
+                && (watched.saw(&inner, session.as_ref())
+                    || (watched.never_seen() || watched.is_silent(&inner)) && watched.depose(&inner).await)
+            {
+                self.dead = Some(id.clone());
+            }
+            let entry = self.latest.as_ref().and_then(|entry| Some((Record::read(entry)?, entry.revision)));
+            let next = inner.clock.now() + inner.lease / 2;
+            let Some((record, revision)) = entry else {
+                self.look_at = next;
+                return Ok(None);
+            };
+            if self.dead.as_ref() == Some(&record.session) {
+                self.look_at = next;
+                return Ok(None);
+            }
+            if let Some((id, watched)) = &self.watched
+                && *id == record.session
+                && !watched.never_seen()
+            {
+                self.look_at = (inner.clock.now() + watched.lease() / 2).min(watched.silent_from().max(inner.clock.now()));
+                return Ok(Some(record.leader(revision)));
+            }
+            // Another leader than the one whose session was read: look again.
+        }
+        Err(tenure_kv::Error::unavailable("the leader changes faster than it can be looked at").into())
+    }
+}

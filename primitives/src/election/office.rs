@@ -1,0 +1,438 @@
+//! The task behind a leadership: it alone writes the election's key while the office lasts.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tenure_kv::{Batch, Entry, Error as StoreError, Op, Revision, State};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Ballot, Election,
+    challenge::Bell,
+    leadership::{Reign, patience},
+    record::{Record, TRANSFERRED},
+    withdrawal::{Beyond, Withdrawal, beyond, resignation},
+};
+use crate::{
+    Error, Loss, Result,
+    session::{Inner, timing, why_ended},
+};
+
+/// What a leadership asks of its task.
+#[derive(Debug)]
+pub(super) enum Request {
+    Proclaim {
+        value: Bytes,
+        reply: oneshot::Sender<Result<Revision>>,
+    },
+    Transfer {
+        candidate: String,
+        reply: oneshot::Sender<Result<Revision>>,
+    },
+    Resign {
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Where is the election's key now?
+    Verify {
+        reply: oneshot::Sender<Result<Revision>>,
+    },
+}
+
+/// The office of one leader.
+pub(super) struct Office {
+    inner: Arc<Inner>,
+    ballot: Ballot,
+    reign: Arc<Reign>,
+    /// What was sent last.
+    record: Record,
+    /// Where the election's key was found last, by a commit or beyond one.
+    at: Revision,
+    /// A write that was to replace `at` may be on its way.
+    doubt: bool,
+    /// Our own key among the candidates, as long as it is there.
+    left: Withdrawal,
+    /// The key names somebody else, or nobody: nothing is left to give up.
+    gone: bool,
+    bell: Bell,
+}
+
+/// What became of a write of the election's key.
+enum Applied {
+    At(Revision),
+    Lost(Loss),
+    /// The key is where it was, so far as a read tells: another precondition did not hold, or a replica lags.
+    Refused(StoreError),
+    /// Not known while it was worth trying.
+    Unsettled(StoreError),
+}
+
+/// How long a write is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// While anybody may rely on the lease.
+    Lease,
+    /// As long as the session lives.
+    Session,
+}
+
+impl Office {
+    pub(super) fn new(election: &Election, reign: Arc<Reign>, mut record: Record, left: Withdrawal, at: Revision) -> Self {
+        let inner = election.session.inner().clone();
+        record.term = Some(reign.term.get());
+        let bell = Bell::new(&inner, &election.ballot);
+        // Not the election itself: a task of the session must not keep it open.
+        Self { inner, ballot: election.ballot.clone(), reign, record, at, doubt: false, left, gone: false, bell }
+    }
+
+    /// Runs until the office is given up or the session has ended.
+    pub(super) async fn run(mut self, inbox: mpsc::Receiver<Request>) {
+        let (inner, reign) = (self.inner.clone(), self.reign.clone());
+        let loss = tokio::select! {
+            biased;
+            loss = inner.lost() => loss,
+            () = inner.stop.cancelled() => inner.validity.lost().unwrap_or(Loss::Closed),
+            loss = self.serve(inbox) => loss,
+        };
+        reign.hold.end(loss);
+    }
+
+    async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) -> Loss {
+        self.unlist().await;
+        let lost = self.reign.hold.clone().lost();
+        tokio::pin!(lost);
+        let mut health = self.ballot.health.clone();
+        let mut look_at = self.inner.clock.now() + self.inner.lease;
+        loop {
+            if let Some(challenger) = self.bell.answer(&self.inner).await {
+                self.reign.state.send_modify(|state| state.asked = challenger);
+            }
+            tokio::select! {
+                biased;
+                loss = &mut lost => {
+                    drop(inbox);
+                    self.leave().await;
+                    return loss;
+                }
+                () = super::unhealthy(health.clone()), if health.is_some() => {
+                    self.reign.hold.end(Loss::Unhealthy);
+                    health = None;
+                }
+                request = inbox.recv() => match request {
+                    None => { self.reign.hold.end(Loss::Resigned); }
+                    Some(Request::Proclaim { value, reply }) => drop(reply.send(self.proclaim(value).await)),
+                    Some(Request::Transfer { candidate, reply }) => drop(reply.send(self.transfer(&candidate).await)),
+                    Some(Request::Verify { reply }) => drop(reply.send(self.verify().await)),
+                    Some(Request::Resign { reply }) => {
+                        // Before the write: whoever is elected by it must not find us relying on the office.
+                        self.reign.hold.end(Loss::Resigned);
+                        drop(reply.send(self.resign().await));
+                    }
+                },
+                () = self.bell.rings(&self.inner) => {}
+                () = self.inner.clock.sleep_until(look_at) => {
+                    look_at = self.inner.clock.now() + self.inner.lease;
+                    self.look().await;
+                }
+            }
+        }
+    }
+
+    /// Ends our own key among the candidates, if it can be done now.
+    async fn unlist(&mut self) {
+        if let Err(error) = self.left.unlist(&*self.inner.store).await {
+            tracing::debug!(candidate = %self.left.candidate, %error, "the winner is still listed as a candidate");
+        }
+    }
+
+    /// A look now and then, for what nobody told us: somebody has taken the office, or asks for it.
+    async fn look(&mut self) {
+        self.unlist().await;
+        self.bell.look();
+        if self.doubt {
+            let _ = self.verify().await;
+        } else if let Ok(Some(entry)) = self.inner.store.entry(&self.reign.key).await
+            && entry.revision > self.at
+            && !self.is_ours(&entry)
+        {
+            self.end_by(&entry);
+        }
+    }
+
+    fn is_ours(&self, entry: &Entry) -> bool {
+        Record::read(entry).is_some_and(|record| record.candidate == self.reign.candidate)
+    }
+
+    /// Somebody else has written the key: the office is over.
+    fn end_by(&self, entry: &Entry) -> Loss {
+        let loss = self
+            .inner
+            .validity
+            .lost()
+            .unwrap_or_else(|| if entry.is_live() { Loss::Deposed } else { why_ended(Some(&entry.state)) });
+        self.reign.hold.end(loss);
+        loss
+    }
+
+    fn found_at(&mut self, revision: Revision) {
+        self.at = revision;
+        self.doubt = false;
+        self.reign.state.send_modify(|state| state.revision = revision);
+    }
+
+    /// Whether a write may still be tried.
+    fn may_go_on(&self, patience: Patience) -> bool {
+        patience == Patience::Session || !self.inner.validity.remaining(&*self.inner.clock).is_zero()
+    }
+
+    /// Commits what `make` says for the key's revision, until it is known what became of it. `landed` tells
+    /// whether an entry is what this very write leaves.
+    async fn apply(&mut self, tries_for: Patience, make: impl Fn(Revision) -> Batch, landed: impl Fn(&Entry) -> bool) -> Applied {
+        let inner = self.inner.clone();
+        let mut pause = timing::renewal_retry(inner.lease) / 4;
+        loop {
+            let before = inner.witness.highest();
+            let answer = tokio::time::timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
+            let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {
+                Ok(revision) => {
+                    if !inner.witness.committed(before, revision) {
+                        inner.witness.went_back(&*inner.clock, &inner.epoch);
+                        inner.lose(Loss::StoreReset);
+                        return Applied::Lost(self.reign.hold.end(Loss::StoreReset));
+                    }
+                    self.found_at(revision);
+                    return Applied::At(revision);
+                }
+                Err(error @ StoreError::Conflict { .. }) => {
+                    match beyond(&*inner.store, &self.reign.key, self.at).await {
+                        Ok(Beyond::Entry(entry)) if landed(&entry) => {
+                            self.found_at(entry.revision);
+                            return Applied::At(entry.revision);
+                        }
+                        // An earlier write of ours, not answered then.
+                        Ok(Beyond::Entry(entry)) if self.is_ours(&entry) => {
+                            self.found_at(entry.revision);
+                            continue;
+                        }
+                        Ok(Beyond::Entry(entry)) => return Applied::Lost(self.end_by(&entry)),
+                        Ok(Beyond::Nothing) => return Applied::Lost(self.reign.hold.end(Loss::Deposed)),
+                        Err(_) => return Applied::Refused(error),
+                    }
+                }
+                Err(error @ StoreError::Invalid { .. }) => return Applied::Refused(error),
+                Err(error) => {
+                    self.doubt |= !error.is_unavailable();
+                    error
+                }
+            };
+            if !self.may_go_on(tries_for) {
+                return Applied::Unsettled(self.unsettled(error));
+            }
+            inner.clock.sleep_until(inner.clock.now() + pause).await;
+            pause = (pause * 2).min(timing::renewal_interval(inner.lease));
+        }
+    }
+
+    /// The last try may not have been applied, but an earlier one may.
+    fn unsettled(&self, error: StoreError) -> StoreError {
+        if self.doubt && !error.is_unknown() {
+            StoreError::unknown("a write of the office was not answered").caused_by(error)
+        } else {
+            error
+        }
+    }
+
+    /// As [`apply`](Self::apply), for a write without another precondition: refused, it is tried again.
+    async fn insist(
+        &mut self,
+        tries_for: Patience,
+        make: impl Fn(Revision) -> Batch,
+        landed: impl Fn(&Entry) -> bool,
+    ) -> Applied {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.apply(tries_for, &make, &landed).await {
+                Applied::Refused(error) if error.is_conflict() && self.may_go_on(tries_for) => {
+                    self.inner.clock.sleep_until(self.inner.clock.now() + pause).await;
+                    pause = (pause * 2).min(timing::renewal_interval(self.inner.lease));
+                }
+                Applied::Refused(error) => {
+                    return Applied::Unsettled(self.unsettled(if error.is_conflict() {
+                        super::withdrawal::lagging()
+                    } else {
+                        error
+                    }));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Writes our record once more, with what it says now: whoever still leads after this is known.
+    async fn write_record(&mut self) -> Applied {
+        self.record.writes += 1;
+        let (key, record) = (self.reign.key.clone(), self.record.clone());
+        let (value, writes, id) = (record.encode(), record.writes, record.candidate);
+        self.reign.state.send_modify(|state| state.moving = true);
+        let outcome = self
+            .insist(
+                Patience::Lease,
+                |at| Op::put(key.clone(), value.clone()).if_at(at).into(),
+                |entry| Record::read(entry).is_some_and(|found| found.candidate == id && found.writes == writes),
+            )
+            .await;
+        let ours = matches!(outcome, Applied::At(_));
+        self.reign.state.send_modify(|state| (state.moving, state.aside) = (false, state.aside && !ours));
+        outcome
+    }
+
+    async fn proclaim(&mut self, value: Bytes) -> Result<Revision> {
+        if let Some(loss) = self.reign.hold.loss() {
+            return Err(Error::lost(loss));
+        }
+        let before = self.record.clone();
+        self.record = before.clone().with_value(&value)?;
+        match self.write_record().await {
+            Applied::At(revision) => Ok(revision),
+            Applied::Lost(loss) => Err(Error::lost(loss)),
+            Applied::Refused(error) | Applied::Unsettled(error) => {
+                if !error.is_unknown() {
+                    let writes = self.record.writes;
+                    self.record = before;
+                    self.record.writes = writes;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Where the key is. After a write of unknown outcome another one finds out.
+    async fn verify(&mut self) -> Result<Revision> {
+        if self.doubt {
+            return match self.write_record().await {
+                Applied::At(revision) => Ok(revision),
+                Applied::Lost(loss) => Err(Error::lost(loss)),
+                Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
+            };
+        }
+        if let Some(entry) = self.inner.store.entry(&self.reign.key).await?
+            && entry.revision > self.at
+        {
+            if !self.is_ours(&entry) {
+                return Err(Error::lost(self.end_by(&entry)));
+            }
+            self.found_at(entry.revision);
+        }
+        Ok(self.at)
+    }
+
+    async fn transfer(&mut self, candidate: &str) -> Result<Revision> {
+        if let Some(loss) = self.reign.hold.loss() {
+            return Err(Error::lost(loss));
+        }
+        if candidate == self.reign.candidate {
+            return Err(Error::invalid(format!("the candidate {candidate} is the leader itself; name another one")));
+        }
+        let gone = || Error::Conflict {
+            message: format!("there is no candidate {candidate} for {} any more; the leader stays", self.reign.name),
+            key: None,
+            revision: None,
+        };
+        let Ok(key) = self.ballot.name.candidate(candidate) else {
+            return Err(Error::invalid(format!("{candidate:?} is no candidate's id; take one that is listed")));
+        };
+        let Some(entry) = self.inner.store.entry(&key).await? else { return Err(gone()) };
+        let Some(record) = Record::read(&entry).filter(|record| record.candidate == candidate) else { return Err(gone()) };
+        if record.session != self.inner.id && self.inner.is_dead(&record.session).await? {
+            return Err(gone());
+        }
+        let gone = gone();
+        // Before the write: whoever is named by it must not find us relying on the office.
+        self.reign.state.send_modify(|state| (state.aside, state.moving) = (true, true));
+        let outcome = self.hand_over(&key, entry.revision, record.elected(), gone).await;
+        if outcome.is_ok() {
+            self.gone = true;
+            self.reign.hold.end(Loss::Resigned);
+        }
+        // Of an unknown outcome nobody may rely on: a later look finds out.
+        let unknown = matches!(outcome, Err(Error::Unknown { .. }));
+        self.reign.state.send_modify(|state| (state.aside, state.moving) = (unknown, false));
+        outcome
+    }
+
+    /// One batch: the candidate's key ends where it was written, and the election's names the candidate.
+    async fn hand_over(&mut self, key: &tenure_kv::Key, listed: Revision, record: Record, gone: Error) -> Result<Revision> {
+        let (election, value) = (self.reign.key.clone(), record.encode());
+        let make = |at: Revision| {
+            let op = Op::delete(key.clone()).note(Bytes::from_static(TRANSFERRED)).if_at(listed).ttl(timing::forestall());
+            Batch::new().and(op).and(Op::put(election.clone(), value.clone()).if_at(at))
+        };
+        let landed = |entry: &Entry| Record::read(entry).is_some_and(|found| found.candidate == record.candidate);
+        match self.apply(Patience::Lease, make, landed).await {
+            Applied::At(revision) => Ok(revision),
+            Applied::Lost(loss) => Err(Error::lost(loss)),
+            // Either the candidate has withdrawn or an earlier try has landed. Another write of ours finds out.
+            Applied::Refused(_) => {
+                self.record.writes += 1;
+                let (election, value) = (self.reign.key.clone(), self.record.encode());
+                let (writes, own, handed) = (self.record.writes, self.record.candidate.clone(), AtomicBool::new(false));
+                let make = |at| Op::put(election.clone(), value.clone()).if_at(at).into();
+                let landed = |entry: &Entry| {
+                    let found = Record::read(entry);
+                    handed.store(landed(entry), Ordering::Relaxed);
+                    landed(entry) || found.is_some_and(|found| found.candidate == own && found.writes == writes)
+                };
+                match self.insist(Patience::Lease, make, landed).await {
+                    Applied::At(revision) if handed.into_inner() => Ok(revision),
+                    Applied::At(_) => Err(gone),
+                    Applied::Lost(loss) => Err(Error::lost(loss)),
+                    Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
+                }
+            }
+            Applied::Unsettled(error) => Err(error.into()),
+        }
+    }
+
+    async fn resign(&mut self) -> Result<()> {
+        self.left.unlist(&*self.inner.store).await?;
+        match self.end(Patience::Lease).await {
+            Applied::At(_) => Ok(()),
+            Applied::Lost(loss) => Err(Error::lost(loss)),
+            Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
+        }
+    }
+
+    async fn end(&mut self, tries_for: Patience) -> Applied {
+        let (key, id) = (self.reign.key.clone(), self.reign.candidate.clone());
+        let outcome = self
+            .insist(
+                tries_for,
+                |at| resignation(&key, &id, at).into(),
+                |entry| matches!(&entry.state, State::Deleted(note) if note.as_ref() == id.as_bytes()),
+            )
+            .await;
+        self.gone |= matches!(outcome, Applied::At(_) | Applied::Lost(_));
+        outcome
+    }
+
+    /// Gives the office up for good, however long it takes: nothing is to name a leader whom nobody runs.
+    async fn leave(&mut self) {
+        let mut pause = timing::renewal_retry(self.inner.lease) / 4;
+        while let Err(error) = self.left.unlist(&*self.inner.store).await {
+            tracing::debug!(election = self.reign.name, %error, "the candidature could not be ended; trying again");
+            self.inner.clock.sleep_until(self.inner.clock.now() + pause).await;
+            pause = (pause * 2).min(timing::renewal_interval(self.inner.lease));
+        }
+        while !self.gone {
+            if let Applied::Refused(error) | Applied::Unsettled(error) = self.end(Patience::Session).await {
+                tracing::warn!(election = self.reign.name, %error, "the office could not be given up");
+                self.inner.clock.sleep_until(self.inner.clock.now() + self.inner.lease).await;
+            }
+        }
+    }
+}
