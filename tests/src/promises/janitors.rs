@@ -1,6 +1,11 @@
 //! What dead members leave behind goes in time, and what the living have stays.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tenure::{Instance, Member, MemberEvent, Session, membership};
@@ -8,6 +13,7 @@ use tenure_kv::{
     Moment, Op, Store,
     faults::{Fault, Operation, Partition, Rule},
 };
+use tokio::{runtime, sync::oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -32,18 +38,15 @@ fn departures(store: &Arc<dyn Store>, name: &str) -> AbortOnDropHandle<HashMap<S
     let (store, name) = (store.clone(), name.to_owned());
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut watch = membership::watch(&store, &name).await.must("a watch");
-        let (mut here, mut gone) = (0_usize, HashMap::new());
+        let mut gone = HashMap::new();
         loop {
             match next(&mut watch).await {
                 MemberEvent::Insert(record) if record.id == "end" => return gone,
-                MemberEvent::Insert(_) => here += 1,
                 MemberEvent::Remove { id, .. } => {
-                    here -= 1;
                     gone.insert(id, now());
                 }
                 _ => {}
             }
-            let _ = here;
         }
     }))
 }
@@ -134,8 +137,8 @@ pub async fn a_janitor_killed_in_mid_sweep_is_succeeded(bed: &Bed) {
     drop((alive, crowd));
 }
 
-/// Whatever goes wrong, a member is not removed while its session lives: janitors that pause, reads that lag,
-/// answers that are lost.
+/// Whatever goes wrong, a member is not removed while its session lives: janitors that hear nothing, reads
+/// that lag, answers that are lost.
 ///
 /// # Panics
 /// When the promise is broken.
@@ -148,80 +151,132 @@ pub async fn a_living_member_is_never_removed(bed: &Bed) {
         processes.push((line, session, member));
     }
     let store = bed.store().await;
-    let watcher = AbortOnDropHandle::new(tokio::spawn(watch_the_living(
-        store.clone(),
-        processes.iter().map(|(_, session, member)| (session.clone(), member.clone())).collect(),
-    )));
+    let owners = processes.iter().map(|(_, session, member)| (session.clone(), member.clone())).collect();
+    let watcher = AbortOnDropHandle::new(tokio::spawn(watch_the_living(store.clone(), "storm", owners)));
     for round in 0..6 {
-        let (line, ..) = &processes[round % processes.len()];
+        let line = &processes[janitor(&processes.iter().map(|(line, ..)| line).collect::<Vec<_>>()).await].0;
         let old = line.faults.snapshot().await.must("a snapshot");
-        let rules = [
-            // Everything the janitor reads of sessions and members is old.
-            Rule::new(Fault::Stale(old)).on(Operation::Entry).times(8),
-            Rule::new(Fault::FailAfter).on(Operation::Commit).chance(0.3),
-            Rule::new(Fault::DelayBefore(5 * MS)).chance(0.5),
-        ];
-        let rules = rules.map(|rule| line.faults.add(rule));
-        // Its watches tell nothing for longer than any lease: all it hears of others is silence.
-        line.faults.pause("session");
-        if round % 2 == 0 {
-            line.faults.pause("member");
-        }
+        let rules = match round % 3 {
+            // All that it hears of others is silence, and what it reads of them is old.
+            0 | 1 => {
+                assert!(line.faults.pause("session") > 0, "the janitor listens");
+                vec![Rule::new(Fault::Stale(old)).on(Operation::Entry).chance(if round % 3 == 0 { 1.0 } else { 0.0 })]
+            }
+            _ => vec![
+                Rule::new(Fault::FailAfter).on(Operation::Commit).chance(0.3),
+                Rule::new(Fault::DelayBefore(5 * MS)).chance(0.5),
+            ],
+        };
+        let rules: Vec<_> = rules.into_iter().map(|rule| line.faults.add(rule)).collect();
         tokio::time::sleep(lease * 3 / 2).await;
         line.faults.resume("");
-        line.faults.cut("");
         rules.iter().for_each(|rule| rule.clear());
         tokio::time::sleep(lease / 3).await;
     }
     for (_, session, member) in &processes {
         assert!(session.is_held() && member.loss().is_none(), "{session:?}, {member:?}: nobody was ever cut off from renewing");
     }
-    let listed = until(LONG, "all are there", || async {
+    until(LONG, "all are there", || async {
         let listed = membership::members(&*store, "storm").await.ok()?.list;
-        (listed.len() == processes.len()).then_some(listed)
+        (listed.len() == processes.len()).then_some(())
     })
     .await;
-    drop(listed);
+    assert!(!watcher.is_finished(), "a living member was removed");
+}
+
+/// A janitor whose process stood still, longer than any lease, removes nobody when it goes on: what it knows is
+/// old, and so is its office.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn a_janitor_that_stood_still_removes_nobody(bed: &Bed) {
+    let lease = if bed.is_replicated() { 1_500 * MS } else { 600 * MS };
+    let (own, (go_on, stood)) = (bed.clone(), mpsc::channel::<()>());
+    let (in_office, office) = oneshot::channel();
+    // A process of its own: all its tasks stand still together.
+    let frozen = thread::spawn(move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().must("a runtime");
+        runtime.block_on(async move {
+            let (line, session) = own.process(lease).await;
+            let member = join(&session, "frozen", "janitor").await;
+            assert_eq!(janitor(&[&line]).await, 0);
+            let until_others = || async { (records(session.store(), "frozen").await.len() == 4).then_some(()) };
+            in_office.send(()).must("the test goes on");
+            until(LONG, "the others have joined", until_others).await;
+            tokio::time::sleep(lease / 2).await;
+            // What happens meanwhile reaches it late.
+            assert!(line.faults.pause("session") > 0, "the janitor listens");
+            let _ = stood.recv();
+            // Time to act on what it knows.
+            tokio::time::sleep(lease).await;
+            member.loss()
+        })
+    });
+    within(LONG, "the janitor is in office", office).await.must("the janitor");
+    let mut others = Vec::new();
+    for n in 0..3 {
+        let session = bed.session(lease).await;
+        let member = join(&session, "frozen", &format!("m{n}")).await;
+        others.push((session, member));
+    }
+    let store = bed.store().await;
+    let watcher = AbortOnDropHandle::new(tokio::spawn(watch_the_living(store.clone(), "frozen", others.clone())));
+    tokio::time::sleep(lease * 3).await;
+    drop(go_on);
+    let loss = tokio::task::spawn_blocking(move || frozen.join()).await.must("the task").ok().must("the frozen process");
+    assert!(loss.is_some(), "who stood still for so long was deposed");
+    for (session, member) in &others {
+        assert!(session.is_held() && member.loss().is_none(), "{session:?}, {member:?}");
+    }
+    assert_eq!(records(&store, "frozen").await.len(), 3);
     assert!(!watcher.is_finished(), "a living member was removed");
 }
 
 /// Panics when a member goes whose session lives.
-async fn watch_the_living(store: Arc<dyn Store>, owners: Vec<(Session, Member)>) {
-    let mut watch = membership::watch(&store, "storm").await.must("a watch");
+async fn watch_the_living(store: Arc<dyn Store>, name: &'static str, owners: Vec<(Session, Member)>) {
+    let mut watch = membership::watch(&store, name).await.must("a watch");
     loop {
-        if let Ok(MemberEvent::Remove { id, .. }) = watch.next().await {
-            let (session, member) = owners.iter().find(|(_, member)| member.id() == id).must("an owner");
+        if let Ok(MemberEvent::Remove { id, .. }) = watch.next().await
+            && let Some((session, member)) = owners.iter().find(|(_, member)| member.id() == id)
+        {
             panic!("{id} was removed; {session:?}, {:?}", member.loss());
         }
     }
 }
 
-/// When the store was out of reach for everybody, nobody's silence counts, and all are there afterwards.
+/// When the store was out of reach for everybody, nobody's silence counts, although the janitor is back a little
+/// earlier and its own lease never was in danger; and all are there afterwards.
 ///
 /// # Panics
 /// When the promise is broken.
 pub async fn an_outage_for_all_removes_nobody(bed: &Bed) {
     let lease = 900 * MS;
+    let (janitors_line, keeper) = bed.process(Duration::from_secs(20)).await;
+    let _janitor = join(&keeper, "outage", "janitor").await;
+    assert_eq!(janitor(&[&janitors_line]).await, 0);
     let mut processes = Vec::new();
-    for n in 0..3 {
+    for n in 0..4 {
+        // Their renewals come at different times.
+        tokio::time::sleep(lease / 12).await;
         let (line, session) = bed.process(lease).await;
         let member = join(&session, "outage", &format!("m{n}")).await;
         processes.push((line, session, member));
     }
-    janitor(&processes.iter().map(|(line, ..)| line).collect::<Vec<_>>()).await;
-    for (line, ..) in &processes {
-        line.cut(Partition::Refuse);
-    }
-    tokio::time::sleep(lease * 2).await;
-    for (line, ..) in &processes {
-        line.mend();
-    }
-    for (_, session, member) in &processes {
-        until(LONG, "all are restored", || async {
-            assert_eq!(member.loss(), None, "an outage for all was held against {member:?}");
-            session.is_held().then_some(())
-        })
-        .await;
+    for length in [lease * 2, lease * 5 / 2] {
+        tokio::time::sleep(lease / 2).await;
+        janitors_line.cut(Partition::Refuse);
+        processes.iter().for_each(|(line, ..)| line.cut(Partition::Refuse));
+        tokio::time::sleep(length).await;
+        janitors_line.mend();
+        tokio::time::sleep(lease / 2).await;
+        processes.iter().for_each(|(line, ..)| line.mend());
+        for (_, session, member) in &processes {
+            until(LONG, "all are restored", || async {
+                assert_eq!(member.loss(), None, "an outage for all was held against {member:?}");
+                session.is_held().then_some(())
+            })
+            .await;
+        }
     }
     tokio::time::sleep(lease * 2).await;
     for (_, session, member) in &processes {
@@ -229,7 +284,7 @@ pub async fn an_outage_for_all_removes_nobody(bed: &Bed) {
         member.set_value("still here").await.must("an update");
     }
     let store = bed.store().await;
-    assert_eq!(records(&store, "outage").await.len(), 3);
+    assert_eq!(records(&store, "outage").await.len(), 5);
 }
 
 /// Records of sessions that the store has forgotten go as well; one that another session has taken over stays.

@@ -124,6 +124,7 @@ macro_rules! __promises {
             janitors: a_dead_member_goes_in_time;
             janitors: a_janitor_killed_in_mid_sweep_is_succeeded;
             janitors: a_living_member_is_never_removed;
+            janitors: a_janitor_that_stood_still_removes_nobody;
             janitors: an_outage_for_all_removes_nobody;
             janitors: records_without_a_session_go;
         }
