@@ -37,7 +37,11 @@ async fn hold_and_wait(url: &str) {
     let (code, said) = Job::lock("x", place, &["-w", "200ms", "-E", "9", "-q"], "echo ran").end().await;
     assert_eq!((code, &*said), (Some(9), ""));
     let mut second = Job::lock("x", place, &["-w", "60s"], HOLD);
-    until("the second waits", async || (queue(&store).await.waiters.len() == 1).then_some(())).await;
+    until("the second waits", async || {
+        second.must_run().await;
+        (queue(&store).await.waiters.len() == 1).then_some(())
+    })
+    .await;
     first.say("go").await;
     let next = second.number().await;
     assert!(next > token, "{token} {next}");

@@ -236,6 +236,15 @@ impl Job {
         self.end().await
     }
 
+    /// Fails with what was said on standard error when it has ended.
+    pub(crate) async fn must_run(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            let mut said = String::new();
+            soon("standard error ends", self.errors.read_to_string(&mut said)).await.unwrap();
+            panic!("tenure ended with {status}: {said}");
+        }
+    }
+
     /// Exit code, `None` for a signal, and what was said on standard error.
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         drop(self.stdin.take());
