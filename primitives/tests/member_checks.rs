@@ -27,7 +27,9 @@ async fn until(group: &Group, state: InstanceState) {
         let mut watch = group.watch().await.unwrap();
         loop {
             match watch.next().await.unwrap() {
-                tenure::MemberEvent::Insert(record) | tenure::MemberEvent::Update(record) if record.instance.state == state => return,
+                tenure::MemberEvent::Insert(record) | tenure::MemberEvent::Update(record) if record.instance.state == state => {
+                    return;
+                }
                 _ => {}
             }
         }

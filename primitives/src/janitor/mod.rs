@@ -49,9 +49,9 @@ async fn stand(inner: &Arc<Inner>) {
 }
 
 async fn serve(session: &Session) -> Result<()> {
-    let leadership = session.mutex(ELECTION)?.lock().await?;
+    let leadership = session.election(ELECTION)?.campaign(session.id().to_owned()).await?;
     let inner = session.inner();
-    let work = async { Office::open(inner).await?.work(|| leadership.is_held()).await };
+    let work = async { Office::open(inner).await?.work(|| leadership.is_leader()).await };
     tokio::select! {
         biased;
         loss = leadership.lost() => Err(Error::lost(loss)),

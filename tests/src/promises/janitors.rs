@@ -312,3 +312,25 @@ pub async fn records_without_a_session_go(bed: &Bed) {
     .await;
     assert_eq!(member.loss(), None);
 }
+
+/// A session that had members and was the janitor ends as any other: closed, or with its last handle. Nothing
+/// is left behind, in the store or of its tasks.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn sessions_of_members_end(bed: &Bed) {
+    let store = bed.store().await;
+    for closed in [true, false] {
+        let (line, session) = bed.process(Duration::from_secs(10)).await;
+        let member = join(&session, "ending", "one").await;
+        assert_eq!(janitor(&[&line]).await, 0);
+        if closed {
+            session.close().await.must("the session closes");
+            assert!(member.loss().is_some());
+            assert!(bed.is_replicated() || records(&store, "ending").await.is_empty(), "closed means gone");
+        }
+        drop((member, session));
+        until(LONG, "no task is left", || async { (line.users() == 0).then_some(()) }).await;
+        until(LONG, "no record is left", || async { records(&store, "ending").await.is_empty().then_some(()) }).await;
+    }
+}

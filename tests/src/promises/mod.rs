@@ -127,6 +127,7 @@ macro_rules! __promises {
             janitors: a_janitor_that_stood_still_removes_nobody;
             janitors: an_outage_for_all_removes_nobody;
             janitors: records_without_a_session_go;
+            janitors: sessions_of_members_end;
         }
     };
 }
