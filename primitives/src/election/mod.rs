@@ -7,6 +7,7 @@ mod leadership;
 mod observe;
 mod office;
 mod record;
+mod sweep;
 mod tenancy;
 mod withdrawal;
 

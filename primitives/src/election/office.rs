@@ -17,6 +17,7 @@ use super::{
     challenge::Bell,
     leadership::{Reign, patience},
     record::{Record, TRANSFERRED},
+    sweep::sweep,
     withdrawal::{Beyond, Withdrawal, beyond, resignation},
 };
 use crate::{
@@ -103,6 +104,7 @@ impl Office {
     }
 
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) -> Loss {
+        sweep(&self.inner, &self.ballot);
         self.unlist().await;
         let lost = self.reign.hold.clone().lost();
         tokio::pin!(lost);
@@ -399,7 +401,7 @@ impl Office {
     }
 
     async fn resign(&mut self) -> Result<()> {
-        self.left.unlist(&*self.inner.store).await?;
+        self.unlisted(Patience::Lease).await?;
         match self.end(Patience::Lease).await {
             Applied::At(_) => Ok(()),
             Applied::Lost(loss) => Err(Error::lost(loss)),
@@ -420,13 +422,24 @@ impl Office {
         outcome
     }
 
-    /// Gives the office up for good, however long it takes: nothing is to name a leader whom nobody runs.
-    async fn leave(&mut self) {
+    /// Sees to it that nobody can hand the office to us any more: with our own key there, whoever leads next
+    /// could name a leader whom nobody runs.
+    async fn unlisted(&mut self, tries_for: Patience) -> std::result::Result<(), StoreError> {
         let mut pause = timing::renewal_retry(self.inner.lease) / 4;
         while let Err(error) = self.left.unlist(&*self.inner.store).await {
-            tracing::debug!(election = self.reign.name, %error, "the candidature could not be ended; trying again");
+            if error.is_invalid() || !self.may_go_on(tries_for) {
+                return Err(error);
+            }
             self.inner.clock.sleep_until(self.inner.clock.now() + pause).await;
             pause = (pause * 2).min(timing::renewal_interval(self.inner.lease));
+        }
+        Ok(())
+    }
+
+    /// Gives the office up for good, however long it takes: nothing is to name a leader whom nobody runs.
+    async fn leave(&mut self) {
+        if let Err(error) = self.unlisted(Patience::Session).await {
+            tracing::warn!(election = self.reign.name, %error, "the candidature could not be ended");
         }
         while !self.gone {
             if let Applied::Refused(error) | Applied::Unsettled(error) = self.end(Patience::Session).await {

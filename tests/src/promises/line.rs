@@ -27,6 +27,16 @@ pub(super) enum Write {
     Join,
     /// A member's record is removed.
     Leave,
+    /// The key of an election is written: won, or with what is proclaimed.
+    Elect,
+    /// The key of an election is ended.
+    Resign,
+    /// An office is handed to a candidate.
+    Transfer,
+    /// A candidate is listed.
+    List,
+    /// A candidate is listed no more.
+    Unlist,
     /// A session is announced or renewed.
     Beat,
     /// A session is ended.
@@ -34,7 +44,19 @@ pub(super) enum Write {
 }
 
 impl Write {
-    pub(super) const ALL: [Self; 6] = [Self::Ticket, Self::End, Self::Join, Self::Leave, Self::Beat, Self::Death];
+    pub(super) const ALL: [Self; 11] = [
+        Self::Ticket,
+        Self::End,
+        Self::Join,
+        Self::Leave,
+        Self::Elect,
+        Self::Resign,
+        Self::Transfer,
+        Self::List,
+        Self::Unlist,
+        Self::Beat,
+        Self::Death,
+    ];
 
     fn of(request: &Request<'_>) -> Option<Self> {
         let Request::Commit(batch) = request else { return None };
@@ -44,6 +66,11 @@ impl Write {
             ("lock", false) => Some(Self::End),
             ("member", true) => Some(Self::Join),
             ("member", false) => Some(Self::Leave),
+            ("election", true) => Some(Self::Elect),
+            ("election", false) => Some(Self::Resign),
+            ("candidate", true) => Some(Self::List),
+            ("candidate", false) if batch.ops.len() > 1 => Some(Self::Transfer),
+            ("candidate", false) => Some(Self::Unlist),
             ("session", true) => Some(Self::Beat),
             ("session", false) => Some(Self::Death),
             _ => None,
