@@ -1,6 +1,9 @@
 //! Stories about Tenure that run: what the programs in this directory are made of.
 
 pub mod failover;
+pub mod partitions;
+pub mod service_discovery;
+mod stage;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -1,0 +1,14 @@
+//! HTTP servers come, drain and crash; a client balances over them and loses no request.
+//!
+//! ```text
+//! nats-server -js &
+//! cargo run --release --example service_discovery -- --store nats://localhost/discovery
+//! ```
+//!
+//! The story is told in [`tenure_examples::service_discovery`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tenure_examples::service_discovery::main()
+}

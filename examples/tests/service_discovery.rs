@@ -1,0 +1,49 @@
+//! The service discovery example as a program: it passes, it fails when a rule is broken, and it leaves nothing behind.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{broken, interrupt, refused, summary};
+use tenure_tests::{NatsServer, unique_bucket};
+
+#[tokio::test]
+async fn servers_come_drain_and_crash_and_no_request_is_lost() {
+    let server = NatsServer::start().await;
+    let (code, summary) = summary("service_discovery", &["--seconds", "6", "--store", &server.url(&unique_bucket("discovery"))]);
+    assert_eq!((code, broken(&summary)), (Some(0), vec![]), "{summary:#}");
+    let tally = &summary["tally"];
+    assert!(tally["answered"].as_u64() > Some(100), "{summary:#}");
+    for (what, count) in [("joined", 5), ("drained", 1), ("crashed", 1)] {
+        assert_eq!(tally[what].as_array().unwrap().len(), count, "{what} in {summary:#}");
+    }
+}
+
+#[tokio::test]
+async fn servers_that_do_not_drain_fail_the_check() {
+    let server = NatsServer::start().await;
+    let store = server.url(&unique_bucket("discovery"));
+    let (code, summary) = summary("service_discovery", &["--seconds", "6", "--store", &store, "--sabotage", "no-drain"]);
+    assert_eq!((code, broken(&summary)), (Some(1), vec!["no request failed at a server that drained"]), "{summary:#}");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_everybody() {
+    let server = NatsServer::start().await;
+    let store = server.url(&unique_bucket("discovery"));
+    interrupt("service_discovery", &["--seconds", "60", "--store", &store], "answered in a second", "ended 3 servers", &store);
+    // They have left, too: nobody is left in any group.
+    let store = tenure_kv::open(&store).await.unwrap();
+    let members = tenure_kv::StoreExt::list(&*store, &tenure_kv::KeyRange::new("member.>").unwrap()).await.unwrap();
+    assert!(members.is_empty(), "{members:?}");
+}
+
+#[test]
+fn wrong_usage_is_one_clear_error() {
+    refused("service_discovery", &[], 64, "--store");
+    refused("service_discovery", &["--store", "memory:"], 2, "only one process");
+    refused("service_discovery", &["--store", "nats://x/y", "--servers", "1"], 64, "3..=50");
+    refused("service_discovery", &["--store", "nats://x/y", "--lease", "1ms"], 64, "between 150ms and 1day");
+    refused("service_discovery", &["--store", "redis://x"], 2, "redis");
+    refused("service_discovery", &["--store", "nats://x/y", "--role", "server"], 64, "--name");
+}
