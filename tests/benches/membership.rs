@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tenure::{Instance, Member, MemberEvent, MemberWatch, Session, View, membership};
 use tenure_kv::{KeyRange, Store, nats};
 use tenure_tests::{NatsCluster, NatsServer, unique_bucket};
@@ -21,6 +21,9 @@ const WATCHERS: usize = 100;
 const CROWD: usize = 10_000;
 /// Asks this program for nothing but the memory of one view: the URLs, the bucket, the copies.
 const WEIGH: &str = "--weigh-view";
+
+#[global_allocator]
+static ALLOCATED: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
 fn main() -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -121,9 +124,11 @@ async fn watching(name: &str, urls: &[String], bucket: &str, replicas: u16, sess
     tokio::time::sleep(Duration::from_millis(200)).await;
     let before = received(clients());
     tokio::time::sleep(quiet).await;
-    let told = received(clients()) - before;
+    let wire = received(clients()) - before;
+    let told = watches.iter_mut().filter_map(|watch| watch.next().now_or_never()).count();
     println!(
-        "{name}: {MEMBERS} members, {WATCHERS} watchers, nothing changing for {quiet:?}: {told} messages to watchers (limit 0)"
+        "{name}: {MEMBERS} members, {WATCHERS} watchers, nothing changing for {quiet:?}: {told} changes told (limit 0); {wire} messages \
+         on the wire, of which the server sends one a second to each consumer to say that it is there"
     );
 
     let before = received(clients());
@@ -182,25 +187,18 @@ async fn weigh(urls: &[String], bucket: &str, replicas: u16) -> Outcome {
     let (store, _client) = connect(urls, bucket, replicas).await?;
     // What the first watch needs once, whatever is in it.
     drop(View::open(&store, KeyRange::new("member.none.*")?).await?);
-    let before = resident()?;
+    let before = ALLOCATED.current_usage();
     let view = View::open(&store, KeyRange::new("member.crowd.*")?).await?;
-    let weight = resident()?.saturating_sub(before);
+    let weight = ALLOCATED.current_usage().saturating_sub(before);
     let (count, bare) = view.read(|now| {
         let size = |entry: &tenure_kv::Entry| entry.key.as_str().len() + entry.value().map_or(0, |value| value.len());
         (now.len(), now.entries().map(size).sum::<usize>())
     });
     let beyond = weight.saturating_sub(bare) / count.max(1);
     println!(
-        "view of {count} members: {weight} bytes resident, {bare} of them keys and values, {beyond} beyond per member (limit 300)"
+        "view of {count} members: {weight} bytes allocated, {bare} of them keys and values, {beyond} beyond per member (limit 300)"
     );
     Ok(())
-}
-
-/// This process's resident memory in bytes.
-fn resident() -> Outcome<usize> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<usize>()? * 1_024)
 }
 
 fn ms(since: Instant) -> f64 {
