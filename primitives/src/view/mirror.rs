@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use tenure_kv::{Entry, Key, Revision};
+use bytes::Bytes;
+use tenure_kv::{Entry, Key, Revision, State};
 
 /// Tombstones kept at most for readers that have stopped reading.
 const MAX_GRAVES: usize = 65_536;
@@ -67,7 +68,7 @@ impl Snapshot {
     }
 
     /// Takes in a write. False when it is older than what is known.
-    pub(super) fn apply(&mut self, entry: Entry) -> bool {
+    pub(super) fn apply(&mut self, mut entry: Entry) -> bool {
         self.taken += 1;
         let known = self.items.get(&entry.key);
         if known.is_some_and(|item| item.entry.revision > entry.revision) {
@@ -77,6 +78,10 @@ impl Snapshot {
         let was_live = known.is_some_and(|item| item.entry.is_live());
         if known.is_none() && !entry.is_live() {
             return false;
+        }
+        if let State::Live(value) = &mut entry.state {
+            // A store may hand out part of what it has received, and that would be kept whole.
+            *value = Bytes::copy_from_slice(value);
         }
         self.last += 1;
         let (place, key, live) = (self.last, entry.key.clone(), entry.is_live());
@@ -118,8 +123,6 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
-
-    use tenure_kv::State;
 
     use super::*;
 
