@@ -1,10 +1,11 @@
-//! Locks on a key-value bucket, right under crashes, pauses, partitions and lost answers.
+//! Locks, elections and groups on a key-value bucket, right under crashes, pauses, partitions and lost answers.
 //!
 //! | for | use |
 //! |---|---|
 //! | being known to be alive | [`Session`] |
 //! | only one of us may do this | [`Mutex`], [`Guard`] |
 //! | one of us leads, and everybody knows who | [`Election`], [`Leadership`] |
+//! | who is there, at which address, in which state | [`Group`], [`Member`], [`membership`] |
 //! | who holds what, and ending a hold | [`locks`] |
 //! | a live mirror of a range | [`View`] |
 //! | which instance a request goes to | [`discovery`] |

@@ -37,7 +37,7 @@ pub enum MemberEvent {
     },
 }
 
-/// What a [`watch`](super::watch) of a group tells.
+/// What a [`watch`](fn@super::watch) of a group tells.
 #[derive(Debug)]
 pub struct MemberWatch {
     store: Arc<dyn Store>,
