@@ -3,6 +3,7 @@
 pub mod failover;
 pub mod partitions;
 pub mod service_discovery;
+pub mod singleton_job;
 mod stage;
 
 #[cfg(doctest)]

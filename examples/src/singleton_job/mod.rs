@@ -1,0 +1,31 @@
+//! Three processes and a job that runs once per round, only on the leader, whoever dies.
+//!
+//! [`main`] is the director. It starts the workers as processes of their own (this program again, told what to be),
+//! kills the leader, and asks the next one to end. Each worker campaigns; the one elected claims a round by a write that
+//! is fenced with its term, and then runs the job of that round. Rounds that went by while nobody led are made up for.
+//! What ran is appended to one file, which at the end tells whether every round ran once.
+//!
+//! With `--sabotage everyone` workers do not ask who leads, to see that the check notices.
+
+mod check;
+mod coordination;
+mod director;
+mod options;
+mod worker;
+
+use std::process::ExitCode;
+
+use crate::stage;
+
+/// Runs the process that the command line asks for.
+///
+/// Ends with 0 when everything held, 1 when something did not, 2 when the run could not be made, 64 for a
+/// command line that makes no sense, and 130 when it was interrupted.
+pub fn main() -> ExitCode {
+    stage::main("singleton_job", |options: options::Options| async move {
+        match options.role {
+            None => director::run(&options).await,
+            Some(options::Role::Worker) => worker::run(&options).await.map(|()| ExitCode::SUCCESS),
+        }
+    })
+}
