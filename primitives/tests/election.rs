@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::join_all};
+use futures::StreamExt;
 use tenure::{Election, Error, Loss, Session, data_key};
 use tenure_kv::{
     Key, KeyRange, Memory, Op, Store, StoreExt,
@@ -129,11 +129,20 @@ async fn a_crashed_leader_is_replaced_and_its_writes_are_refused() {
 #[tokio::test]
 async fn proclaiming_does_not_stand_in_the_way_of_commits() {
     let store = memory();
-    let session = session(&store).await;
+    let (session, line) = process(&store).await;
     let leader = session.election("x").unwrap().campaign("0").await.unwrap();
     let key = data_key("count").unwrap();
     store.put(&key, "0").await.unwrap();
-    let proclaiming = join_all((1..=50).map(|n| leader.proclaim(n.to_string())));
+    // Long enough on its way for the fence to be moved meanwhile.
+    line.add(Rule::new(Fault::DelayBefore(Duration::from_millis(3))).on(Operation::Commit).under("data."));
+    let proclaiming = async {
+        let mut all = Vec::new();
+        for n in 1..=50 {
+            all.push(leader.proclaim(n.to_string()).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        all
+    };
     let committing = async {
         for n in 1..=50 {
             let (value, at) = store.get(&key).await.unwrap().unwrap();

@@ -15,14 +15,14 @@ use super::{
 
 /// A clock that runs at another rate than the machine's and began at another time.
 #[derive(Clone, Debug)]
-struct Skewed {
+pub(super) struct Skewed {
     begun: Moment,
     origin: Duration,
     rate: f64,
 }
 
 impl Skewed {
-    fn new(origin: Duration, rate: f64) -> Arc<Self> {
+    pub(super) fn new(origin: Duration, rate: f64) -> Arc<Self> {
         Arc::new(Self { begun: now(), origin, rate })
     }
 }

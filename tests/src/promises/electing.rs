@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
+    clocks::Skewed,
     crashing::slack,
     exclusion::join,
     history::{Hold, must_be_sound},
@@ -210,6 +211,31 @@ pub async fn a_crashed_leader_is_replaced_in_time(bed: &Bed) {
         let best = delays.iter().min().must("a delay");
         assert!(*best <= lease + slack(lease), "{lease:?}: the next led after {delays:?}");
     }
+}
+
+/// A leader whose clock is 1% slow does not rely on its office any more when another is elected, though their clocks
+/// began a day apart.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn a_slow_clock_does_not_outlast_its_office(bed: &Bed) {
+    let leases: &[u64] = if bed.is_replicated() { &[1_000] } else { &[300, 1_000] };
+    join_all(leases.iter().map(|ms| async move {
+        let lease = Duration::from_millis(*ms);
+        let name = format!("slow-{ms}");
+        let line = bed.line().await;
+        let slow = Skewed::new(Duration::from_secs(86_400), 0.99);
+        let builder = Session::builder(line.store.clone()).lease(lease).clock(slow);
+        let first = elected(&election(&builder.open().await.must("a session"), &name)).await;
+        let builder = Session::builder(bed.store().await).lease(lease).clock(Skewed::new(Duration::ZERO, 1.0));
+        let other = builder.open().await.must("a session");
+        let (campaign, _) = waiting(election(&other, &name)).await;
+        line.cut(Partition::HoldRequests);
+        let second = next_leader(campaign).await;
+        assert!(!first.is_leader(), "{lease:?}: two leaders");
+        second.resign().await.must("the resignation");
+    }))
+    .await;
 }
 
 /// A leader that was cut off writes nothing any more once another leads: neither data nor a proclamation.

@@ -127,6 +127,7 @@ macro_rules! __promises {
             electing: resigning_hands_over_at_once;
             electing: of_many_at_most_one_leads;
             electing: a_crashed_leader_is_replaced_in_time;
+            electing: a_slow_clock_does_not_outlast_its_office;
             electing: a_former_leader_writes_nothing;
             electing: an_outage_alone_deposes_nobody;
             electing: onlookers_are_told_every_last_state;
