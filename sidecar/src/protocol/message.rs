@@ -64,6 +64,8 @@ pub struct Limits {
     pub requests: usize,
     /// Subscriptions on one connection.
     pub subscriptions: usize,
+    /// How long the events of a subscription may wait for the client to read before it ends.
+    pub stall_ms: u64,
     /// Leases on one connection.
     pub leases: usize,
     /// Connections.
@@ -83,8 +85,8 @@ impl Default for Limits {
         Self {
             line_bytes: 2 << 20,
             requests: 64,
-            // Nothing to subscribe to is built yet.
-            subscriptions: 0,
+            subscriptions: 256,
+            stall_ms: 10_000,
             leases: 1_024,
             connections: 10_000,
             lease_lengths: 64,
@@ -112,8 +114,14 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// Connections open now.
     pub connections: usize,
-    /// Leases held now by all connections.
+    /// Leases held now by all connections: locks, leaderships and memberships.
     pub leases: usize,
+    /// Leaderships among them.
+    pub leaderships: usize,
+    /// Memberships among them.
+    pub members: usize,
+    /// Subscriptions of all connections.
+    pub subscriptions: usize,
     /// Requests in flight now on all connections.
     pub requests: usize,
     /// The connection that asks.
@@ -147,6 +155,8 @@ pub struct ConnectionStatus {
     pub uid: u32,
     /// Leases held.
     pub leases: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
     /// Requests in flight, this one not counted.
     pub requests: usize,
     /// The heartbeat asked for in `hello`.
@@ -186,7 +196,7 @@ pub struct LockAcquired {
     pub lease_ms: u64,
 }
 
-/// Parameters of `lock.release`, `lock.check`.
+/// Parameters of the methods that take a lease and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRef {
@@ -194,14 +204,14 @@ pub struct LeaseRef {
     pub lease: String,
 }
 
-/// Result of `lock.check`.
+/// Result of `lock.check`, which takes any lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockCheck {
     /// Whether the hold is valid now; false while the lease is suspect past its validity.
     pub held: bool,
     /// How long it stays valid without another renewal.
     pub remaining_ms: u64,
-    /// The fencing token.
+    /// The fencing token of a lock, the term of a leadership, where a member's record was first written.
     pub fence: u64,
 }
 
@@ -331,7 +341,10 @@ pub struct KvPut {
     /// Write only while this lock is held with the token `fence` through this daemon, on whichever connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
-    /// The token of that hold.
+    /// Write only while this election is led in the term `fence` through this daemon, on whichever connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election: Option<String>,
+    /// The token of that hold, or that term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<u64>,
 }
@@ -371,7 +384,8 @@ pub struct LeaseNotice {
     pub lease: String,
     /// Where it stands now.
     pub state: LeaseState,
-    /// Why, for `lost`: `renewal_timeout`, `deposed`, `expired`, `store_reset`, `broken`, `closed` or `client_silent`.
+    /// Why, for `lost`: `renewal_timeout`, `deposed`, `expired`, `store_reset`, `broken`, `critical`,
+    /// `closed` or `client_silent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,25 +1,34 @@
 //! The wire protocol: JSON-RPC 2.0, one message per line, over a Unix stream socket. Types only, no I/O.
 
+mod election;
 mod error;
 pub mod frame;
+mod member;
 mod message;
+mod subscription;
 pub mod value;
 
 use std::path::PathBuf;
 
+pub use election::{
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionName, ElectionProclaim,
+    ElectionTransfer, ElectionTransferred, LeaderView,
+};
 pub use error::{ErrorObject, Kind};
 pub use frame::Id;
+pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
 pub use message::{
     Cancel, ConnectionStatus, Done, Entry, Goaway, Hello, HelloResult, KvEntry, KvGet, KvPut, LeaseNotice, LeaseRef, LeaseState,
     Limits, LockAcquire, LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus,
     Status, StoreInfo, Written,
 };
+pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
 
 /// The methods this version of the daemon serves.
-pub const METHODS: [&str; 12] = [
+pub const METHODS: [&str; 26] = [
     "hello",
     "ping",
     "status",
@@ -30,32 +39,27 @@ pub const METHODS: [&str; 12] = [
     "lock.get",
     "lock.list",
     "lock.break",
-    "kv.get",
-    "kv.put",
-];
-
-/// The methods of the protocol that this version of the daemon does not serve yet.
-pub const LATER: [&str; 19] = [
-    "rpc.discover",
     "election.campaign",
     "election.proclaim",
     "election.resign",
+    "election.transfer",
     "election.leader",
+    "election.candidates",
     "election.observe",
     "member.join",
     "member.update",
+    "member.beat",
     "member.leave",
     "member.list",
     "member.watch",
-    "kv.create",
-    "kv.update",
-    "kv.delete",
-    "kv.purge",
-    "kv.keys",
-    "kv.history",
-    "kv.watch",
+    "kv.get",
+    "kv.put",
     "subscription.cancel",
 ];
+
+/// The methods of the protocol that this version of the daemon does not serve yet.
+pub const LATER: [&str; 8] =
+    ["rpc.discover", "kv.create", "kv.update", "kv.delete", "kv.purge", "kv.keys", "kv.history", "kv.watch"];
 
 /// Where the daemon listens unless told otherwise: `$TENURE_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/tenure/tenured.sock`, else `/run/tenure/tenured.sock`.

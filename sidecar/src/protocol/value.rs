@@ -29,6 +29,17 @@ pub fn decode(value: Option<String>, value_b64: Option<String>) -> Result<Bytes,
     }
 }
 
+/// The bytes of `value` or `value_b64`, of which at most one is there; `None` without either.
+///
+/// # Errors
+/// [`Kind::InvalidParams`] when both or no base64 is there.
+pub fn decode_any(value: Option<String>, value_b64: Option<String>) -> Result<Option<Bytes>, ErrorObject> {
+    if value.is_none() && value_b64.is_none() {
+        return Ok(None);
+    }
+    decode(value, value_b64).map(Some)
+}
+
 /// `value` and `value_b64` for an answer: the first where the bytes are UTF-8, else the second.
 pub fn encode(bytes: &[u8]) -> (Option<String>, Option<String>) {
     match std::str::from_utf8(bytes) {

@@ -30,6 +30,7 @@ use super::{
     peer::Peer,
     requests,
     sessions::millis,
+    subscriptions::Subscriptions,
 };
 use crate::protocol::{
     ConnectionStatus, ErrorObject, Goaway, Kind, Status,
@@ -52,6 +53,7 @@ pub(super) struct Connection {
     pub(super) outbox: Arc<Outbox>,
     pub(super) inflight: Arc<InFlight>,
     pub(super) leases: Arc<Leases>,
+    pub(super) subscriptions: Arc<Subscriptions>,
     tasks: TaskTracker,
     /// In milliseconds; 0 for none.
     heartbeat: AtomicU64,
@@ -100,6 +102,7 @@ impl Connection {
             session: daemon.next_session(),
             inflight: InFlight::new(limits.requests, daemon.requests.clone()),
             leases: Leases::new(limits.leases, daemon.leases.clone(), outbox.clone()),
+            subscriptions: Subscriptions::new(limits, daemon.subscriptions.clone(), outbox.clone()),
             outbox,
             peer,
             tasks: TaskTracker::new(),
@@ -137,6 +140,7 @@ impl Connection {
             pid: self.peer.pid,
             uid: self.peer.uid,
             leases: self.leases.len(),
+            subscriptions: self.subscriptions.len(),
             requests: self.inflight.len(),
             heartbeat_ms: self.heartbeat().map(millis),
         };
@@ -204,6 +208,7 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer) {
         connection.leases.take_all()
     };
     connection.leases.closed.cancel();
+    connection.subscriptions.close(end == End::Leaving);
     let finish = async {
         connection.tasks.close();
         connection.tasks.wait().await;

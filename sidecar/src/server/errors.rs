@@ -21,6 +21,36 @@ pub(super) fn silent() -> ErrorObject {
         .with("reason", CLIENT_SILENT)
 }
 
+/// A parameter that is wrong.
+pub(super) fn param(param: &str, said: impl Into<String>) -> ErrorObject {
+    ErrorObject::new(Kind::InvalidParams, said).with("param", param)
+}
+
+/// A failure of the primitives; where the call is wrong, with the parameter that its message is about: `fields`
+/// are the words of messages and the parameters they stand for.
+pub(super) fn naming(error: &Error, fields: &[(&str, &str)]) -> ErrorObject {
+    let said = of(error);
+    if !matches!(error, Error::Invalid { .. }) {
+        return said;
+    }
+    let words = said.message.strip_prefix("the ").or_else(|| said.message.strip_prefix("a ")).unwrap_or_default();
+    match fields.iter().find(|(word, _)| words.starts_with(word)) {
+        Some((_, param)) => said.clone().with("param", *param),
+        None => said,
+    }
+}
+
+/// Refuses what is no name of an election or a group.
+pub(super) fn check_name(param: &str, name: &str) -> Result<(), ErrorObject> {
+    if name.len() > tenure::MAX_NAME {
+        return Err(self::param(param, format!("the {param} has {} bytes; the limit is {}", name.len(), tenure::MAX_NAME)));
+    }
+    match tenure_kv::Key::new(name) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(self::param(param, error.to_string().replacen("key", param, 1))),
+    }
+}
+
 /// A failure of the primitives.
 pub(super) fn of(error: &Error) -> ErrorObject {
     let mut message = error.to_string();

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use super::leases::{Found, Lease, Leases};
+use super::{
+    held::Kind,
+    leases::{Found, Lease, Leases},
+};
 
 /// Where every lease of this daemon is found, by its fencing token.
 #[derive(Debug, Default)]
@@ -35,15 +38,15 @@ impl Holds {
         }
     }
 
-    /// The lease that holds `lock` with this token.
-    pub(super) fn find(&self, lock: &str, fence: u64) -> Option<Arc<Lease>> {
+    /// The lease of that kind that holds `name` with this token.
+    pub(super) fn find(&self, kind: Kind, name: &str, fence: u64) -> Option<Arc<Lease>> {
         let (leases, number) = {
             let places = self.places();
             let place = places.get(&fence)?;
             (place.leases.upgrade()?, place.number)
         };
         match leases.numbered(number) {
-            Found::Held(lease) if lease.lock == lock => Some(lease),
+            Found::Held(lease) if lease.kind == kind && lease.name == name => Some(lease),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tenure_kv::{Batch, Op, Ttl};
 
-use super::{connection::Connection, errors, leases::Lease, locks};
+use super::{connection::Connection, errors, held, leases::Lease};
 use crate::protocol::{Entry, ErrorObject, Kind, KvEntry, KvGet, KvPut, Written, value};
 
 fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
@@ -51,41 +51,43 @@ pub(super) async fn put(connection: Arc<Connection>, params: KvPut) -> Result<Wr
         }
         Some(ttl) => op = op.ttl(Ttl::at_least(ttl)),
     }
-    let revision = match (params.fence_lease, params.lock, params.fence) {
-        (None, None, None) if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
-        (None, None, None) => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
-        (Some(handle), None, None) => fenced(&*connection.leases.find(&handle).held(&handle)?, op.into()).await?,
-        (None, Some(lock), Some(fence)) => {
-            let Some(lease) = connection.daemon.leases.holds.find(&lock, fence) else { return Err(passed_on(&lock, fence)) };
-            let written = fenced(&lease, op.into()).await;
-            written.map_err(|error| match error.kind() {
-                // Of somebody else's lease only this is promised to be told.
-                Some(Kind::Lost | Kind::NotHeld) => passed_on(&lock, fence),
-                _ => error,
-            })?
+    let revision = match (params.fence_lease, params.lock, params.election, params.fence) {
+        (None, None, None, None) if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
+        (None, None, None, None) => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
+        (Some(handle), None, None, None) => fenced(&*connection.leases.find(&handle).held(&handle)?, op.into()).await?,
+        (None, Some(lock), None, Some(fence)) => elsewhere(&connection, held::Kind::Lock, &lock, fence, op.into()).await?,
+        (None, None, Some(election), Some(fence)) => {
+            elsewhere(&connection, held::Kind::Leadership, &election, fence, op.into()).await?
         }
         _ => {
-            let said = "kv.put: fence_lease alone, or lock and fence together, say what the write is fenced by";
+            let said = "kv.put: fence_lease alone, or fence with either lock or election, say what the write is fenced by";
             return Err(ErrorObject::new(Kind::InvalidParams, said));
         }
     };
     Ok(Written { revision: revision.get() })
 }
 
-fn passed_on(lock: &str, fence: u64) -> ErrorObject {
-    let lock: String = lock.chars().take(64).collect();
-    ErrorObject::new(Kind::Conflict, format!("nobody holds {lock} with token {fence} through this daemon; nothing was written"))
+/// A write fenced by a hold of whichever connection.
+async fn elsewhere(
+    connection: &Connection,
+    kind: held::Kind,
+    name: &str,
+    fence: u64,
+    batch: Batch,
+) -> Result<tenure_kv::Revision, ErrorObject> {
+    let Some(lease) = connection.daemon.leases.holds.find(kind, name, fence) else { return Err(passed_on(name, fence)) };
+    fenced(&lease, batch).await.map_err(|error| match error.kind() {
+        // Of somebody else's lease only this is promised to be told.
+        Some(Kind::Lost | Kind::NotHeld) => passed_on(name, fence),
+        _ => error,
+    })
+}
+
+fn passed_on(name: &str, fence: u64) -> ErrorObject {
+    let name: String = name.chars().take(64).collect();
+    ErrorObject::new(Kind::Conflict, format!("nobody holds {name} with token {fence} through this daemon; nothing was written"))
 }
 
 async fn fenced(lease: &Lease, batch: Batch) -> Result<tenure_kv::Revision, ErrorObject> {
-    let held = lease.guard.read().await;
-    let guard = locks::guard(held.as_ref())?;
-    tokio::select! {
-        biased;
-        written = guard.commit(batch) => written.map_err(|error| errors::of(&error)),
-        // Its client is gone or silent, and the lock must not wait for this write.
-        () = lease.over.cancelled() => {
-            Err(ErrorObject::new(Kind::UnknownOutcome, "the lease ended while the write was in flight; it may have been applied"))
-        }
-    }
+    lease.using(|held| async move { held.commit(batch).await }).await
 }

@@ -8,17 +8,19 @@ use std::{
     },
 };
 
-use tenure::{Guard, SessionState};
-use tokio::sync::RwLock;
+use tenure::{Loss, SessionState};
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    elections,
+    held::{self, Held},
     holds::Holds,
     outbox::Outbox,
     release::{Asked, Release},
     sessions::SessionUse,
 };
-use crate::protocol::{ErrorObject, Kind, LeaseNotice, LeaseState};
+use crate::protocol::{ErrorObject, Event, Happening, Kind, LeaseNotice, LeaseState};
 
 /// Leases that are over and of which a connection still knows how they ended.
 const REMEMBERED: usize = 1_024;
@@ -39,11 +41,12 @@ fn number(handle: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) number: u64,
-    /// The name of the lock.
-    pub(super) lock: String,
+    pub(super) kind: held::Kind,
+    /// The name of the lock, the election or the group.
+    pub(super) name: String,
     pub(super) fence: u64,
     /// Read by fenced writes, taken by whoever lets go: a release waits for the writes it might cut off.
-    pub(super) guard: RwLock<Option<Guard>>,
+    pub(super) held: RwLock<Option<Held>>,
     /// Ends the watch on this lease, and the fenced writes in flight where the client is gone.
     pub(super) over: CancellationToken,
     /// How its release goes, once that is asked for.
@@ -57,19 +60,50 @@ pub(super) struct Lease {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Everywhere {
     pub(super) total: Arc<AtomicUsize>,
+    pub(super) leaderships: Arc<AtomicUsize>,
+    pub(super) members: Arc<AtomicUsize>,
     pub(super) holds: Arc<Holds>,
 }
 
+impl Everywhere {
+    fn counts(&self, kind: held::Kind) -> impl Iterator<Item = &AtomicUsize> {
+        let of_kind = match kind {
+            held::Kind::Lock => None,
+            held::Kind::Leadership => Some(&*self.leaderships),
+            held::Kind::Member => Some(&*self.members),
+        };
+        std::iter::once(&*self.total).chain(of_kind)
+    }
+}
+
 impl Lease {
+    /// Writes with what is held, unless its client goes meanwhile.
+    pub(super) async fn using<'a, T, F>(&'a self, write: impl FnOnce(RwLockReadGuard<'a, Held>) -> F) -> Result<T, ErrorObject>
+    where
+        F: Future<Output = Result<T, ErrorObject>> + 'a,
+    {
+        let held = RwLockReadGuard::try_map(self.held.read().await, Option::as_ref)
+            .map_err(|_| ErrorObject::new(Kind::NotHeld, "the lease was given up before the write"))?;
+        tokio::select! {
+            biased;
+            written = write(held) => written,
+            // Its client is gone or silent, and nobody is to wait for this write.
+            () = self.over.cancelled() => {
+                let said = "the lease ended while the write was in flight; it may have been applied";
+                Err(ErrorObject::new(Kind::UnknownOutcome, said))
+            }
+        }
+    }
+
     /// Lets go, waiting for fenced writes in flight and for the store.
     ///
     /// # Cancel safety
     /// Dropped after the writes, the session goes on with the release.
     async fn drop_hold(&self) -> Result<(), tenure::Error> {
         let _over = self.over.clone().drop_guard();
-        let guard = self.guard.write().await.take();
-        match guard {
-            Some(guard) => guard.release().await,
+        let held = self.held.write().await.take();
+        match held {
+            Some(held) => held.release().await,
             None => Ok(()),
         }
     }
@@ -90,7 +124,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.everywhere.total.fetch_sub(1, Ordering::Relaxed);
+        self.everywhere.counts(self.kind).for_each(|count| {
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
         self.everywhere.holds.remove(self.fence, &self.home, self.number);
     }
 }
@@ -102,6 +138,8 @@ pub(super) enum End {
     Lost(&'static str),
     /// By a release whose answer had left that open.
     Released,
+    /// It is given up, and when that came through is not known.
+    Open,
 }
 
 /// What became of a handle.
@@ -119,7 +157,7 @@ impl Found {
     pub(super) fn held(self, handle: &str) -> Result<Arc<Lease>, ErrorObject> {
         match self {
             Self::Held(lease) => Ok(lease),
-            Self::Leaving(_) | Self::Over(End::Released) => {
+            Self::Leaving(_) | Self::Over(End::Released | End::Open) => {
                 Err(ErrorObject::new(Kind::NotHeld, format!("the lease {handle} was given up by a release")))
             }
             Self::Over(End::Lost(reason)) => {
@@ -131,6 +169,17 @@ impl Found {
             }
         }
     }
+
+    /// The lease, which must be of that kind.
+    pub(super) fn held_as(self, kind: held::Kind, handle: &str) -> Result<Arc<Lease>, ErrorObject> {
+        let lease = self.held(handle)?;
+        if lease.kind == kind { Ok(lease) } else { Err(wrong_kind(&lease, kind, handle)) }
+    }
+}
+
+fn wrong_kind(lease: &Lease, kind: held::Kind, handle: &str) -> ErrorObject {
+    let (is, release) = (lease.kind, lease.kind.release());
+    ErrorObject::new(Kind::NotHeld, format!("the lease {handle} is {is} and not {kind}; it is given up with {release}"))
 }
 
 #[derive(Debug, Default)]
@@ -195,23 +244,26 @@ impl Leases {
     pub(super) fn add(
         self: &Arc<Self>,
         _reserved: Reserved,
-        guard: Guard,
+        held: Held,
         session: SessionUse,
         ended: &CancellationToken,
-    ) -> Result<Arc<Lease>, Guard> {
+    ) -> Result<Arc<Lease>, Held> {
         let mut table = self.table();
         if ended.is_cancelled() {
-            return Err(guard);
+            return Err(held);
         }
         table.last += 1;
         let number = table.last;
         self.outbox.hold_back(handle(number));
-        self.everywhere.total.fetch_add(1, Ordering::Relaxed);
+        self.everywhere.counts(held.kind()).for_each(|count| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
         let lease = Arc::new(Lease {
             number,
-            lock: guard.name().to_owned(),
-            fence: guard.token().get(),
-            guard: RwLock::new(Some(guard)),
+            kind: held.kind(),
+            name: held.name().to_owned(),
+            fence: held.fence().get(),
+            held: RwLock::new(Some(held)),
             over: CancellationToken::new(),
             release: Release::default(),
             session,
@@ -220,7 +272,9 @@ impl Leases {
         });
         table.held.insert(number, lease.clone());
         drop(table);
-        self.everywhere.holds.add(lease.fence, self, number);
+        if lease.kind != held::Kind::Member {
+            self.everywhere.holds.add(lease.fence, self, number);
+        }
         Ok(lease)
     }
 
@@ -235,9 +289,10 @@ impl Leases {
     }
 
     /// Takes a lease out of those held, for its release; or finds the release that an earlier request began.
-    pub(super) fn leave(&self, handle: &str) -> Result<Asked, ErrorObject> {
+    pub(super) fn leave(&self, handle: &str, kind: held::Kind) -> Result<Asked, ErrorObject> {
         let mut table = self.table();
         match number(handle).map_or(Found::Unknown, |number| table.find(number)) {
+            Found::Held(lease) | Found::Leaving(lease) if lease.kind != kind => Err(wrong_kind(&lease, kind, handle)),
             Found::Held(lease) => {
                 table.held.remove(&lease.number);
                 table.leaving.insert(lease.number, lease.clone());
@@ -248,6 +303,11 @@ impl Leases {
             Found::Over(End::Released) => {
                 table.ended.retain(|(ended, _)| Some(*ended) != number(handle));
                 Ok(Asked::Done)
+            }
+            Found::Over(End::Open) => {
+                let said =
+                    format!("the lease {handle} was given up, and whether that came through is not known; look who holds it");
+                Err(ErrorObject::new(Kind::UnknownOutcome, said))
             }
             found => found.held(handle).map(Asked::first),
         }
@@ -304,20 +364,25 @@ impl Leases {
 
     /// Tells the client how `lease` fares, until it is over.
     pub(super) async fn watch(self: Arc<Self>, lease: Arc<Lease>) {
-        let lost = match &*lease.guard.read().await {
-            Some(guard) => guard.lost(),
+        let (lost, asked) = match &*lease.held.read().await {
+            Some(held) => (held.lost(), held.asked_to_step_down()),
             None => return,
         };
-        tokio::pin!(lost);
+        tokio::pin!(lost, asked);
         let mut states = lease.session.session().states();
         // A session that is suspect already is news to this lease.
         states.mark_changed();
-        let mut suspect = false;
+        let (mut suspect, mut told) = (false, false);
         loop {
             tokio::select! {
                 biased;
                 () = lease.over.cancelled() => return,
                 loss = &mut lost => {
+                    // The client has handed it over and is told so in the answer.
+                    if loss == Loss::Resigned {
+                        self.hand_over(lease.number);
+                        return;
+                    }
                     if let Some(lease) = self.lose(lease.number, loss.as_str()) {
                         lease.let_go().await;
                     }
@@ -325,7 +390,7 @@ impl Leases {
                 }
                 Ok(()) = states.changed() => {
                     let state = *states.borrow_and_update();
-                    let held = lease.guard.try_read().is_ok_and(|guard| guard.as_ref().is_some_and(Guard::is_held));
+                    let held = lease.held.try_read().is_ok_and(|held| held.as_ref().is_some_and(Held::is_valid));
                     match state {
                         SessionState::Suspect if !suspect => self.tell(lease.number, LeaseState::Suspect),
                         // Of a hold that did not live through it, the next turn tells that it is lost.
@@ -334,7 +399,21 @@ impl Leases {
                     }
                     suspect = state == SessionState::Suspect;
                 }
+                candidate = &mut asked, if !told => {
+                    told = true;
+                    let what = Happening::AskedToStepDown { candidate: elections::candidate(&candidate) };
+                    let handle = handle(lease.number);
+                    self.outbox.asked(&handle, Event { subscription: None, lease: Some(handle.clone()), what });
+                }
             }
+        }
+    }
+
+    /// The lease is over because its client wanted it so.
+    pub(super) fn hand_over(&self, number: u64) {
+        let mut table = self.table();
+        if table.held.remove(&number).is_some() {
+            table.remember(number, End::Released);
         }
     }
 

@@ -1,144 +1,54 @@
 //! The methods `lock.*`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use tenure::{Error, Guard, Mutex};
+use tenure::Mutex;
 use tenure_kv::Revision;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, Waits},
+    asking::{Asking, Terms},
+    connection::Connection,
     errors,
-    leases::Reserved,
-    sessions::{SessionUse, millis},
+    held::Held,
+    leases::handle,
+    sessions::SessionUse,
 };
 use crate::protocol::{Done, ErrorObject, Kind, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockView, Locks};
-
-/// The longest `label` in bytes.
-const MAX_LABEL: usize = 256;
-/// How long a try that is on its way may go on when nobody wants the lock any more.
-const GRACE: Duration = Duration::from_millis(250);
-/// How long one try may take to reach the store.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A checked `lock.acquire`.
 pub(super) struct Acquire {
     params: LockAcquire,
-    lease: Option<Duration>,
-    begun: Instant,
-    reserved: Reserved,
-    waits: Arc<Waits>,
-    cancel: CancellationToken,
+    asking: Asking,
 }
 
 impl Acquire {
     /// Checks what needs no store.
     pub(super) fn new(connection: &Connection, params: LockAcquire, cancel: CancellationToken) -> Result<Self, ErrorObject> {
-        let limits = &connection.daemon.limits;
-        let refuse = |param: &str, said: String| {
-            Err(ErrorObject::new(Kind::InvalidParams, format!("lock.acquire: {param}: {said}")).with("param", param))
-        };
-        if let Some(lease) = params.lease_ms
-            && !(limits.min_lease_ms..=limits.max_lease_ms).contains(&lease)
-        {
-            let said = format!(
-                "{lease} is outside {} to {}; leave it out for {}",
-                limits.min_lease_ms, limits.max_lease_ms, limits.default_lease_ms
-            );
-            return refuse("lease_ms", said);
-        }
-        if let Some(label) = &params.label
-            && (label.len() > MAX_LABEL || label.chars().any(char::is_control))
-        {
-            return refuse("label", format!("a label has at most {MAX_LABEL} bytes and no control characters"));
-        }
-        if connection.daemon.draining.is_cancelled() {
-            return Err(errors::leaving());
-        }
-        Ok(Self {
-            lease: params.lease_ms.map(Duration::from_millis),
-            params,
-            begun: Instant::now(),
-            reserved: connection.leases.reserve()?,
-            waits: connection.waits(),
-            cancel,
-        })
-    }
-
-    /// Resolves when nobody wants the lock any more.
-    async fn unwanted(&self) {
-        tokio::select! {
-            () = self.waits.token.cancelled() => {}
-            () = self.cancel.cancelled() => {}
-        }
+        let LockAcquire { wait_ms, lease_ms, .. } = params;
+        let terms = Terms { method: "lock.acquire", wait_ms, lease_ms, label: params.label.as_deref() };
+        Ok(Self { asking: Asking::new(connection, &terms, cancel)?, params })
     }
 
     /// Acquires, or gives up in good order: when it is cancelled, its place in the queue is gone before the
     /// answer, if the store plays its part.
     pub(super) async fn run(self, connection: Arc<Connection>) -> Result<(LockAcquired, Option<u64>), ErrorObject> {
-        let wait = self.params.wait_ms.map(Duration::from_millis);
-        let session = tokio::select! {
-            biased;
-            () = self.unwanted() => return Err(self.waits.error()),
-            session = self.session(&connection, wait) => session?,
-        };
+        let session = self.asking.session(&connection).await?;
         let mutex = self.mutex(&connection, &session)?;
-        let guard = match wait {
-            None => mutex.lock_until(self.unwanted()).await,
-            Some(Duration::ZERO) => tokio::select! {
-                biased;
-                tried = mutex.try_lock() => tried,
-                () = async { self.unwanted().await; tokio::time::sleep(GRACE).await } => return Err(self.waits.error()),
-            },
-            Some(wait) => {
-                let deadline = tokio::time::sleep(wait.saturating_sub(self.begun.elapsed()));
-                let over = async {
-                    tokio::select! {
-                        () = deadline => {}
-                        () = self.unwanted() => {}
-                    }
-                };
-                mutex.lock_until(over).await
-            }
+        let tried = if self.asking.is_try() {
+            self.asking.once(mutex.try_lock()).await?
+        } else {
+            mutex.lock_until(self.asking.given_up()).await
         };
-        if self.waits.token.is_cancelled() {
-            // A guard that came all the same goes back before anybody is told.
-            if let Ok(guard) = guard
-                && let Err(error) = guard.release().await
-            {
-                tracing::debug!(%error, "released without an answer");
-            }
-            return Err(self.waits.error());
-        }
-        let guard = guard.map_err(|error| self.not_acquired(&error))?;
-        let lease_length = session.session().lease();
-        let waited = self.begun.elapsed();
-        let remaining = guard.remaining();
-        // From here on nothing is awaited: the lease is either in the table or given back.
-        let Ok(lease) = connection.leases.add(self.reserved, guard, session, &self.waits.token) else {
-            return Err(self.waits.error());
-        };
-        connection.spawn(connection.leases.clone().watch(lease.clone()));
+        let granted = self.asking.granted(&connection, tried.map(Held::Lock), session).await?;
         let acquired = LockAcquired {
-            lease: super::leases::handle(lease.number),
-            fence: lease.fence,
-            waited_ms: millis(waited),
-            remaining_ms: millis(remaining),
-            lease_ms: millis(lease_length),
+            lease: handle(granted.lease.number),
+            fence: granted.lease.fence,
+            waited_ms: granted.waited_ms,
+            remaining_ms: granted.remaining_ms,
+            lease_ms: granted.lease_ms,
         };
-        Ok((acquired, Some(lease.number)))
-    }
-
-    async fn session(&self, connection: &Connection, wait: Option<Duration>) -> Result<SessionUse, ErrorObject> {
-        let opening = connection.daemon.sessions.get(self.lease);
-        let Some(wait) = wait else { return opening.await };
-        let patience = if wait.is_zero() { PATIENCE } else { wait };
-        tokio::time::timeout(patience, opening).await.unwrap_or_else(|_| {
-            Err(ErrorObject::new(Kind::Unavailable, "the store did not answer in time, so the lock was not even tried"))
-        })
+        Ok((acquired, Some(granted.lease.number)))
     }
 
     fn mutex(&self, connection: &Connection, session: &SessionUse) -> Result<Mutex, ErrorObject> {
@@ -148,18 +58,6 @@ impl Acquire {
             Some(label) => mutex.with_label(label.clone()),
             None => mutex,
         })
-    }
-
-    fn not_acquired(&self, error: &Error) -> ErrorObject {
-        match error {
-            // It is the daemon's session that is lost, and with it a place in the queue: nothing of the client's.
-            Error::Lost { loss, .. } => {
-                let said = format!("the place in the queue was lost before it came up ({loss}); nothing is held, ask again");
-                ErrorObject::new(Kind::Unavailable, said).with("reason", loss.as_str())
-            }
-            error => errors::of(error),
-        }
-        .with("waited_ms", millis(self.begun.elapsed()))
     }
 }
 
@@ -199,11 +97,6 @@ pub(super) async fn break_hold(connection: Arc<Connection>, LockBreak { name, fe
 /// Whether user `peer` may break locks of a daemon that user `own` runs.
 const fn may_break(peer: u32, own: u32) -> bool {
     peer == own || peer == 0
-}
-
-/// The guard of a lease while a write is fenced with it.
-pub(super) fn guard(guard: Option<&Guard>) -> Result<&Guard, ErrorObject> {
-    guard.ok_or_else(|| ErrorObject::new(Kind::NotHeld, "the lease was released before the write"))
 }
 
 #[cfg(test)]

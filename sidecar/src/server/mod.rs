@@ -1,12 +1,17 @@
 //! The daemon: accepts clients, serves them, and leaves in good order.
 
+mod asking;
 mod connection;
+mod elections;
 mod errors;
+mod held;
 mod holds;
 mod inflight;
 mod kv;
 mod leases;
 mod locks;
+mod members;
+mod observers;
 mod options;
 mod outbox;
 mod peer;
@@ -14,6 +19,7 @@ mod release;
 mod requests;
 mod sessions;
 mod socket;
+mod subscriptions;
 
 use std::{
     os::unix::net::UnixListener as StdListener,
@@ -35,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     leases::Everywhere,
+    observers::Observers,
     peer::Peer,
     sessions::{Sessions, millis},
     socket::Claimed,
@@ -96,6 +103,7 @@ impl Default for Config {
 struct Daemon {
     store: Arc<dyn Store>,
     sessions: Arc<Sessions>,
+    observers: Arc<Observers>,
     limits: Limits,
     uid: u32,
     host: String,
@@ -111,6 +119,7 @@ struct Daemon {
     connections: Arc<Semaphore>,
     leases: Everywhere,
     requests: Arc<AtomicUsize>,
+    subscriptions: Arc<AtomicUsize>,
     last_session: AtomicU64,
     /// Tells this daemon's connections from those of the one before.
     instance: String,
@@ -136,6 +145,9 @@ impl Daemon {
             sessions: self.sessions.status(),
             connections: self.limits.connections - self.connections.available_permits(),
             leases: self.leases.total.load(Ordering::Relaxed),
+            leaderships: self.leases.leaderships.load(Ordering::Relaxed),
+            members: self.leases.members.load(Ordering::Relaxed),
+            subscriptions: self.subscriptions.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
             connection,
         }
@@ -182,8 +194,10 @@ impl Server {
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let ended = CancellationToken::new();
+        let sessions = Sessions::new(store.clone(), lease, sessions::LINGER, limits.lease_lengths, ended.clone());
         let daemon = Arc::new(Daemon {
-            sessions: Sessions::new(store.clone(), lease, sessions::LINGER, limits.lease_lengths, ended.clone()),
+            observers: Observers::new(sessions.clone()),
+            sessions,
             store,
             uid: rustix::process::geteuid().as_raw(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -195,6 +209,7 @@ impl Server {
             connections: Arc::new(Semaphore::new(limits.connections)),
             leases: Everywhere::default(),
             requests: Arc::default(),
+            subscriptions: Arc::default(),
             last_session: AtomicU64::new(0),
             instance: instance.chars().take(8).collect(),
             limits,
@@ -234,6 +249,7 @@ impl Server {
             daemon.closing.cancel();
             connections.close();
             connections.wait().await;
+            daemon.observers.close().await;
             daemon.sessions.close().await;
         });
         match left.await {
@@ -243,6 +259,7 @@ impl Server {
         daemon.ended.cancel();
         connections.close();
         connections.wait().await;
+        daemon.observers.close().await;
         daemon.sessions.close().await;
         Ok(())
     }

@@ -49,7 +49,7 @@ struct Options {
     #[arg(long, value_name = "GROUP")]
     socket_group: Option<String>,
 
-    /// How long a lock outlives this daemon if it crashes: 150ms to 24h [default: 5s, 15s on a cluster]
+    /// How long what is held outlives this daemon if it crashes: 150ms to 24h [default: 5s, 15s on a cluster]
     #[arg(long, value_name = "TIME", value_parser = lease)]
     lease: Option<Duration>,
 
@@ -72,6 +72,14 @@ struct Options {
     /// Leases on one connection
     #[arg(long, value_name = "N", default_value_t = Limits::default().leases, value_parser = at_least(1))]
     max_leases: usize,
+
+    /// Subscriptions on one connection
+    #[arg(long, value_name = "N", default_value_t = Limits::default().subscriptions, value_parser = at_least(1))]
+    max_subscriptions: usize,
+
+    /// How long the events of a subscription may wait for its client to read before it ends
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    stall: Duration,
 
     /// Different lengths of leases in use at the same time
     #[arg(long, value_name = "N", default_value_t = Limits::default().lease_lengths, value_parser = at_least(1))]
@@ -180,6 +188,8 @@ impl Options {
             limits: Limits {
                 line_bytes: self.max_line,
                 requests: self.max_requests,
+                subscriptions: self.max_subscriptions,
+                stall_ms: super::sessions::millis(self.stall),
                 leases: self.max_leases,
                 connections: self.max_connections,
                 lease_lengths: self.max_lease_lengths,

@@ -7,9 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::inflight::{Finish, Slot};
-use crate::protocol::{ErrorObject, Goaway, Id, LeaseNotice, frame};
+use crate::protocol::{ErrorObject, Event, Goaway, Id, LeaseNotice, frame};
 
 /// Answers that need no slot of a request in flight, kept for a client that does not read. Beyond it the
 /// daemon stops reading from that client.
@@ -31,7 +32,22 @@ pub(super) enum Next {
 #[derive(Debug)]
 enum Answer {
     Free(Bytes, #[expect(dead_code, reason = "dropped when the answer is taken out")] Room),
-    Slotted { slot: Slot, line: Bytes, lease: Option<u64> },
+    Slotted {
+        slot: Slot,
+        line: Bytes,
+        lease: Option<u64>,
+    },
+    /// Events of a subscription, and its turn.
+    Events(u64, Bytes, #[expect(dead_code, reason = "dropped when the events are taken out")] OwnedSemaphorePermit),
+    /// The last event of a subscription.
+    End(Bytes),
+}
+
+/// What there is to say of one lease.
+#[derive(Debug, Default)]
+struct Untold {
+    notice: Option<LeaseNotice>,
+    asked: Option<Bytes>,
 }
 
 #[derive(Debug, Default)]
@@ -39,8 +55,10 @@ struct State {
     goaway: Option<Goaway>,
     /// One per lease, its latest.
     notices: VecDeque<LeaseNotice>,
+    /// Leaders that are asked to step down, at most once each.
+    asked: VecDeque<Bytes>,
     /// Leases whose handle the client has not been told yet, and what there is to say of them.
-    untold: HashMap<String, Option<LeaseNotice>>,
+    untold: HashMap<String, Untold>,
     answers: VecDeque<Answer>,
     closed: bool,
 }
@@ -48,7 +66,7 @@ struct State {
 /// Lines on their way to one client.
 ///
 /// Answers are bounded by the slots of requests in flight and by [`ROOM`], notices by the number of
-/// leases: a client that does not read costs a fixed amount of memory and nobody else's time.
+/// leases, events by the turns of the subscriptions: a client that does not read costs a fixed amount of memory and nobody else's time.
 #[derive(Debug)]
 pub(super) struct Outbox {
     state: Mutex<State>,
@@ -98,7 +116,7 @@ impl Outbox {
 
     /// Holds back what there is to say of `lease` until its handle has been told.
     pub(super) fn hold_back(&self, lease: String) {
-        self.state().untold.insert(lease, None);
+        self.state().untold.insert(lease, Untold::default());
     }
 
     /// Forgets what was held back.
@@ -110,6 +128,43 @@ impl Outbox {
     pub(super) fn notice(&self, notice: LeaseNotice) {
         self.state().notice(notice);
         self.filled.notify_one();
+    }
+
+    /// Says that a leader is asked to step down, after what there is to say of leases and before any answer.
+    pub(super) fn asked(&self, lease: &str, event: Event) {
+        let Ok(line) = frame::request(None, "event", event) else { return };
+        let mut state = self.state();
+        match state.untold.get_mut(lease) {
+            Some(held_back) => held_back.asked = Some(line),
+            None => state.asked.push_back(line),
+        }
+        self.filled.notify_one();
+    }
+
+    /// An event as a line, unless it is too long for one.
+    pub(super) fn event(&self, event: Event) -> Option<Bytes> {
+        frame::request(None, "event", event).ok().filter(|line| line.len() <= self.max_line + 1)
+    }
+
+    /// Queues events of a subscription, unless `over` says that it has none any more.
+    pub(super) fn events(&self, subscription: u64, lines: Bytes, turn: OwnedSemaphorePermit, over: &CancellationToken) {
+        let mut state = self.state();
+        // Under the lock: whoever cancels it removes what was queued before.
+        if !over.is_cancelled() {
+            state.answers.push_back(Answer::Events(subscription, lines, turn));
+            self.filled.notify_one();
+        }
+    }
+
+    /// Queues the last event of a subscription.
+    pub(super) fn end(&self, line: Bytes) {
+        self.state().answers.push_back(Answer::End(line));
+        self.filled.notify_one();
+    }
+
+    /// Throws away what is queued of a subscription.
+    pub(super) fn drop_events(&self, subscription: u64) {
+        self.state().answers.retain(|answer| !matches!(answer, Answer::Events(of, ..) if *of == subscription));
     }
 
     /// Says that the daemon is leaving.
@@ -151,7 +206,7 @@ impl Outbox {
 impl State {
     fn notice(&mut self, notice: LeaseNotice) {
         if let Some(held_back) = self.untold.get_mut(&notice.lease) {
-            *held_back = Some(notice);
+            held_back.notice = Some(notice);
         } else if let Some(unsaid) = self.notices.iter_mut().find(|unsaid| unsaid.lease == notice.lease) {
             *unsaid = notice;
         } else {
@@ -166,12 +221,16 @@ impl State {
         if let Some(notice) = self.notices.pop_front() {
             return notification("lease", notice);
         }
+        if let Some(line) = self.asked.pop_front() {
+            return Some(Next::Line(line));
+        }
         match self.answers.pop_front()? {
-            Answer::Free(line, _) => Some(Next::Line(line)),
+            Answer::Free(line, _) | Answer::Events(_, line, _) | Answer::End(line) => Some(Next::Line(line)),
             Answer::Slotted { slot, line, lease } => match (slot.finish(lease.is_none()), lease) {
                 (Finish::Answer, lease) => {
-                    if let Some(Some(held_back)) = lease.and_then(|lease| self.untold.remove(&super::leases::handle(lease))) {
-                        self.notice(held_back);
+                    if let Some(held_back) = lease.and_then(|lease| self.untold.remove(&super::leases::handle(lease))) {
+                        held_back.notice.into_iter().for_each(|notice| self.notice(notice));
+                        self.asked.extend(held_back.asked);
                     }
                     Some(Next::Line(line))
                 }

@@ -1,4 +1,4 @@
-//! `lock.release`: one task per lease that goes on until the outcome is known, and those who ask for it.
+//! Giving leases up: one task per lease that goes on until the outcome is known, and those who ask for it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     connection::Connection,
-    errors,
+    errors, held,
     leases::{End, Lease, Leases},
 };
 use crate::protocol::{Done, ErrorObject, Kind};
@@ -95,20 +95,21 @@ impl Asked {
 async fn settle(leases: Arc<Leases>, lease: Arc<Lease>) {
     let mut pause = PAUSE;
     loop {
-        let tried = match lease.guard.write().await.as_mut() {
-            Some(guard) => guard.give_up().await,
-            None => Ok(()),
+        let (tried, again) = {
+            let mut held = lease.held.write().await;
+            (held::give_up(&mut held).await, held.is_some())
         };
         let end = match &tried {
             Ok(()) => Some(End::Released),
             Err(Error::Lost { loss, .. }) => Some(End::Lost(loss.as_str())),
-            Err(_) => None,
+            Err(_) if again => None,
+            Err(_) => Some(End::Open),
         };
         let tried = tried.map_err(|error| errors::of(&error));
         if let Some(end) = end {
             leases.left(lease.number, end);
             lease.over.cancel();
-            *lease.guard.write().await = None;
+            *lease.held.write().await = None;
             lease.release.progress.send_replace(Progress::Known(tried));
             return;
         }

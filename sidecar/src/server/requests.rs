@@ -4,18 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tenure::Guard;
 
 use super::{
     connection::Connection,
+    elections, errors,
+    held::{self, Held},
     inflight::{self, Slot},
-    kv, locks,
+    kv, locks, members,
     outbox::{Outbox, Room},
     sessions::millis,
 };
 use crate::protocol::{
-    Cancel, Done, ErrorObject, Hello, HelloResult, Id, Kind, LATER, LeaseRef, LockCheck, METHODS, NoParams, VERSION, frame,
-    frame::Request,
+    Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, LATER, LeaseRef, LockCheck, METHODS,
+    MemberWatchParams, NoParams, SubscriptionCancel, VERSION, frame, frame::Request,
 };
 
 /// The shortest and the longest `heartbeat_ms`.
@@ -43,6 +44,24 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
             "lock.check" => {
                 request.params().and_then(|lease| check(connection, &lease)).and_then(|r| connection.outbox.encode(&id, r))
             }
+            "member.beat" => request
+                .params()
+                .and_then(|lease| members::beat(connection, &lease))
+                .and_then(|r| connection.outbox.encode(&id, r)),
+            "subscription.cancel" => request
+                .params()
+                .and_then(|SubscriptionCancel { subscription }| connection.subscriptions.cancel(&subscription))
+                .and_then(|r| connection.outbox.encode(&id, r)),
+            "election.observe" => {
+                match request.params().and_then(|ElectionName { name }| elections::observe(connection, &name)) {
+                    Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                    Err(error) => Err(error),
+                }
+            }
+            "member.watch" => match request.params().and_then(|MemberWatchParams { group }| members::watch(connection, &group)) {
+                Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                Err(error) => Err(error),
+            },
             _ => match start(connection, id.clone(), &request) {
                 Ok(()) => return,
                 Err(error) => Err(error),
@@ -73,22 +92,35 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
             let params = request.params()?;
             let slot = connection.inflight.admit(id, false)?;
             let acquire = locks::Acquire::new(connection, params, slot.cancel().clone())?;
-            let connection = connection.clone();
-            connection.clone().spawn(async move { finish(&connection.outbox, slot, acquire.run(connection.clone()).await) });
+            grant(connection, slot, acquire.run(connection.clone()));
             Ok(())
         }
-        "lock.release" => {
-            let LeaseRef { lease } = request.params()?;
-            let slot = connection.inflight.admit(id, true)?;
-            // Taken out in the order of lines: nothing sent after the release finds the lease.
-            let asked = connection.leases.leave(&lease)?;
-            asked.begin(connection);
-            spawn(connection, slot, asked.outcome(connection.leases.clone()));
+        "election.campaign" => {
+            let params = request.params()?;
+            let slot = connection.inflight.admit(id, false)?;
+            let campaign = elections::Campaign::new(connection, params, slot.cancel().clone())?;
+            grant(connection, slot, campaign.run(connection.clone()));
             Ok(())
         }
+        "member.join" => {
+            let params = request.params()?;
+            let slot = connection.inflight.admit(id, false)?;
+            let join = members::Join::new(connection, params, slot.cancel().clone())?;
+            grant(connection, slot, join.run(connection.clone()));
+            Ok(())
+        }
+        "lock.release" => release(connection, id, request, held::Kind::Lock),
+        "election.resign" => release(connection, id, request, held::Kind::Leadership),
+        "member.leave" => release(connection, id, request, held::Kind::Member),
         "lock.get" => run(connection, id, request, false, locks::get),
         "lock.list" => run(connection, id, request, false, locks::list),
         "lock.break" => run(connection, id, request, true, locks::break_hold),
+        "election.proclaim" => run(connection, id, request, true, elections::proclaim),
+        "election.transfer" => run(connection, id, request, true, elections::transfer),
+        "election.leader" => run(connection, id, request, false, elections::leader),
+        "election.candidates" => run(connection, id, request, false, elections::candidates),
+        "member.update" => run(connection, id, request, true, members::update),
+        "member.list" => run(connection, id, request, false, members::list),
         "kv.get" => run(connection, id, request, false, kv::get),
         "kv.put" => run(connection, id, request, true, kv::put),
         method if LATER.contains(&method) => Err(ErrorObject::new(
@@ -100,6 +132,27 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
             Err(ErrorObject::new(Kind::MethodNotFound, format!("there is no method {method:?}; hello lists those there are")))
         }
     }
+}
+
+/// Runs what may become a lease: it knows itself how to stop in good order.
+fn grant<R: Serialize + Send + 'static>(
+    connection: &Arc<Connection>,
+    slot: Slot,
+    work: impl Future<Output = Result<(R, Option<u64>), ErrorObject>> + Send + 'static,
+) {
+    let outbox = connection.outbox.clone();
+    connection.spawn(async move { finish(&outbox, slot, work.await) });
+}
+
+/// Gives a lease up.
+fn release(connection: &Arc<Connection>, id: Id, request: &Request<'_>, kind: held::Kind) -> Result<(), ErrorObject> {
+    let LeaseRef { lease } = request.params()?;
+    let slot = connection.inflight.admit(id, true)?;
+    // Taken out in the order of lines: nothing sent after the release finds the lease.
+    let asked = connection.leases.leave(&lease, kind)?;
+    asked.begin(connection);
+    spawn(connection, slot, asked.outcome(connection.leases.clone()));
+    Ok(())
 }
 
 fn run<P, R, F>(
@@ -154,7 +207,7 @@ fn say_hello(connection: &Connection, hello: Hello) -> Result<HelloResult, Error
         && !HEARTBEATS.contains(&heartbeat)
     {
         let said = format!("heartbeat_ms: {heartbeat} is outside {} to {}", HEARTBEATS.start(), HEARTBEATS.end());
-        return Err(ErrorObject::new(Kind::InvalidParams, said).with("param", "heartbeat_ms"));
+        return Err(errors::param("heartbeat_ms", said));
     }
     connection.set_heartbeat(hello.heartbeat_ms.map(Duration::from_millis));
     tracing::debug!(session = connection.session, client = hello.client, pid = connection.peer.pid, "hello");
@@ -179,6 +232,6 @@ fn stop(connection: &Connection, cancel: &Cancel) -> Result<Done, ErrorObject> {
 fn check(connection: &Connection, LeaseRef { lease: handle }: &LeaseRef) -> Result<LockCheck, ErrorObject> {
     let lease = connection.leases.find(handle).held(handle)?;
     // Taken by nobody but a release, which takes the handle first.
-    let remaining = lease.guard.try_read().ok().and_then(|guard| guard.as_ref().map(Guard::remaining)).unwrap_or_default();
+    let remaining = lease.held.try_read().ok().and_then(|held| held.as_ref().map(Held::remaining)).unwrap_or_default();
     Ok(LockCheck { held: !remaining.is_zero(), remaining_ms: millis(remaining), fence: lease.fence })
 }

@@ -1,0 +1,97 @@
+//! Subscriptions and the `event` notification.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CandidateView, LeaderView, MemberView};
+
+/// Result of the methods that subscribe: events follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The handle of the subscription on this connection.
+    pub subscription: String,
+}
+
+/// Parameters of `subscription.cancel`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriptionCancel {
+    /// The handle that subscribing returned.
+    pub subscription: String,
+}
+
+/// Parameters of the `event` notification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The subscription that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<String>,
+    /// The lease that it is about, where it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What happened: `kind` of an event, and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Happening {
+    /// Who leads now.
+    Leader {
+        /// Null when nobody does.
+        leader: Option<LeaderView>,
+    },
+    /// Somebody is there who was not.
+    Join {
+        /// Who.
+        member: MemberView,
+    },
+    /// Somebody has changed.
+    Update {
+        /// Who, as they are now.
+        member: MemberView,
+    },
+    /// Somebody is gone.
+    Leave {
+        /// Who.
+        id: String,
+        /// Where in the store's order.
+        revision: u64,
+    },
+    /// What was there at the beginning has been told.
+    Sync {
+        /// Every change up to this revision has been told, where the stream has revisions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<u64>,
+    },
+    /// What was told last may be over: the store is out of reach. The state is told again afterwards.
+    Gap {},
+    /// Nothing follows.
+    End {
+        /// Why.
+        reason: String,
+    },
+    /// A candidate with a higher priority asks this leader to step down.
+    AskedToStepDown {
+        /// Who asks.
+        candidate: CandidateView,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_object() {
+        let event =
+            Event { subscription: Some("w_1".into()), lease: None, what: Happening::Leave { id: "a".into(), revision: 7 } };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(text, r#"{"subscription":"w_1","kind":"leave","id":"a","revision":7}"#);
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+        let none: Event = serde_json::from_str(r#"{"subscription":"w_1","kind":"leader","leader":null,"later":1}"#).unwrap();
+        assert_eq!(none.what, Happening::Leader { leader: None });
+    }
+}

@@ -1,0 +1,241 @@
+//! The methods `election.*`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tenure::{Candidate, Election, Leader};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    asking::{Asking, Terms},
+    connection::Connection,
+    errors,
+    held::{self, Held},
+    leases::handle,
+    observers::{Observed, Seen},
+    sessions::{SessionUse, millis},
+    subscriptions::{Source, Subscription},
+};
+use crate::protocol::{
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionName, ElectionProclaim,
+    ElectionTransfer, ElectionTransferred, ErrorObject, Happening, Kind, LeaderView, Written, value,
+};
+
+/// The parameter that holds a value.
+const fn named(value_b64: Option<&String>) -> &'static str {
+    if value_b64.is_some() { "value_b64" } else { "value" }
+}
+
+/// A checked `election.campaign`.
+pub(super) struct Campaign {
+    params: ElectionCampaign,
+    value: Bytes,
+    /// The parameter that the value came in.
+    value_in: &'static str,
+    asking: Asking,
+}
+
+impl Campaign {
+    /// Checks what needs no store.
+    pub(super) fn new(
+        connection: &Connection,
+        mut params: ElectionCampaign,
+        cancel: CancellationToken,
+    ) -> Result<Self, ErrorObject> {
+        errors::check_name("name", &params.name)?;
+        let value_in = named(params.value_b64.as_ref());
+        let value = value::decode_any(params.value.take(), params.value_b64.take())?.unwrap_or_default();
+        let ElectionCampaign { wait_ms, lease_ms, .. } = params;
+        let terms = Terms { method: "election.campaign", wait_ms, lease_ms, label: params.label.as_deref() };
+        Ok(Self { asking: Asking::new(connection, &terms, cancel)?, params, value, value_in })
+    }
+
+    /// Campaigns, or gives up in good order, as `lock.acquire` does.
+    pub(super) async fn run(self, connection: Arc<Connection>) -> Result<(ElectionCampaigned, Option<u64>), ErrorObject> {
+        let session = self.asking.session(&connection).await?;
+        let election = self.election(&connection, &session)?;
+        let tried = if self.asking.is_try() {
+            self.asking.once(election.try_campaign(self.value)).await?
+        } else {
+            election.campaign_until(self.value, self.asking.given_up()).await
+        };
+        if let Err(error @ tenure::Error::Invalid { .. }) = &tried {
+            return Err(errors::of(error).with("param", self.value_in));
+        }
+        let candidate = tried.as_ref().map(|leadership| leadership.candidate().to_owned()).unwrap_or_default();
+        let granted = self.asking.granted(&connection, tried.map(Held::Leadership), session).await?;
+        let campaigned = ElectionCampaigned {
+            lease: handle(granted.lease.number),
+            fence: granted.lease.fence,
+            candidate,
+            waited_ms: granted.waited_ms,
+            remaining_ms: granted.remaining_ms,
+            lease_ms: granted.lease_ms,
+        };
+        Ok((campaigned, Some(granted.lease.number)))
+    }
+
+    fn election(&self, connection: &Connection, session: &SessionUse) -> Result<Election, ErrorObject> {
+        let election = of(session, &self.params.name)?
+            .with_owner(connection.daemon.host.clone(), connection.peer.pid.unwrap_or_default())
+            .priority(self.params.priority.unwrap_or_default())
+            .min_tenure(Duration::from_millis(self.params.min_tenure_ms.unwrap_or_default()));
+        Ok(match &self.params.label {
+            Some(label) => election.label(label.clone()),
+            None => election,
+        })
+    }
+}
+
+fn of(session: &SessionUse, name: &str) -> Result<Election, ErrorObject> {
+    session.session().election(name).map_err(|error| errors::naming(&error, &[("election name", "name")]))
+}
+
+/// `election.proclaim`.
+pub(super) async fn proclaim(connection: Arc<Connection>, params: ElectionProclaim) -> Result<Written, ErrorObject> {
+    let value_in = named(params.value_b64.as_ref());
+    let value = value::decode(params.value, params.value_b64)?;
+    let lease = connection.leases.find(&params.lease).held_as(held::Kind::Leadership, &params.lease)?;
+    let revision = lease
+        .using(|held| async move {
+            let Held::Leadership(leadership) = &*held else { return Err(gone()) };
+            leadership.proclaim(value).await.map_err(|error| errors::naming(&error, &[("value", value_in)]))
+        })
+        .await?;
+    Ok(Written { revision: revision.get() })
+}
+
+/// `election.transfer`.
+pub(super) async fn transfer(connection: Arc<Connection>, params: ElectionTransfer) -> Result<ElectionTransferred, ErrorObject> {
+    let lease = connection.leases.find(&params.lease).held_as(held::Kind::Leadership, &params.lease)?;
+    let candidate = params.candidate;
+    let term = lease
+        .using(|held| async move {
+            let Held::Leadership(leadership) = &*held else { return Err(gone()) };
+            leadership.transfer(&candidate).await.map_err(|error| match &error {
+                tenure::Error::Invalid { .. } => errors::of(&error).with("param", "candidate"),
+                error => errors::of(error),
+            })
+        })
+        .await?;
+    connection.leases.hand_over(lease.number);
+    Ok(ElectionTransferred { fence: term.get() })
+}
+
+fn gone() -> ErrorObject {
+    ErrorObject::new(Kind::NotHeld, "the lease was given up before this")
+}
+
+/// `election.leader`.
+pub(super) async fn leader(
+    connection: Arc<Connection>,
+    ElectionName { name }: ElectionName,
+) -> Result<ElectionLeader, ErrorObject> {
+    errors::check_name("name", &name)?;
+    let session = connection.daemon.sessions.get(None).await?;
+    let election = of(&session, &name)?;
+    // What was read is as old as the question at most.
+    let asked = Instant::now();
+    let leader = election.leader().await.map_err(|error| errors::of(&error))?;
+    Ok(ElectionLeader { leader: leader.as_ref().map(view), age_ms: millis(asked.elapsed()) })
+}
+
+/// `election.candidates`.
+pub(super) async fn candidates(
+    connection: Arc<Connection>,
+    ElectionName { name }: ElectionName,
+) -> Result<ElectionCandidates, ErrorObject> {
+    errors::check_name("name", &name)?;
+    let session = connection.daemon.sessions.get(None).await?;
+    let listed = of(&session, &name)?.candidates().await.map_err(|error| errors::of(&error))?;
+    Ok(ElectionCandidates { candidates: listed.iter().map(candidate).collect() })
+}
+
+/// `election.observe`.
+pub(super) fn observe(connection: &Connection, name: &str) -> Result<Subscription<Leaders>, ErrorObject> {
+    errors::check_name("name", name)?;
+    let observed = connection.daemon.observers.of(name);
+    let mut states = observed.states.clone();
+    states.mark_changed();
+    connection.subscriptions.add(Leaders { states, _observed: observed, progress: Progress::Begun })
+}
+
+/// Who leads, as events.
+pub(super) struct Leaders {
+    states: watch::Receiver<Seen>,
+    _observed: Arc<Observed>,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Begun,
+    /// The first state has been told.
+    Told,
+    Synced,
+}
+
+#[async_trait]
+impl Source for Leaders {
+    async fn next(&mut self) -> Result<Happening, String> {
+        if self.progress == Progress::Told {
+            self.progress = Progress::Synced;
+            return Ok(Happening::Sync { revision: None });
+        }
+        loop {
+            self.states.changed().await.map_err(|_| "leaving".to_owned())?;
+            match &*self.states.borrow_and_update() {
+                Seen::OutOfReach if self.progress == Progress::Synced => return Ok(Happening::Gap {}),
+                Seen::Nothing | Seen::OutOfReach => {}
+                Seen::Leader(leader) => {
+                    if self.progress == Progress::Begun {
+                        self.progress = Progress::Told;
+                    }
+                    return Ok(Happening::Leader { leader: leader.as_ref().map(view) });
+                }
+            }
+        }
+    }
+}
+
+fn view(leader: &Leader) -> LeaderView {
+    let (value, value_b64) = value::encode(&leader.value);
+    LeaderView {
+        value,
+        value_b64,
+        fence: leader.term.get(),
+        revision: leader.revision.get(),
+        session: leader.session.clone(),
+        candidate: leader.candidate.clone(),
+        label: leader.label.clone(),
+        host: leader.host.clone(),
+        pid: leader.pid,
+        priority: leader.priority,
+        since_ms: unix_ms(leader.since),
+    }
+}
+
+/// A candidate as the wire shows it.
+pub(super) fn candidate(candidate: &Candidate) -> CandidateView {
+    let (value, value_b64) = value::encode(&candidate.value);
+    CandidateView {
+        id: candidate.id.clone(),
+        value,
+        value_b64,
+        session: candidate.session.clone(),
+        label: candidate.label.clone(),
+        host: candidate.host.clone(),
+        pid: candidate.pid,
+        priority: candidate.priority,
+        since_ms: unix_ms(candidate.since),
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}

@@ -1,0 +1,255 @@
+//! The methods `member.*`.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tenure::{
+    Check, Instance, JoinOptions, MemberEvent, MemberRecord, MemberWatch,
+    membership::{self, MAX_CHECKS},
+};
+use tenure_kv::Store;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    asking::{Asking, Terms},
+    connection::Connection,
+    errors,
+    held::{self, Held},
+    leases::handle,
+    subscriptions::{Source, Subscription},
+};
+use crate::protocol::{
+    Done, ErrorObject, Happening, Kind, LeaseRef, MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate,
+    MemberView, Written, value,
+};
+
+/// What messages call the fields of a member, and the parameters they came in.
+const FIELDS: [(&str, &str); 8] = [
+    ("group name", "group"),
+    ("id", "id"),
+    ("address", "address"),
+    ("zone", "zone"),
+    ("metadata", "metadata"),
+    ("weight", "weight"),
+    ("value", "value"),
+    ("check", "checks"),
+];
+/// Room in a line for what stands around the members of a list.
+const AROUND: usize = 1_024;
+
+/// A checked `member.join`.
+pub(super) struct Join {
+    group: String,
+    id: String,
+    options: JoinOptions,
+    asking: Asking,
+}
+
+impl Join {
+    /// Checks what needs no store.
+    pub(super) fn new(connection: &Connection, params: MemberJoin, cancel: CancellationToken) -> Result<Self, ErrorObject> {
+        errors::check_name("group", &params.group)?;
+        // One try: the store either answers or is out of reach.
+        let terms = Terms { method: "member.join", wait_ms: Some(0), lease_ms: params.lease_ms, label: params.label.as_deref() };
+        let asking = Asking::new(connection, &terms, cancel)?;
+        let mut instance = Instance::new();
+        instance.address = params.address;
+        instance.zone = params.zone;
+        instance.weight = params.weight.unwrap_or(instance.weight);
+        instance.metadata = params.metadata.unwrap_or_default();
+        instance.state = params.state.unwrap_or_default();
+        instance.value = value::decode_any(params.value, params.value_b64)?.unwrap_or_default();
+        let mut options =
+            JoinOptions::new(instance).owner(connection.daemon.host.clone(), connection.peer.pid.unwrap_or_default());
+        if params.checks.len() > MAX_CHECKS {
+            let said = format!("member.join: checks: {}; one member may have at most {MAX_CHECKS}", params.checks.len());
+            return Err(errors::param("checks", said));
+        }
+        for check in params.checks {
+            options = options.check(check_of(&check)?);
+        }
+        if let Some(limit) = params.leave_when_critical_ms {
+            options = options.leave_when_critical_for(Duration::from_millis(limit));
+        }
+        if let Some(label) = params.label.filter(|label| !label.is_empty()) {
+            options = options.label(label);
+        }
+        let id = params.id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        Ok(Self { group: params.group, id, options, asking })
+    }
+
+    /// Joins, or gives up in good order.
+    pub(super) async fn run(self, connection: Arc<Connection>) -> Result<(MemberJoined, Option<u64>), ErrorObject> {
+        let session = self.asking.session(&connection).await?;
+        let group = session.session().group(&self.group).map_err(|error| errors::naming(&error, &FIELDS))?;
+        let tried = self.asking.once(group.join(&self.id, self.options)).await?;
+        if let Err(error @ tenure::Error::Invalid { .. }) = &tried {
+            return Err(errors::naming(error, &FIELDS));
+        }
+        let tried = tried.map(|member| {
+            let joined = member.revision();
+            Held::Member(member, joined)
+        });
+        let granted = self.asking.granted(&connection, tried, session).await?;
+        let joined = MemberJoined {
+            lease: handle(granted.lease.number),
+            id: self.id,
+            revision: granted.lease.fence,
+            remaining_ms: granted.remaining_ms,
+            lease_ms: granted.lease_ms,
+        };
+        Ok((joined, Some(granted.lease.number)))
+    }
+}
+
+fn check_of(params: &MemberCheck) -> Result<Check, ErrorObject> {
+    let mut check: Check = params.check.parse().map_err(|error| errors::naming(&error, &FIELDS))?;
+    if let Some(interval) = params.interval_ms {
+        if params.check.starts_with("heartbeat:") {
+            let said = "member.join: checks: the interval of a heartbeat stands in its name; leave interval_ms out";
+            return Err(errors::param("checks", said));
+        }
+        check = check.interval(Duration::from_millis(interval));
+    }
+    if let Some(timeout) = params.timeout_ms {
+        check = check.timeout(Duration::from_millis(timeout));
+    }
+    if let Some(rise) = params.rise {
+        check = check.rise(rise);
+    }
+    if let Some(fall) = params.fall {
+        check = check.fall(fall);
+    }
+    if let Some(state) = params.initially {
+        check = check.initially(state);
+    }
+    Ok(check)
+}
+
+/// `member.update`.
+pub(super) async fn update(connection: Arc<Connection>, params: MemberUpdate) -> Result<Written, ErrorObject> {
+    let lease = connection.leases.find(&params.lease).held_as(held::Kind::Member, &params.lease)?;
+    let value = value::decode_any(params.value, params.value_b64)?;
+    let change = move |instance: &mut Instance| {
+        if let Some(value) = value {
+            instance.value = value;
+        }
+        if let Some(address) = params.address {
+            instance.address = address;
+        }
+        if let Some(zone) = params.zone {
+            instance.zone = zone;
+        }
+        if let Some(weight) = params.weight {
+            instance.weight = weight;
+        }
+        if let Some(metadata) = params.metadata {
+            instance.metadata = metadata;
+        }
+        if let Some(state) = params.state {
+            instance.state = state;
+        }
+    };
+    let revision = lease
+        .using(|held| async move {
+            let Held::Member(member, _) = &*held else {
+                return Err(ErrorObject::new(Kind::NotHeld, "the lease was given up before this"));
+            };
+            let member = member.clone();
+            drop(held);
+            member.update(change).await.map_err(|error| errors::naming(&error, &FIELDS))
+        })
+        .await?;
+    Ok(Written { revision: revision.get() })
+}
+
+/// `member.beat`.
+pub(super) fn beat(connection: &Connection, LeaseRef { lease: handle }: &LeaseRef) -> Result<Done, ErrorObject> {
+    let lease = connection.leases.find(handle).held_as(held::Kind::Member, handle)?;
+    // Taken by nobody but a leave, which takes the handle first.
+    if let Ok(held) = lease.held.try_read()
+        && let Some(Held::Member(member, _)) = &*held
+    {
+        member.beat();
+    }
+    Ok(Done {})
+}
+
+/// `member.list`.
+pub(super) async fn list(
+    connection: Arc<Connection>,
+    MemberList { group, after }: MemberList,
+) -> Result<MemberListed, ErrorObject> {
+    errors::check_name("group", &group)?;
+    let members = membership::members(&*connection.daemon.store, &group).await;
+    let members = members.map_err(|error| errors::naming(&error, &FIELDS))?;
+    let rest = members.list.iter().filter(|record| after.as_ref().is_none_or(|after| record.id > *after));
+    let mut listed =
+        MemberListed { members: Vec::new(), revision: members.revision.get(), unreadable: members.unreadable, next: None };
+    let mut room = connection.daemon.limits.line_bytes.saturating_sub(AROUND);
+    for record in rest {
+        let member = view(record);
+        let length = serde_json::to_string(&member).map_or(0, |text| text.len() + 1);
+        if length > room
+            && let Some(last) = listed.members.last()
+        {
+            listed.next = Some(last.id.clone());
+            break;
+        }
+        room = room.saturating_sub(length);
+        listed.members.push(member);
+    }
+    Ok(listed)
+}
+
+/// `member.watch`.
+pub(super) fn watch(connection: &Connection, group: &str) -> Result<Subscription<Group>, ErrorObject> {
+    errors::check_name("group", group)?;
+    connection.subscriptions.add(Group { store: connection.daemon.store.clone(), name: group.to_owned(), watch: None })
+}
+
+/// A group, as events.
+pub(super) struct Group {
+    store: Arc<dyn Store>,
+    name: String,
+    watch: Option<MemberWatch>,
+}
+
+#[async_trait]
+impl Source for Group {
+    async fn next(&mut self) -> Result<Happening, String> {
+        // All who watch a group through this handle of the store share one watch there.
+        let reason = |error| errors::of(&error).kind().unwrap_or(Kind::Unavailable).as_str().to_owned();
+        if self.watch.is_none() {
+            self.watch = Some(membership::watch(&self.store, &self.name).await.map_err(reason)?);
+        }
+        let Some(watch) = &mut self.watch else { return Err(Kind::Internal.as_str().to_owned()) };
+        Ok(match watch.next().await.map_err(reason)? {
+            MemberEvent::Insert(record) => Happening::Join { member: view(&record) },
+            MemberEvent::Update(record) => Happening::Update { member: view(&record) },
+            MemberEvent::Remove { id, revision } => Happening::Leave { id, revision: revision.get() },
+            MemberEvent::CaughtUp { revision } => Happening::Sync { revision: Some(revision.get()) },
+            _ => Happening::Gap {},
+        })
+    }
+}
+
+fn view(record: &MemberRecord) -> MemberView {
+    let instance = &record.instance;
+    let (value, value_b64) = value::encode(&instance.value);
+    MemberView {
+        id: record.id.clone(),
+        revision: record.revision.get(),
+        value,
+        value_b64,
+        address: instance.address.clone(),
+        zone: instance.zone.clone(),
+        weight: instance.weight,
+        metadata: instance.metadata.clone(),
+        state: instance.state,
+        session: record.session.clone(),
+        host: record.host.clone(),
+        pid: record.pid,
+        label: record.label.clone(),
+    }
+}

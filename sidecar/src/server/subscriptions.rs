@@ -1,0 +1,218 @@
+//! The subscriptions of one connection: each a source of events that is read no faster than its client reads.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use futures::FutureExt;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::Connection,
+    outbox::{Outbox, Room},
+};
+use crate::protocol::{Done, ErrorObject, Event, Happening, Id, Kind, Limits, Subscribed, frame};
+
+/// How many subscriptions of one connection have events in its outbox at the same time.
+const TURNS: usize = 16;
+/// Events are written together up to about this many bytes.
+const TOGETHER: usize = 64 << 10;
+/// Why a subscription ends whose client does not read.
+const SLOW_READER: &str = "slow_reader";
+/// Why a subscription ends with an event that is longer than a line.
+const TOO_LONG: &str = "line_bytes";
+/// Why a subscription ends with the daemon.
+const LEAVING: &str = "leaving";
+
+/// Where the events of a subscription come from. It keeps what was not taken yet in bounded space, by telling the
+/// latest state instead of every one.
+#[async_trait]
+pub(super) trait Source: Send + 'static {
+    /// The next event, or why none will follow.
+    ///
+    /// # Cancel safety
+    /// Safe to drop: nothing is taken and forgotten.
+    async fn next(&mut self) -> Result<Happening, String>;
+}
+
+/// The subscriptions of one connection.
+#[derive(Debug)]
+pub(super) struct Subscriptions {
+    table: Mutex<Table>,
+    limit: usize,
+    stall: Duration,
+    turns: Arc<Semaphore>,
+    outbox: Arc<Outbox>,
+    /// The subscriptions of all connections.
+    total: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last: u64,
+    running: HashMap<u64, Running>,
+}
+
+/// One that has not ended, counted until it is dropped.
+#[derive(Debug)]
+struct Running {
+    over: CancellationToken,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.over.cancel();
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn handle(number: u64) -> String {
+    format!("w_{number}")
+}
+
+impl Subscriptions {
+    pub(super) fn new(limits: &Limits, total: Arc<AtomicUsize>, outbox: Arc<Outbox>) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::default(),
+            limit: limits.subscriptions,
+            stall: Duration::from_millis(limits.stall_ms),
+            turns: Arc::new(Semaphore::new(TURNS)),
+            outbox,
+            total,
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table().running.len()
+    }
+
+    /// A subscription to `source`, which is not read yet.
+    pub(super) fn add<S: Source>(self: &Arc<Self>, source: S) -> Result<Subscription<S>, ErrorObject> {
+        let mut table = self.table();
+        if table.running.len() >= self.limit {
+            let said = format!("this connection has {} subscriptions; cancel one, or use another connection", self.limit);
+            return Err(ErrorObject::limit("subscriptions", said));
+        }
+        table.last += 1;
+        let number = table.last;
+        let over = CancellationToken::new();
+        self.total.fetch_add(1, Ordering::Relaxed);
+        table.running.insert(number, Running { over: over.clone(), total: self.total.clone() });
+        Ok(Subscription { home: self.clone(), number, over, source })
+    }
+
+    /// Ends a subscription: nothing of it is told after the answer to this.
+    pub(super) fn cancel(&self, text: &str) -> Result<Done, ErrorObject> {
+        let number = text.strip_prefix("w_").and_then(|digits| digits.parse().ok()).filter(|number| handle(*number) == text);
+        let Some(number) = number.filter(|number| self.table().running.remove(number).is_some()) else {
+            let text: String = text.chars().take(64).collect();
+            return Err(ErrorObject::new(Kind::NotFound, format!("this connection has no subscription {text:?}")));
+        };
+        self.outbox.drop_events(number);
+        Ok(Done {})
+    }
+
+    /// Ends all, and tells so where the daemon is leaving.
+    pub(super) fn close(&self, leaving: bool) {
+        let running = std::mem::take(&mut self.table().running);
+        if leaving {
+            running.keys().for_each(|number| self.say_end(*number, LEAVING));
+        }
+    }
+
+    fn say_end(&self, number: u64, reason: &str) {
+        if let Some(line) = self.line(number, Happening::End { reason: reason.to_owned() }) {
+            self.outbox.end(line);
+        }
+    }
+
+    fn line(&self, number: u64, what: Happening) -> Option<bytes::Bytes> {
+        self.outbox.event(Event { subscription: Some(handle(number)), lease: None, what })
+    }
+}
+
+/// A subscription that has yet to begin.
+pub(super) struct Subscription<S> {
+    home: Arc<Subscriptions>,
+    number: u64,
+    over: CancellationToken,
+    source: S,
+}
+
+impl<S: Source> Subscription<S> {
+    /// Answers with the handle, and tells events after that.
+    pub(super) fn begin(self, connection: &Connection, id: &Id, room: Room) {
+        let subscribed = Subscribed { subscription: handle(self.number) };
+        match connection.outbox.encode(id, subscribed) {
+            Ok(line) => {
+                connection.outbox.answer(room, line);
+                connection.spawn(self.run());
+            }
+            Err(error) => {
+                self.home.table().running.remove(&self.number);
+                connection.outbox.answer(room, frame::failure(Some(id), &error));
+            }
+        }
+    }
+
+    async fn run(mut self) {
+        let over = self.over.clone();
+        let Some(reason) = over.run_until_cancelled(self.tell()).await else { return };
+        let home = self.home;
+        // Not where it was cancelled meanwhile.
+        if home.table().running.remove(&self.number).is_some() {
+            home.say_end(self.number, &reason);
+        }
+    }
+
+    /// Tells what happens, until there is a reason to end.
+    async fn tell(&mut self) -> String {
+        loop {
+            let mut next = self.source.next().await;
+            // While it waits, the source goes on merging.
+            let turn = match tokio::time::timeout(self.home.stall, self.home.turns.clone().acquire_owned()).await {
+                Ok(Ok(turn)) => turn,
+                Ok(Err(_)) | Err(_) => return SLOW_READER.to_owned(),
+            };
+            let mut lines = BytesMut::new();
+            let end = loop {
+                let what = match next {
+                    Ok(what) => what,
+                    Err(reason) => break Some(reason),
+                };
+                let later = if lines.len() < TOGETHER { self.source.next().now_or_never() } else { None };
+                let merged = matches!((&what, &later), (Happening::Leader { .. }, Some(Ok(Happening::Leader { .. }))));
+                if !merged {
+                    match self.home.line(self.number, what) {
+                        Some(line) => lines.extend_from_slice(&line),
+                        None => break Some(TOO_LONG.to_owned()),
+                    }
+                }
+                match later {
+                    Some(later) => next = later,
+                    None => break None,
+                }
+            };
+            if !lines.is_empty() {
+                self.home.outbox.events(self.number, lines.freeze(), turn, &self.over);
+            }
+            if let Some(reason) = end {
+                return reason;
+            }
+        }
+    }
+}
