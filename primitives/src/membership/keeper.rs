@@ -246,11 +246,7 @@ impl Keeper {
         if found.session == self.inner.id || self.inner.is_dead(&found.session).await? {
             return Ok(());
         }
-        let label = found.label.as_deref().map_or_else(String::new, |label| format!("{label}, "));
-        conflict(format!(
-            "the id {id} in the group {group} is taken by {label}process {} on {}, session {}",
-            found.pid, found.host, found.session
-        ))
+        conflict(format!("the id {id} in the group {group} is taken by {}", found.owner()))
     }
 
     /// Finds out about a first write that was not answered: where it landed, or `None` if it never will.

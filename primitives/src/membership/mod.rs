@@ -31,7 +31,7 @@ use self::{
     keeper::Keeper,
     member::{Done, Seat, Wish},
     names::{GroupName, parse_member},
-    record::Author,
+    record::{Author, Written},
 };
 pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of};
 use crate::{Error, Loss, Result, Session, session::Inner};
@@ -156,8 +156,7 @@ impl Group {
         }
         let seat = self.seat(&key, id, &options);
         if !inner.take_seat(&key, &seat.author.nonce) {
-            let message = format!("the id {id} in the group {} is taken by this session itself", self.name());
-            return Err(Error::Conflict { message, key: Some(key), revision: None });
+            return Err(self.taken_here(id, key).await);
         }
         (self.keep_clean)(&self.session);
         // Dropped with this future, the handle has the session withdraw the member.
@@ -172,6 +171,15 @@ impl Group {
             spawn_check(inner, &seat, index, check);
         }
         Ok(member)
+    }
+
+    /// Another member of this very session has the id. Who that is, is a courtesy: one session may stand for many.
+    async fn taken_here(&self, id: &str, key: Key) -> Error {
+        let entry = self.session.store().entry(&key).await.ok().flatten();
+        let owner = entry.as_ref().and_then(Written::read).filter(|written| written.session == self.session.id());
+        let owner = owner.map_or_else(|| "this session itself".to_owned(), |written| written.owner());
+        let message = format!("the id {id} in the group {} is taken by {owner}", self.name());
+        Error::Conflict { message, key: Some(key), revision: entry.map(|entry| entry.revision) }
     }
 
     fn seat(&self, key: &Key, id: &str, options: &JoinOptions) -> Arc<Seat> {

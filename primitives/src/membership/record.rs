@@ -100,6 +100,12 @@ impl Written<'static> {
     pub(crate) fn read(entry: &Entry) -> Option<Self> {
         decode(entry.value()?)
     }
+
+    /// Who this is, for people.
+    pub(crate) fn owner(&self) -> String {
+        let label = self.label.as_deref().map_or_else(String::new, |label| format!("{label}, "));
+        format!("{label}process {} on {}, session {}", self.pid, self.host, self.session)
+    }
 }
 
 /// The session that `entry` belongs to, if it is a member's readable record.
