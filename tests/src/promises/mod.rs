@@ -34,6 +34,7 @@ mod losing;
 mod offices;
 mod renewing;
 mod servers;
+mod sharing;
 mod waiting;
 
 pub use bed::Bed;
@@ -148,6 +149,7 @@ macro_rules! __promises {
             janitors: an_outage_for_all_removes_nobody;
             janitors: records_without_a_session_go;
             janitors: sessions_of_members_end;
+            sharing: a_partition_never_has_two_owners;
         }
     };
 }
