@@ -9,4 +9,4 @@ pub mod command;
 pub mod protocol;
 pub mod server;
 
-pub use client::{CallError, Client, ConnectError, Notices, Notification};
+pub use client::{CallError, Client, ConnectError, Notices, Notification, Subscription};

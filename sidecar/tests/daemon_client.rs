@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tenure_sidecar::{
     CallError, Client,
-    protocol::{Done, HelloResult, Kind, LockAcquired, LockView},
+    protocol::{Done, ElectionCampaigned, Happening, HelloResult, Kind, LockAcquired, LockView, MemberJoined},
 };
 
 async fn connect(daemon: &Daemon) -> Client {
@@ -169,4 +169,77 @@ async fn no_connection_says_what_to_do() {
     assert!(error.to_string().contains("nobody listens"), "{error}");
     std::fs::write(directory.path().join("file"), "").unwrap();
     assert!(Client::connect(directory.path().join("file")).await.is_err());
+}
+
+async fn elected(client: &Client, name: &str, value: &str) -> ElectionCampaigned {
+    client.call_as("election.campaign", json!({ "name": name, "value": value, "wait_ms": 15_000 })).await.unwrap()
+}
+
+#[tokio::test]
+async fn events_come_to_their_subscription_and_end_with_it() {
+    let daemon = Daemon::start();
+    let (client, other) = (connect(&daemon).await, connect(&daemon).await);
+    let mut notices = client.notices();
+    let mut leaders = client.subscribe("election.observe", json!({ "name": "e" })).await.unwrap();
+    let mut members = client.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+    assert_eq!(leaders.recv().await, Some(Happening::Leader { leader: None }));
+    assert_eq!(leaders.recv().await, Some(Happening::Sync { revision: None }));
+    assert!(matches!(members.recv().await, Some(Happening::Sync { revision: Some(_) })));
+    let led = elected(&other, "e", "one").await;
+    let Some(Happening::Leader { leader: Some(leader) }) = leaders.recv().await else { panic!("nobody leads") };
+    assert_eq!((leader.value.as_deref(), leader.fence), (Some("one"), led.fence));
+    let joined: MemberJoined = other.call_as("member.join", json!({ "group": "g", "id": "w1" })).await.unwrap();
+    assert!(matches!(members.recv().await, Some(Happening::Join { member }) if member.id == joined.id));
+    drop(leaders);
+    let begun = Instant::now();
+    while client.call("status", json!({})).await.unwrap()["subscriptions"] != 1 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    let error = client.subscribe("member.watch", json!({ "group": "a b" })).await.unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::InvalidParams));
+    client.subscribe("ping", json!({})).await.unwrap_err();
+
+    let asked = elected(&client, "f", "low").await;
+    let challenger = other.call("election.campaign", json!({ "name": "f", "priority": 1 }));
+    let answer = async {
+        let event = notices.recv().await.unwrap().event().unwrap();
+        let Happening::AskedToStepDown { candidate } = event.what else { panic!("{event:?}") };
+        assert_eq!(event.lease.as_deref(), Some(asked.lease.as_str()));
+        client.call("election.transfer", json!({ "lease": asked.lease, "candidate": candidate.id })).await.unwrap();
+    };
+    let (challenger, ()) = tokio::join!(challenger, answer);
+    challenger.unwrap();
+    daemon.signal(Signal::SIGKILL);
+    assert_eq!(members.recv().await, None);
+}
+
+#[tokio::test]
+async fn what_comes_after_its_call_was_dropped_goes_back() {
+    let daemon = Daemon::start();
+    let client = connect(&daemon).await;
+    let mut late = 0;
+    for round in 0..60 {
+        let time = Duration::from_micros(round * 20);
+        let calls = [
+            ("election.campaign", json!({ "name": "e" }), "election.resign"),
+            ("member.join", json!({ "group": "g", "id": "w1" }), "member.leave"),
+        ];
+        for (method, params, give_up) in calls {
+            match tokio::time::timeout(time, client.call(method, params)).await {
+                Ok(granted) => drop(client.call(give_up, json!({ "lease": granted.unwrap()["lease"] })).await.unwrap()),
+                Err(_) => late += 1,
+            }
+        }
+        let watch = client.subscribe("member.watch", json!({ "group": "g" }));
+        late += usize::from(tokio::time::timeout(time, watch).await.is_err());
+    }
+    assert!(late > 0, "nothing was dropped");
+    let begun = Instant::now();
+    loop {
+        let status = client.call("status", json!({})).await.unwrap();
+        if status["leases"] == 0 && status["subscriptions"] == 0 {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status}");
+    }
 }

@@ -1,35 +1,28 @@
-//! A small client of the daemon: calls, notices, and the end of the connection.
+//! A small client of the daemon: calls, subscriptions, notices, and the end of the connection.
+
+mod shared;
+mod subscription;
 
 use std::{
-    collections::HashMap,
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::StreamExt;
-use serde::Serialize;
-use serde_json::{Value as Json, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::UnixStream,
     sync::{Notify, broadcast, mpsc, oneshot},
     task::JoinHandle,
 };
-use tokio_util::{codec::FramedRead, sync::CancellationToken};
+use tokio_util::sync::CancellationToken;
 
-use crate::protocol::{
-    ErrorObject, Hello, HelloResult, Id, Kind, VERSION,
-    frame::{self, Incoming, Line, LineDecoder},
-};
+use self::shared::{Abandon, Call, Shared, Undo, ping, read, write};
+pub use self::subscription::Subscription;
+use crate::protocol::{ErrorObject, Event, Hello, HelloResult, Kind, LeaseNotice, VERSION, frame};
 
-/// The longest line a client takes from a daemon. Daemons keep below their own limit, which may be set higher.
-const MAX_LINE: usize = 64 << 20;
 /// Notices kept for a receiver that does not come for them.
 const MAX_NOTICES: usize = 2_048;
 /// Lines that wait to be written before calls wait themselves.
@@ -81,13 +74,26 @@ impl CallError {
     }
 }
 
-/// Something the daemon says without being asked: `lease` or `goaway`.
+/// Something the daemon says without being asked: `lease`, `goaway`, or an `event` that belongs to no
+/// [`Subscription`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
     /// The method.
     pub method: String,
     /// Its parameters.
     pub params: Json,
+}
+
+impl Notification {
+    /// Where a lease stands, if that is what this says.
+    pub fn lease(&self) -> Option<LeaseNotice> {
+        if self.method == "lease" { LeaseNotice::deserialize(&self.params).ok() } else { None }
+    }
+
+    /// What happened, if that is what this says.
+    pub fn event(&self) -> Option<Event> {
+        if self.method == "event" { Event::deserialize(&self.params).ok() } else { None }
+    }
 }
 
 /// The notifications of one connection.
@@ -129,29 +135,6 @@ pub struct Client {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
-    pending: Mutex<Pending>,
-    outgoing: mpsc::Sender<Bytes>,
-    /// Lines that no caller waits to send: at most two for each call that was dropped.
-    afterwards: Mutex<Vec<Bytes>>,
-    filled: Notify,
-    notices: broadcast::Sender<Notification>,
-    closed: CancellationToken,
-}
-
-#[derive(Default)]
-struct Pending {
-    last: u64,
-    calls: HashMap<u64, Call>,
-    closed: bool,
-}
-
-enum Call {
-    Waiting(oneshot::Sender<Result<Json, ErrorObject>>),
-    /// Nobody waits any more; a lease that comes all the same goes back.
-    Dropped,
-}
-
 impl Client {
     /// Connects to the daemon that listens on `path`.
     ///
@@ -185,6 +168,28 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future cancels the request; a lease that was granted at the same moment is released.
     pub async fn call(&self, method: &str, params: impl Serialize) -> Result<Json, CallError> {
+        self.ask(method, params, |answer| Call::Waiting { answer, undo: Undo::of(method) }).await
+    }
+
+    /// Subscribes with `method`, such as `election.observe` or `member.watch`: its events come here, and not among
+    /// the notices.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the subscription.
+    pub async fn subscribe(&self, method: &str, params: impl Serialize) -> Result<Subscription, CallError> {
+        let (handle, events) = self.ask(method, params, |answer| Call::Subscribing { answer }).await?;
+        Ok(Subscription { handle, events, shared: self.shared.clone() })
+    }
+
+    async fn ask<T>(
+        &self,
+        method: &str,
+        params: impl Serialize,
+        call: impl FnOnce(oneshot::Sender<Result<T, ErrorObject>>) -> Call,
+    ) -> Result<T, CallError> {
         let (id, answer) = {
             let mut pending = self.shared.pending();
             if pending.closed {
@@ -193,7 +198,7 @@ impl Client {
             pending.last += 1;
             let id = pending.last;
             let (sender, answer) = oneshot::channel();
-            pending.calls.insert(id, Call::Waiting(sender));
+            pending.calls.insert(id, call(sender));
             (id, answer)
         };
         let mut abandon = Abandon { shared: &self.shared, id, sent: false };
@@ -282,118 +287,5 @@ impl ConnectError {
     /// What the system said.
     pub const fn io(&self) -> &io::Error {
         &self.source
-    }
-}
-
-impl Shared {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close(&self) {
-        let mut pending = self.pending();
-        pending.closed = true;
-        pending.calls.clear();
-        drop(pending);
-        self.closed.cancel();
-    }
-
-    fn answered(&self, id: u64, answer: Result<Json, ErrorObject>) {
-        let call = self.pending().calls.remove(&id);
-        let unclaimed = match call {
-            Some(Call::Waiting(sender)) => sender.send(answer).err(),
-            Some(Call::Dropped) => Some(answer),
-            None => None,
-        };
-        if let Some(Ok(result)) = unclaimed
-            && let Some(lease) = result.get("lease").and_then(Json::as_str)
-        {
-            self.give_back(lease);
-        }
-    }
-
-    fn give_back(&self, lease: &str) {
-        let id = {
-            let mut pending = self.pending();
-            pending.last += 1;
-            let id = pending.last;
-            pending.calls.insert(id, Call::Dropped);
-            id
-        };
-        self.send_afterwards(frame::request(Some(&id.into()), "lock.release", json!({ "lease": lease })));
-    }
-
-    /// Sends a line from where nothing can be waited for. On a closed connection there is nothing to say.
-    fn send_afterwards(&self, line: serde_json::Result<Bytes>) {
-        if let Ok(line) = line {
-            self.afterwards.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            self.filled.notify_one();
-        }
-    }
-}
-
-/// Cancels a call whose future is dropped before its answer came.
-struct Abandon<'a> {
-    shared: &'a Shared,
-    id: u64,
-    sent: bool,
-}
-
-impl Drop for Abandon<'_> {
-    fn drop(&mut self) {
-        let mut pending = self.shared.pending();
-        if !self.sent {
-            pending.calls.remove(&self.id);
-        } else if let Some(call) = pending.calls.get_mut(&self.id) {
-            *call = Call::Dropped;
-            drop(pending);
-            self.shared.send_afterwards(frame::request(None, "cancel", json!({ "id": self.id })));
-        }
-    }
-}
-
-async fn read(reader: OwnedReadHalf, shared: Arc<Shared>) {
-    let mut lines = FramedRead::new(reader, LineDecoder::new(MAX_LINE));
-    while let Some(Ok(Line::Whole(line))) = lines.next().await {
-        let Ok(message) = serde_json::from_slice::<Incoming>(&line) else { break };
-        if let Some(method) = message.method {
-            // Nobody listening is the caller's choice.
-            let _ = shared.notices.send(Notification { method, params: message.params });
-        } else if let Some(Id::Number(id)) = message.id
-            && let Some(id) = id.as_u64()
-        {
-            shared.answered(id, message.error.map_or(Ok(message.result), Err));
-        }
-    }
-    shared.close();
-}
-
-async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<Bytes>, shared: Arc<Shared>) {
-    loop {
-        let line = tokio::select! {
-            () = shared.closed.cancelled() => return,
-            () = shared.filled.notified() => {
-                std::mem::take(&mut *shared.afterwards.lock().unwrap_or_else(PoisonError::into_inner)).concat().into()
-            }
-            line = lines.recv() => match line {
-                Some(line) => line,
-                None => return,
-            },
-        };
-        // The reader has yet to read what the daemon said before it closed, and then closes this side.
-        if writer.write_all(&line).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn ping(every: Duration, shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while let Ok(line) = frame::request(None, "ping", json!({})) {
-        tokio::select! {
-            () = shared.closed.cancelled() => return,
-            _ = ticks.tick() => if shared.outgoing.send(line).await.is_err() { return },
-        }
     }
 }
