@@ -237,6 +237,25 @@ fn a_slow_reader_loses_its_watch_and_nothing_else() {
 }
 
 #[test]
+fn lease_notices_overtake_events_that_wait() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--stall", "60s"]);
+    let (mut wire, mut slow) = (daemon.connect(), daemon.connect());
+    let (lease, fence) = slow.acquire("a");
+    watch(&mut slow, "web");
+    let value = "x".repeat(60_000);
+    for n in 0..60 {
+        wire.call("member.join", json!({ "group": "web", "id": format!("w{n}"), "value": value })).unwrap();
+    }
+    wire.call("lock.break", json!({ "name": "a", "fence": fence })).unwrap();
+    let begun = Instant::now();
+    while wire.call("status", json!({})).unwrap()["leases"] != 60 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    let before = std::iter::from_fn(|| slow.line()).take_while(|line| line["method"] != "lease").count();
+    assert!(before < 30, "{before} events came before the notice that {lease} is lost");
+}
+
+#[test]
 fn a_list_longer_than_a_line_comes_in_parts() {
     let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--max-line", "8192"]);
     let mut wire = daemon.connect();

@@ -1,59 +1,20 @@
 //! A daemon whose store is out of reach, loses answers, or takes its session away.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod daemon_rig;
 
+use std::time::{Duration, Instant};
+
+use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
 use serde_json::{Value as Json, json};
-use tempfile::TempDir;
 use tenure_kv::{
-    Key, Memory, Op, Store,
-    faults::{Fault, Faults, Faulty, Operation, Partition, Rule},
+    Key, Op,
+    faults::{Fault, Operation, Partition, Rule},
 };
 use tenure_sidecar::{
     CallError, Client, Notices,
     protocol::{Kind, LockAcquired},
-    server::{Config, Server, StartError},
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-const MS: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_secs(20);
-const DRAIN: Duration = Duration::from_millis(100);
-
-/// A daemon in this process, on a store whose faults the test decides.
-struct Rig {
-    directory: TempDir,
-    faults: Faults,
-    store: Arc<dyn Store>,
-    leave: CancellationToken,
-    serving: JoinHandle<Result<(), StartError>>,
-}
-
-impl Rig {
-    fn new(lease: Duration, drain: Duration) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Memory::new());
-        let (faulty, faults) = Faulty::new(store.clone());
-        let config = Config { socket: directory.path().join("s.sock"), lease: Some(lease), drain, ..Config::default() };
-        let server = Server::with_store(config, faulty).unwrap();
-        let leave = CancellationToken::new();
-        let serving = tokio::spawn(server.run(leave.clone().cancelled_owned(), std::future::pending()));
-        Self { directory, faults, store, leave, serving }
-    }
-
-    async fn connect(&self) -> Client {
-        Client::connect(self.directory.path().join("s.sock")).await.unwrap()
-    }
-
-    async fn leave(self) {
-        self.leave.cancel();
-        tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap().unwrap();
-    }
-}
 
 async fn acquire(client: &Client, name: &str) -> LockAcquired {
     client.call_as("lock.acquire", json!({ "name": name, "wait_ms": 15_000 })).await.unwrap()

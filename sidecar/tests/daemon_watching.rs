@@ -1,0 +1,142 @@
+//! What leaders, members and those who watch them live through when the daemon's store is out of reach, and what
+//! watching costs the store.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
+
+mod daemon_rig;
+
+use std::time::Instant;
+
+use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
+use serde_json::json;
+use tenure_kv::faults::Partition;
+use tenure_sidecar::{
+    Client, Subscription,
+    protocol::{ElectionCampaigned, Happening, Kind, LeaseState, MemberJoined},
+};
+
+async fn elected(client: &Client, name: &str) -> ElectionCampaigned {
+    client.call_as("election.campaign", json!({ "name": name, "wait_ms": 15_000 })).await.unwrap()
+}
+
+async fn next(subscription: &mut Subscription) -> Happening {
+    tokio::time::timeout(PATIENCE, subscription.recv()).await.expect("no event came").expect("the subscription is over")
+}
+
+/// The next event tells that `fence` leads, or nobody.
+async fn leads(subscription: &mut Subscription, fence: Option<u64>) {
+    match next(subscription).await {
+        Happening::Leader { leader } => assert_eq!(leader.map(|leader| leader.fence), fence),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_the_same_shares_one_watch_of_the_store() {
+    let rig = Rig::new(60_000 * MS, DRAIN);
+    let joiner = rig.connect().await;
+    let first: MemberJoined = joiner.call_as("member.join", json!({ "group": "g", "id": "w0" })).await.unwrap();
+    let led = elected(&joiner, "e").await;
+    let mut connections = Vec::new();
+    let mut watching = Vec::new();
+    for n in 0..5 {
+        let client = rig.connect().await;
+        let mut members = client.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+        let mut leaders = client.subscribe("election.observe", json!({ "name": "e" })).await.unwrap();
+        assert!(matches!(next(&mut members).await, Happening::Join { member } if member.id == first.id));
+        assert!(matches!(next(&mut members).await, Happening::Sync { .. }));
+        leads(&mut leaders, Some(led.fence)).await;
+        assert!(matches!(next(&mut leaders).await, Happening::Sync { .. }));
+        assert_eq!((rig.faults.streams("member.g."), rig.faults.streams("election.e")), (1, 1), "after connection {n}");
+        connections.push(client);
+        watching.push((members, leaders));
+    }
+    joiner.call("member.join", json!({ "group": "g", "id": "w1" })).await.unwrap();
+    joiner.call("election.resign", json!({ "lease": led.lease })).await.unwrap();
+    for (members, leaders) in &mut watching {
+        assert!(matches!(next(members).await, Happening::Join { member } if member.id == "w1"));
+        leads(leaders, None).await;
+    }
+    drop((watching, connections));
+    let begun = Instant::now();
+    while (rig.faults.streams("member.g."), rig.faults.streams("election.e")) != (0, 0) {
+        assert!(begun.elapsed() < PATIENCE, "a watch outlives those who watch");
+        tokio::time::sleep(MS).await;
+    }
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_a_gap_to_observers_and_a_pause_to_the_leader() {
+    let rig = Rig::new(1_000 * MS, DRAIN);
+    let (client, watcher) = (rig.connect().await, rig.connect().await);
+    let mut notices = client.notices();
+    let led = elected(&client, "e").await;
+    let mut leaders = watcher.subscribe("election.observe", json!({ "name": "e" })).await.unwrap();
+    leads(&mut leaders, Some(led.fence)).await;
+    assert!(matches!(next(&mut leaders).await, Happening::Sync { .. }));
+    rig.faults.partition(Partition::Refuse);
+    assert_eq!(next(&mut leaders).await, Happening::Gap {});
+    let suspect = tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap().unwrap().lease().unwrap();
+    assert_eq!((suspect.lease.as_str(), suspect.state), (led.lease.as_str(), LeaseState::Suspect));
+    let error = watcher.call("election.leader", json!({ "name": "e" })).await.unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::Unavailable));
+    let mut lost = watcher.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+    assert_eq!(next(&mut lost).await, Happening::End { reason: "unavailable".to_owned() });
+    assert_eq!(lost.recv().await, None);
+    // Past the lease: nobody relies on it, and nobody has taken it.
+    let begun = Instant::now();
+    while client.call("lock.check", json!({ "lease": led.lease })).await.unwrap()["held"] == true {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(10 * MS).await;
+    }
+    rig.faults.heal();
+    let restored = tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap().unwrap().lease().unwrap();
+    assert_eq!((restored.lease.as_str(), restored.state), (led.lease.as_str(), LeaseState::Restored));
+    leads(&mut leaders, Some(led.fence)).await;
+    assert_eq!(client.call("lock.check", json!({ "lease": led.lease })).await.unwrap()["held"], true);
+    client.call("kv.put", json!({ "key": "k", "value": "x", "fence_lease": led.lease })).await.unwrap();
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resignation_that_is_not_answered_is_never_called_done() {
+    let rig = Rig::new(1_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let led = elected(&client, "e").await;
+    rig.faults.partition(Partition::HoldAnswers);
+    let resign = json!({ "lease": led.lease });
+    let error = client.call("election.resign", resign.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::UnknownOutcome), "{error}");
+    let error = client.call("election.resign", resign).await.unwrap_err();
+    assert_eq!(error.kind(), Some(Kind::UnknownOutcome), "{error}");
+    rig.faults.heal();
+    let later = elected(&client, "e").await;
+    assert!(later.fence > led.fence);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gone_client_led_and_was_is_given_up_when_the_store_is_back() {
+    let rig = Rig::new(60_000 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    elected(&client, "e").await;
+    client.call("member.join", json!({ "group": "g", "id": "w1" })).await.unwrap();
+    rig.faults.partition(Partition::Refuse);
+    drop(client);
+    let begun = Instant::now();
+    while other.call("status", json!({})).await.unwrap()["connections"] != 1 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(MS).await;
+        if begun.elapsed() > 300 * MS {
+            rig.faults.heal();
+        }
+    }
+    rig.faults.heal();
+    elected(&other, "e").await;
+    let begun = Instant::now();
+    while other.call("member.list", json!({ "group": "g" })).await.unwrap()["members"] != json!([]) {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(MS).await;
+    }
+    rig.leave().await;
+}
