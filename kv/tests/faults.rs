@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, poll, stream::BoxStream};
 use tenure_kv::{
-    Batch, Event, Key, KeyRange, Notice, Op, Result, Revision, Since, Store, StoreExt,
+    Batch, Event, Key, KeyRange, Notice, Op, Result, Revision, Since, Store, StoreExt, Ttl,
     faults::{Fault, Faults, Faulty, Operation, Partition, Request, Rule},
 };
 use tokio::time::{Instant, timeout};
@@ -431,4 +431,40 @@ async fn a_watch_that_cannot_be_reopened_yet_tries_again() {
     assert_eq!(next_entry(&mut watch).await, (key("a"), revision));
     assert_eq!(soon(notices.next()).await, Some(Notice::Reconnected));
     assert_eq!((watches.hits(), follows.hits()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_cut_watch_tells_of_what_went_without_a_trace() {
+    let (inner, store, faults) = faulty().await;
+    for name in ["kept", "forgotten", "expired"] {
+        inner.put(&key(name), "x").await.unwrap();
+    }
+    let mut watch = store.watch(KeyRange::All, Since::Current).await.unwrap();
+    for _ in 0..3 {
+        next_entry(&mut watch).await;
+    }
+    assert_eq!(soon(watch.next()).await.unwrap().unwrap(), Event::CaughtUp);
+    faults.partition(Partition::Refuse);
+    inner.commit(Op::delete(key("forgotten")).ttl(Ttl::MIN).into()).await.unwrap();
+    let last = inner.commit(Op::put(key("expired"), "y").ttl(Ttl::MIN).into()).await.unwrap();
+    soon(async {
+        while inner.entry(&key("forgotten")).await.unwrap().is_some() || inner.entry(&key("expired")).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    faults.heal();
+    let mut gone = Vec::new();
+    while gone.len() < 2 {
+        match soon(watch.next()).await.unwrap().unwrap() {
+            Event::Entry(entry) if !entry.is_live() => gone.push(entry.key.to_string()),
+            Event::Gap => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    gone.sort();
+    assert_eq!(gone, ["expired", "forgotten"]);
+    let revision = inner.put(&key("forgotten"), "z").await.unwrap();
+    assert!(revision > last);
+    assert_eq!(next_entry(&mut watch).await, (key("forgotten"), revision));
 }

@@ -1,8 +1,9 @@
 //! Watches and notices that can be cut, paused and ended, and that heal as the contract demands.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::{
@@ -12,7 +13,7 @@ use futures::{
 use tokio::sync::watch;
 
 use super::{Operation, Wire, changed, rules};
-use crate::{Error, Event, Key, KeyRange, Notice, Result, Revision, Since, Store};
+use crate::{Entry, Error, Event, Key, KeyRange, Notice, Result, Revision, Since, State, Store};
 
 /// How long to wait before a watch that could not be opened again is tried once more.
 const RETRY: Duration = Duration::from_millis(10);
@@ -111,9 +112,15 @@ impl<T> Cable<T> {
 
 struct Watching {
     cable: Cable<Result<Event>>,
-    since: Since,
     /// The last revision told, or the one the watch began after.
     base: Revision,
+    /// The keys that were told to have a value.
+    live: BTreeSet<Key>,
+    /// After a cut: those of them that have not been seen since. What is not there any more went, tombstone
+    /// and all, while nobody listened.
+    unseen: Option<BTreeSet<Key>>,
+    /// Everything that is there has been seen; what of it was missed is to be told.
+    unsettled: bool,
     caught_up: bool,
     over: bool,
 }
@@ -129,7 +136,15 @@ pub(super) async fn watch(wire: Wire, range: KeyRange, since: Since) -> Result<(
     let stream = wire.store.watch(range.clone(), since).await?;
     let line = Line::new(Operation::Watch, range);
     let weak = Arc::downgrade(&line);
-    let watching = Watching { cable: Cable::new(wire, line, stream), since, base, caught_up: false, over: false };
+    let watching = Watching {
+        cable: Cable::new(wire, line, stream),
+        base,
+        live: BTreeSet::new(),
+        unseen: None,
+        unsettled: false,
+        caught_up: false,
+        over: false,
+    };
     Ok((weak, stream::unfold(watching, Watching::step).boxed()))
 }
 
@@ -151,16 +166,28 @@ impl Watching {
             return None;
         }
         loop {
-            match self.cable.next().await {
-                Next::Item(Ok(Event::CaughtUp)) if self.caught_up => {}
-                Next::Item(item) => {
-                    match &item {
-                        Ok(Event::CaughtUp) => self.caught_up = true,
-                        Ok(Event::Entry(entry)) => self.base = self.base.max(entry.revision),
-                        Ok(Event::Gap) | Err(_) => {}
-                    }
-                    return Some((item, self));
+            if self.unsettled {
+                if let Some(key) = self.unseen.as_mut().and_then(BTreeSet::pop_first) {
+                    let entry = Entry { key, revision: self.base, state: State::Expired, created: SystemTime::now() };
+                    return Some((Ok(self.tell(entry)), self));
                 }
+                (self.unseen, self.unsettled) = (None, false);
+                if !std::mem::replace(&mut self.caught_up, true) {
+                    return Some((Ok(Event::CaughtUp), self));
+                }
+            }
+            match self.cable.next().await {
+                Next::Item(Ok(Event::Entry(entry))) => {
+                    if let Some(unseen) = &mut self.unseen {
+                        unseen.remove(&entry.key);
+                        if entry.revision <= self.base {
+                            continue;
+                        }
+                    }
+                    return Some((Ok(self.tell(entry)), self));
+                }
+                Next::Item(Ok(Event::CaughtUp)) => self.unsettled = true,
+                Next::Item(item) => return Some((item, self)),
                 Next::Broken => match self.reopen().await {
                     Ok(true) => return Some((Ok(Event::Gap), self)),
                     Ok(false) => {}
@@ -178,16 +205,23 @@ impl Watching {
         }
     }
 
-    /// Goes on after the last revision told: of what was missed the last states are told. False
+    fn tell(&mut self, entry: Entry) -> Event {
+        self.base = self.base.max(entry.revision);
+        if entry.is_live() {
+            self.live.insert(entry.key.clone());
+        } else {
+            self.live.remove(&entry.key);
+        }
+        Event::Entry(entry)
+    }
+
+    /// Begins with the latest entry of every key, so that what was told can be compared with what is there. False
     /// when the store is still out of reach.
     async fn reopen(&mut self) -> Result<bool> {
-        let since = match self.since {
-            Since::Current | Since::History if self.base == Revision::ZERO => self.since,
-            _ => Since::After(self.base),
-        };
-        match self.cable.wire.store.watch(self.cable.line.range.clone(), since).await {
+        match self.cable.wire.store.watch(self.cable.line.range.clone(), Since::Current).await {
             Ok(stream) => {
                 self.cable.stream = Some(stream);
+                (self.unseen, self.unsettled) = (Some(self.live.clone()), false);
                 Ok(true)
             }
             Err(error) if error.is_unavailable() => {
