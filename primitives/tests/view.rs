@@ -120,6 +120,27 @@ async fn a_slow_reader_gets_the_last_state_of_every_key_in_order() {
 }
 
 #[tokio::test]
+async fn caught_up_comes_after_every_key_that_was_there_even_if_written_again() {
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    for name in ["data.a", "data.b", "data.c"] {
+        store.put(&key(name), "1").await.unwrap();
+    }
+    let view = View::open(&store, range()).await.unwrap();
+    let mut changes = view.changes();
+    assert_eq!(text(&next(&mut changes).await), "data.a=1");
+    store.put(&key("data.a"), "2").await.unwrap();
+    store.put(&key("data.new"), "1").await.unwrap();
+    store.delete(&key("data.c"), Expect::Any).await.unwrap();
+    let end = store.put(&key("data.b"), "2").await.unwrap();
+    view.wait_until(|now| (now.revision() >= end).then_some(())).await.unwrap();
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "caught up") {
+        told.push(text(&next(&mut changes).await));
+    }
+    assert_eq!(told, ["data.a=2", "data.new=1", "-data.c", "data.b=2", "caught up"]);
+}
+
+#[tokio::test]
 async fn a_gap_heals_and_is_told() {
     let memory = Arc::new(Memory::new());
     let (store, faults) = faulty(memory.clone());

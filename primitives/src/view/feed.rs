@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use tenure_kv::{Event, KeyRange, Since, Store};
+use tenure_kv::{Entry, Event, KeyRange, Since, Store};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,9 +33,16 @@ pub(super) struct Cell {
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) snapshot: Snapshot,
-    /// How far each reader of changes has come.
-    readers: HashMap<u64, u64>,
+    readers: HashMap<u64, Reader>,
     next_reader: u64,
+}
+
+/// How far a reader of changes has come.
+#[derive(Debug)]
+struct Reader {
+    place: u64,
+    /// Until where what was there at its beginning reaches; `None` once that was told.
+    until: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -100,9 +107,7 @@ impl Cell {
             let mut kept = self.kept();
             for event in events {
                 match event {
-                    Event::Entry(entry) => {
-                        kept.snapshot.apply(entry);
-                    }
+                    Event::Entry(entry) => kept.apply(entry),
                     Event::CaughtUp => caught_up = true,
                     Event::Gap => gaps += 1,
                 }
@@ -117,16 +122,40 @@ impl Cell {
 }
 
 impl Kept {
+    fn apply(&mut self, entry: Entry) {
+        let Some(moved) = self.snapshot.apply(entry) else { return };
+        // A key that was there at a reader's beginning and is written again before it was read must still
+        // come before `CaughtUp`.
+        for reader in self.readers.values_mut() {
+            if let Some(until) = &mut reader.until
+                && (reader.place + 1..=*until).contains(&moved)
+            {
+                *until = self.snapshot.last();
+            }
+        }
+    }
+
     pub(super) fn enter(&mut self) -> u64 {
         self.next_reader += 1;
-        self.readers.insert(self.next_reader, 0);
+        self.readers.insert(self.next_reader, Reader { place: 0, until: Some(self.snapshot.last()) });
         self.next_reader
     }
 
-    pub(super) fn passed(&mut self, reader: u64, place: u64) {
-        if let Some(known) = self.readers.get_mut(&reader) {
-            *known = place;
+    /// What `reader` is to be told next; `None` when that is nothing, or it was given up.
+    pub(super) fn next(&mut self, reader: u64) -> Option<Told> {
+        let reader = self.readers.get_mut(&reader)?;
+        let next = self.snapshot.after(reader.place);
+        if reader.until.is_some_and(|until| next.is_none_or(|(place, _)| place > until)) {
+            reader.until = None;
+            return Some(Told::CaughtUp);
         }
+        let (place, entry) = next?;
+        reader.place = place;
+        Some(Told::Entry(entry.clone()))
+    }
+
+    pub(super) fn is_catching_up(&self, reader: u64) -> bool {
+        self.readers.get(&reader).is_some_and(|reader| reader.until.is_some())
     }
 
     pub(super) fn leave(&mut self, reader: u64) {
@@ -140,13 +169,19 @@ impl Kept {
     }
 
     fn bury(&mut self) {
-        let slowest = self.readers.values().min().copied().unwrap_or(u64::MAX);
+        let slowest = self.readers.values().map(|reader| reader.place).min().unwrap_or(u64::MAX);
         self.snapshot.bury(slowest);
         if let Some(place) = self.snapshot.overfull() {
-            self.readers.retain(|_, at| *at >= place);
+            self.readers.retain(|_, reader| reader.place >= place);
             self.snapshot.bury(place);
         }
     }
+}
+
+/// What a reader of changes is told.
+pub(super) enum Told {
+    Entry(Entry),
+    CaughtUp,
 }
 
 /// However the task ends, be it with its runtime, the views hear of it.

@@ -33,7 +33,8 @@ struct Item {
 }
 
 impl Snapshot {
-    /// Every write to the range up to here has been taken in.
+    /// Every write to the range up to here has been taken in, or a later one to the same key has been or is
+    /// about to be.
     pub const fn revision(&self) -> Revision {
         self.revision
     }
@@ -67,17 +68,17 @@ impl Snapshot {
         self.last
     }
 
-    /// Takes in a write. False when it is older than what is known.
-    pub(super) fn apply(&mut self, mut entry: Entry) -> bool {
+    /// Takes in a write, and returns the place of the one to the same key that it replaces.
+    pub(super) fn apply(&mut self, mut entry: Entry) -> Option<u64> {
         self.taken += 1;
         let known = self.items.get(&entry.key);
-        if known.is_some_and(|item| item.entry.revision > entry.revision) {
-            return false;
+        if known.is_some_and(|item| !is_news(&entry, &item.entry)) {
+            return None;
         }
         self.revision = self.revision.max(entry.revision);
         let was_live = known.is_some_and(|item| item.entry.is_live());
         if known.is_none() && !entry.is_live() {
-            return false;
+            return None;
         }
         if let State::Live(value) = &mut entry.state {
             // A store may hand out part of what it has received, and that would be kept whole.
@@ -88,12 +89,13 @@ impl Snapshot {
         if !live {
             self.graves.push_back((place, key.clone()));
         }
-        if let Some(old) = self.items.insert(key.clone(), Item { entry, place }) {
-            self.places.remove(&old.place);
+        let old = self.items.insert(key.clone(), Item { entry, place }).map(|old| old.place);
+        if let Some(old) = old {
+            self.places.remove(&old);
         }
         self.places.insert(place, key);
         self.live = self.live + usize::from(live) - usize::from(was_live);
-        true
+        old
     }
 
     /// Forgets the tombstones that every reader has passed.
@@ -120,16 +122,24 @@ impl Snapshot {
     }
 }
 
+/// Whether `entry` is later than `known`. One revision names one write, so what is told again is no news and
+/// keeps its place; only that a key is found gone may have the revision of its last write.
+fn is_news(entry: &Entry, known: &Entry) -> bool {
+    entry.revision > known.revision || (entry.revision == known.revision && known.is_live() && !entry.is_live())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use super::*;
 
+    /// Whether the write changed anything.
     fn write(snapshot: &mut Snapshot, key: &str, revision: u64, live: bool) -> bool {
         let state = if live { State::Live("v".into()) } else { State::Purged };
-        let (key, revision) = (Key::new(key).unwrap(), Revision::new(revision));
-        snapshot.apply(Entry { key, revision, state, created: SystemTime::UNIX_EPOCH })
+        let (key, revision, last) = (Key::new(key).unwrap(), Revision::new(revision), snapshot.last());
+        snapshot.apply(Entry { key, revision, state, created: SystemTime::UNIX_EPOCH });
+        snapshot.last() > last
     }
 
     fn told(snapshot: &Snapshot, mut from: u64) -> Vec<(String, u64, bool)> {
@@ -151,6 +161,19 @@ mod tests {
         assert_eq!(told(&view, 2), [("a".into(), 3, true)]);
         assert!(!write(&mut view, "a", 1, true), "older than what is known");
         assert_eq!((view.len(), view.revision()), (2, Revision::new(3)));
+    }
+
+    #[test]
+    fn what_is_told_again_keeps_its_place() {
+        let mut view = Snapshot::default();
+        for (key, revision) in [("a", 1), ("b", 2)] {
+            write(&mut view, key, revision, true);
+        }
+        assert!(!write(&mut view, "a", 1, true));
+        assert_eq!(view.entries().map(|entry| entry.revision.get()).collect::<Vec<_>>(), [1, 2]);
+        assert!(write(&mut view, "b", 2, false), "found gone");
+        assert!(!write(&mut view, "b", 2, true), "a key does not come back at its old revision");
+        assert_eq!(view.len(), 1);
     }
 
     #[test]

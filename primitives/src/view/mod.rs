@@ -9,15 +9,18 @@ use futures::{Stream, stream};
 use tenure_kv::{Entry, Key, KeyRange, Revision, Store};
 use tokio::sync::watch;
 
-use self::feed::{Feed, Progress};
+use self::feed::{Feed, Progress, Told};
 pub use self::mirror::Snapshot;
 use crate::{Error, Result};
 
-/// A live mirror of a key range, consistent at one revision: a snapshot, then every change.
+/// A live mirror of a key range: a snapshot, then every change in the order of revisions. Of several writes to
+/// one key only the last is sure to be seen, so a key that has just been written again may be missing from the
+/// state at a revision in between.
 ///
 /// All views of one range that a process has on one store share one watch, and clones are cheap. The last
 /// one dropped ends the watch. After an outage the mirror heals by comparing itself with a fresh snapshot, and
-/// [`Changes`] says so. It may lag behind the store; decisions rest on commits.
+/// [`Changes`] says so; until that is done it may still show what has gone. It may lag behind the store;
+/// decisions rest on commits.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,7 +50,7 @@ pub enum Change {
     Put(Entry),
     /// The key has no value any more.
     Gone(Entry),
-    /// What was there at the beginning has been told; sent exactly once.
+    /// What was there at the beginning has been told, as it was or as it has become; sent exactly once.
     CaughtUp,
     /// The watch was interrupted and has healed. States in between may have been left out; every key's
     /// latest has been told or follows.
@@ -73,7 +76,7 @@ impl View {
         &self.range
     }
 
-    /// Every write to the range up to here has been taken in.
+    /// As [`Snapshot::revision`].
     pub fn revision(&self) -> Revision {
         self.read(Snapshot::revision)
     }
@@ -88,7 +91,8 @@ impl View {
         self.read(|now| now.entries().cloned().collect())
     }
 
-    /// Reads several things at one revision. `look` runs under a lock: keep it short.
+    /// Reads several things at one moment. `look` runs under a lock: keep it short, and use nothing of this
+    /// view's but the snapshot in it, or it waits for itself.
     pub fn read<T>(&self, look: impl FnOnce(&Snapshot) -> T) -> T {
         look(&self.feed.cell.kept().snapshot)
     }
@@ -99,12 +103,11 @@ impl View {
         let gaps = progress.borrow().gaps;
         let mut kept = self.feed.cell.kept();
         let reader = kept.enter();
-        let until = Some(kept.snapshot.last());
         drop(kept);
-        Changes { view: self.clone(), reader, place: 0, until, gaps, progress }
+        Changes { view: self.clone(), reader, gaps, progress }
     }
 
-    /// Waits until `look` finds what it looks for; it is asked now and after changes.
+    /// Waits until `look` finds what it looks for; it is asked now and after changes, as by [`View::read`].
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store has ended the watch: the bucket is gone or has gone back, or the
@@ -136,9 +139,6 @@ impl fmt::Debug for View {
 pub struct Changes {
     view: View,
     reader: u64,
-    place: u64,
-    /// Until where the state at the beginning reached; `None` once that was told.
-    until: Option<u64>,
     gaps: u64,
     progress: watch::Receiver<Progress>,
 }
@@ -154,14 +154,15 @@ impl Changes {
     /// Safe to drop: nothing is taken and forgotten.
     pub async fn next(&mut self) -> Result<Change> {
         loop {
-            self.progress.mark_unchanged();
+            // Looked at first: what came before the end is told before it.
+            let over = self.progress.borrow_and_update().ended.clone();
             if let Some(change) = self.ready() {
                 return Ok(change);
             }
             if self.view.feed.cell.kept().has_lost(self.reader) {
                 return Err(ended("its changes were not read for too long"));
             }
-            if let Some(reason) = self.progress.borrow().ended.clone() {
+            if let Some(reason) = over {
                 return Err(ended(&reason));
             }
             if self.progress.changed().await.is_err() {
@@ -177,19 +178,15 @@ impl Changes {
         if kept.has_lost(self.reader) {
             return None;
         }
-        let next = kept.snapshot.after(self.place).map(|(place, entry)| (place, entry.clone()));
-        if self.until.is_some_and(|until| next.as_ref().is_none_or(|(place, _)| *place > until)) {
-            self.until = None;
-            return Some(Change::CaughtUp);
-        }
-        if self.until.is_none() && gaps > self.gaps {
+        if gaps > self.gaps && !kept.is_catching_up(self.reader) {
             self.gaps = gaps;
             return Some(Change::Gap);
         }
-        let (place, entry) = next?;
-        self.place = place;
-        kept.passed(self.reader, place);
-        Some(if entry.is_live() { Change::Put(entry) } else { Change::Gone(entry) })
+        Some(match kept.next(self.reader)? {
+            Told::CaughtUp => Change::CaughtUp,
+            Told::Entry(entry) if entry.is_live() => Change::Put(entry),
+            Told::Entry(entry) => Change::Gone(entry),
+        })
     }
 
     /// The same as a stream; it ends after an error.
