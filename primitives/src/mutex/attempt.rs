@@ -215,10 +215,11 @@ impl Attempt {
         loop {
             let turn = async {
                 if let Some(crowd) = place.crowd(&tickets) {
-                    return match crowd.turn(self.token.unwrap_or_default()).await? {
-                        Turn::First => Ok(true),
-                        Turn::Gone => Err(self.ended_by_others().await),
-                    };
+                    match crowd.turn(self.token.unwrap_or_default()).await? {
+                        Turn::First => return Ok(true),
+                        Turn::Gone => return Err(self.ended_by_others().await),
+                        Turn::Alone => {}
+                    }
                 }
                 let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
                 gone.pause_if_shown_again(revision).await;

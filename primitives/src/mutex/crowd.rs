@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,8 @@ pub(super) enum Turn {
     First,
     /// Its ticket was ended by somebody else.
     Gone,
+    /// The queue cannot be watched now: it had better wait alone for once.
+    Alone,
 }
 
 /// Who of a session waits for which lock.
@@ -108,8 +113,15 @@ pub(super) struct Crowd {
 
 #[derive(Debug, Default)]
 struct Waiters {
-    by_token: StdMutex<BTreeMap<Revision, oneshot::Sender<Turn>>>,
+    ears: StdMutex<Ears>,
     more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ears {
+    by_token: BTreeMap<Revision, oneshot::Sender<Turn>>,
+    /// The task has ended, so nobody would tell them anything.
+    over: bool,
 }
 
 impl Crowd {
@@ -133,7 +145,13 @@ impl Crowd {
     /// Safe to drop.
     pub(super) async fn turn(&self, own: Revision) -> Result<Turn> {
         let (tell, told) = oneshot::channel();
-        locked(&self.waiters.by_token).insert(own, tell);
+        {
+            let mut ears = locked(&self.waiters.ears);
+            if ears.over {
+                return Ok(Turn::Alone);
+            }
+            ears.by_token.insert(own, tell);
+        }
         let _leave = Leave(&self.waiters, own);
         self.waiters.more.notify_one();
         told.await.map_err(|_| tenure_kv::Error::unavailable("the session no longer looks at the queue").into())
@@ -145,7 +163,7 @@ struct Leave<'a>(&'a Waiters, Revision);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        locked(&self.0.by_token).remove(&self.1);
+        locked(&self.0.ears).by_token.remove(&self.1);
     }
 }
 
@@ -168,8 +186,8 @@ impl Waiters {
     /// Tells those whose wait is over. Everything in the queue up to `through` is known, and of that nothing
     /// is before `first`.
     fn tell(&self, through: Revision, first: Option<Revision>) {
-        let mut waiters = locked(&self.by_token);
-        while let Some(next) = waiters.first_entry() {
+        let mut ears = locked(&self.ears);
+        while let Some(next) = ears.by_token.first_entry() {
             let own = *next.key();
             let turn = match first {
                 _ if own > through => break,
@@ -180,6 +198,22 @@ impl Waiters {
             // Who has turned away meanwhile withdraws its ticket itself.
             let _ = next.remove().send(turn);
         }
+    }
+
+    /// Sends everybody off to wait alone.
+    fn dismiss(&self) {
+        let waiters = std::mem::take(&mut locked(&self.ears).by_token);
+        for tell in waiters.into_values() {
+            let _ = tell.send(Turn::Alone);
+        }
+    }
+}
+
+/// However the task ends, be it with its runtime, nobody waits for it.
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        locked(&self.waiters.ears).over = true;
+        self.waiters.dismiss();
     }
 }
 
@@ -201,7 +235,10 @@ impl Watcher {
                     pause = FIRST_PAUSE;
                     self.watch(&view).await;
                 }
-                Err(error) => tracing::debug!(range = %self.tickets, %error, "the queue cannot be watched yet"),
+                Err(error) => {
+                    tracing::debug!(range = %self.tickets, %error, "the queue cannot be watched yet");
+                    self.waiters.dismiss();
+                }
             }
             self.inner.clock.sleep_until(self.inner.clock.now() + pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -211,15 +248,15 @@ impl Watcher {
     /// Looks at the queue until the view ends.
     async fn watch(&mut self, view: &View) {
         let mut seen: Option<Front> = None;
-        let mut guarding: Option<BoxFuture<'static, String>> = None;
+        let mut guarding: Option<BoxFuture<'static, Found>> = None;
         loop {
             let (taken, through, first) = view.read(|now| (now.taken(), now.revision(), front(now)));
             self.waiters.tell(through, first.as_ref().map(|first| first.revision));
             if first != seen {
                 seen = first;
-                guarding = seen.clone().filter(|first| first.session != self.inner.id).map(|first| {
+                guarding = seen.clone().map(|first| {
                     let known = self.dead.contains(&first.session);
-                    outlive(self.inner.clone(), view.clone(), first.session, known).boxed()
+                    guard(self.inner.clone(), view.clone(), first, known).boxed()
                 });
             }
             tokio::select! {
@@ -229,12 +266,16 @@ impl Watcher {
                 },
                 () = self.waiters.more.notified() => {}
                 // One future as long as the ticket is first: changes behind it must not begin it anew.
-                session = async {
+                found = async {
                     match &mut guarding {
                         Some(guarding) => guarding.await,
                         None => std::future::pending().await,
                     }
                 } => {
+                    let Found::Dead(session) = found else {
+                        tracing::debug!(range = %self.tickets, "the view of the queue has missed something");
+                        return self.waiters.dismiss();
+                    };
                     if self.dead.len() >= DEAD_KEPT {
                         self.dead.clear();
                     }
@@ -248,26 +289,71 @@ impl Watcher {
     }
 }
 
+/// What became of the first ticket.
+enum Found {
+    /// This session, whose it was, is dead.
+    Dead(String),
+    /// It is gone, and the view does not know.
+    Missed,
+}
+
+async fn guard(inner: Arc<Inner>, view: View, first: Front, known: bool) -> Found {
+    let missed = missed(&inner, view.range(), first.revision);
+    // Our own session's tickets go with our own session.
+    if first.session == inner.id {
+        missed.await;
+        return Found::Missed;
+    }
+    tokio::select! {
+        session = outlive(&inner, &view, first.session, known) => Found::Dead(session),
+        () = missed => Found::Missed,
+    }
+}
+
+/// Waits until the ticket at `first` is seen to be gone: a back-up for what a view may miss, rare enough to
+/// cost nothing.
+async fn missed(inner: &Inner, tickets: &KeyRange, first: Revision) {
+    loop {
+        inner.clock.sleep_until(inner.clock.now() + inner.lease).await;
+        match inner.store.scan(tickets, first, 1).await {
+            // Who has got that far has had the ticket.
+            Ok(page) if page.through >= first && page.entries.iter().all(|entry| entry.revision != first) => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(range = %tickets, %error, "the queue cannot be read now"),
+        }
+    }
+}
+
 /// Waits until `session` is dead, unless that is `known`, and ends all its tickets: from then on the store
 /// refuses what their holder fenced with them. Resolves with the session's id.
-async fn outlive(inner: Arc<Inner>, view: View, session: String, known: bool) -> String {
+async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> String {
     if !known {
         inner.clock.sleep_until(inner.clock.now() + LINGER).await;
-        until_dead(&inner, &session).await;
+        until_dead(inner, &session).await;
     }
     let of_session = |entry: &&Entry| parse_ticket(&entry.key).is_some_and(|(_, whose)| whose == session);
-    let tickets: Vec<_> =
-        view.read(|now| now.entries().filter(of_session).map(|entry| (entry.key.clone(), entry.revision)).collect());
-    let inner = &inner;
-    let ended = stream::iter(tickets).for_each_concurrent(AT_ONCE, |(ticket, revision)| async move {
-        if let Err(error) = end_dead(inner, &ticket, revision).await {
-            tracing::debug!(%ticket, %error, "the ticket of a dead session could not be ended");
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let tickets: Vec<_> =
+            view.read(|now| now.entries().filter(of_session).map(|entry| (entry.key.clone(), entry.revision)).collect());
+        let refused = AtomicBool::new(false);
+        let all = stream::iter(tickets).for_each_concurrent(AT_ONCE, |(ticket, revision)| {
+            let refused = &refused;
+            async move {
+                if let Err(error) = end_dead(inner, &ticket, revision).await {
+                    tracing::debug!(%ticket, %error, "the ticket of a dead session could not be ended");
+                    refused.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        all.await;
+        // The view is about to hear of it; what is still first then is looked at again.
+        inner.clock.sleep_until(inner.clock.now() + pause).await;
+        if !refused.into_inner() {
+            return session;
         }
-    });
-    ended.await;
-    // The view is about to hear of it; what could not be ended is tried again if it is still first then.
-    inner.clock.sleep_until(inner.clock.now() + FIRST_PAUSE).await;
-    session
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 async fn until_dead(inner: &Inner, session: &str) {
@@ -326,7 +412,7 @@ mod tests {
             .iter()
             .map(|token| {
                 let (tell, told) = oneshot::channel();
-                locked(&waiters.by_token).insert(Revision::new(*token), tell);
+                locked(&waiters.ears).by_token.insert(Revision::new(*token), tell);
                 told
             })
             .collect();

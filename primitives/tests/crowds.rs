@@ -1,0 +1,168 @@
+//! Crowds of waiters whose watch of the queue fails them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
+use tenure::Session;
+use tenure_kv::{
+    Batch, Entry, Event, Info, Key, KeyRange, Memory, Notice, Page, Revision, Since, Store, StoreExt,
+    faults::{Fault, Faulty, Operation, Partition, Rule},
+};
+use tokio::task::JoinSet;
+
+const LOCK: &str = "crowd";
+const WAITERS: usize = 12;
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+async fn session(store: Arc<dyn Store>, lease: Duration) -> Session {
+    Session::builder(store).lease(lease).open().await.unwrap()
+}
+
+async fn tickets(store: &Memory) -> Vec<Entry> {
+    store.list(&KeyRange::new("lock.crowd.>").unwrap()).await.unwrap()
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    soon(what, async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+/// So many waiters of `session` that they are a crowd. Returns when they stand behind the one ticket that is there.
+async fn queue_up(memory: &Memory, session: &Session) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..WAITERS {
+        let mutex = session.mutex(LOCK).unwrap();
+        tasks.spawn(async move { mutex.lock().await.unwrap().release().await.unwrap() });
+    }
+    until("the queue", async || tickets(memory).await.len() == WAITERS + 1).await;
+    tasks
+}
+
+async fn all_served(mut tasks: JoinSet<()>) {
+    soon("the turn of all", async {
+        while let Some(served) = tasks.join_next().await {
+            served.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_may_not_watch_the_queue_is_served_all_the_same() {
+    let memory = Arc::new(Memory::new());
+    let (store, faults) = Faulty::new(memory.clone());
+    let refused = faults.add(Rule::new(Fault::FailBefore).on(Operation::Watch).under("lock."));
+    let session = session(store, Duration::from_secs(30)).await;
+    let guard = session.mutex(LOCK).unwrap().lock().await.unwrap();
+    let tasks = queue_up(&memory, &session).await;
+    guard.release().await.unwrap();
+    all_served(tasks).await;
+    assert!(refused.hits() > 0, "nobody has tried to watch");
+}
+
+#[tokio::test]
+async fn a_crowd_hears_of_a_release_that_was_forgotten_while_it_was_cut_off() {
+    let memory = Arc::new(Memory::new());
+    let (store, faults) = Faulty::new(memory.clone());
+    let lease = Duration::from_secs(60);
+    let (holder, cut) = (session(memory.clone(), lease).await, session(store, lease).await);
+    let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
+    let ticket = tickets(&memory).await[0].key.clone();
+    let tasks = queue_up(&memory, &cut).await;
+    until("the crowd's watch", async || faults.streams("lock") > 0).await;
+    faults.partition(Partition::Refuse);
+    guard.release().await.unwrap();
+    until("the end of the tombstone", async || memory.entry(&ticket).await.unwrap().is_none()).await;
+    faults.heal();
+    all_served(tasks).await;
+}
+
+/// A store whose watches miss ends while it is deaf.
+#[derive(Debug)]
+struct Deaf {
+    store: Memory,
+    deaf: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Store for Deaf {
+    fn info(&self) -> &Info {
+        self.store.info()
+    }
+    async fn entry(&self, key: &Key) -> tenure_kv::Result<Option<Entry>> {
+        self.store.entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> tenure_kv::Result<Revision> {
+        self.store.commit(batch).await
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> tenure_kv::Result<BoxStream<'static, tenure_kv::Result<Event>>> {
+        let deaf = self.deaf.clone();
+        let events = self.store.watch(range, since).await?;
+        let missed = move |event: &_| {
+            let end = matches!(event, Ok(Event::Entry(entry)) if !entry.is_live());
+            std::future::ready(!(end && deaf.load(Ordering::SeqCst)))
+        };
+        Ok(events.filter(missed).boxed())
+    }
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> tenure_kv::Result<Page> {
+        self.store.scan(range, from, limit).await
+    }
+    async fn follow(&self, key: &Key) -> tenure_kv::Result<BoxStream<'static, Notice>> {
+        self.store.follow(key).await
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_a_watch_never_tells_holds_a_crowd_up_for_a_lease_at_most() {
+    let deaf = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(Deaf { store: Memory::new(), deaf: deaf.clone() });
+    let lease = Duration::from_secs(1);
+    let (holder, waiting) = (session(store.clone(), lease).await, session(store.clone(), lease).await);
+    let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
+    let tasks = queue_up(&store.store, &waiting).await;
+    deaf.store(true, Ordering::SeqCst);
+    guard.release().await.unwrap();
+    // Heard by the followers of those who came before there was a crowd.
+    until("the end of the holder's ticket", async || tickets(&store.store).await.len() <= WAITERS).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    deaf.store(false, Ordering::SeqCst);
+    all_served(tasks).await;
+}
+
+#[tokio::test]
+async fn ending_the_tickets_of_the_dead_is_not_tried_without_pause() {
+    let memory = Arc::new(Memory::new());
+    let (store, faults) = Faulty::new(memory.clone());
+    let (theirs, dying) = Faulty::new(memory.clone());
+    let (victim, heir) = (session(theirs, Duration::from_millis(300)).await, session(store, Duration::from_secs(30)).await);
+    let guard = victim.mutex(LOCK).unwrap().lock().await.unwrap();
+    let tasks = queue_up(&memory, &heir).await;
+    until("the crowd's watch", async || faults.streams("lock") > 0).await;
+    let refused = faults.add(Rule::new(Fault::FailBefore).on(Operation::Commit).under("lock."));
+    dying.partition(Partition::HoldRequests);
+    soon("the first try", refused.reached(1)).await;
+    let before = refused.hits();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tries = refused.hits() - before;
+    refused.clear();
+    all_served(tasks).await;
+    assert!(tries <= 40, "{tries} tries in a second");
+    drop(guard);
+}
