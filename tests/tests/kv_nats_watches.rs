@@ -148,6 +148,64 @@ async fn what_vanished_during_an_outage_is_told() {
 }
 
 #[tokio::test]
+async fn what_vanished_is_told_of_a_range_that_is_never_quiet() {
+    let server = NatsServer::start().await;
+    let proxy = Proxy::to(&server.client_url()).await;
+    let store = Nats::open(&proxy.url("b")).await.unwrap();
+    let direct = Nats::open(&server.url("b")).await.unwrap();
+    direct.put(&key("a.forgotten"), "1").await.unwrap();
+    let mut watch = Watched::new(&store, "a.>", Since::Current).await;
+    watch.until("the beginning", |watch| watch.caught_up == 1).await;
+    proxy.cut();
+    direct.commit(Op::delete(key("a.forgotten")).ttl(Ttl::MIN).into()).await.unwrap();
+    eventually("the end of a TTL", || async { direct.entry(&key("a.forgotten")).await.unwrap().is_none() }).await;
+    let busy = tokio::spawn(async move {
+        for n in 0_u64.. {
+            direct.put(&key("a.busy"), n.to_string()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    proxy.mend();
+    let mut writes = 0;
+    while !watch.lacks("a.forgotten") {
+        writes += usize::from(matches!(watch.next().await, Some(Ok(Event::Entry(entry))) if entry.key == key("a.busy")));
+        assert!(writes < 100, "{writes} writes were told and not what vanished before them");
+    }
+    busy.abort();
+}
+
+/// A process that stands still is not sent everything, and what it was not sent may be forgotten.
+#[tokio::test]
+async fn what_vanished_while_the_process_stood_still_is_told() {
+    let server = NatsServer::shared().await;
+    let url = server.url(&unique_bucket("still"));
+    let store = Nats::open(&url).await.unwrap();
+    store.put(&key("a.forgotten"), "1").await.unwrap();
+    let mut watch = Watched::new(&store, "a.>", Since::Current).await;
+    watch.until("the beginning", |watch| watch.caught_up == 1).await;
+    // Nothing else runs on this runtime meanwhile.
+    let last = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let other = Nats::open(&url).await.unwrap();
+            for part in 0..16 {
+                let batch: Batch = (0..100).map(|i| Op::put(key(format!("a.{part}.{i}")), vec![b'x'; 8_192])).collect();
+                other.commit(batch).await.unwrap();
+            }
+            other.commit(Op::delete(key("a.forgotten")).ttl(Ttl::MIN).into()).await.unwrap();
+            eventually("the end of a TTL", || async { other.entry(&key("a.forgotten")).await.unwrap().is_none() }).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            other.put(&key("a.last"), "x").await.unwrap()
+        })
+    })
+    .join()
+    .unwrap();
+    watch.until("the last write", |watch| watch.last >= last).await;
+    let missed = async { watch.until("the end of a key", |watch| watch.lacks("a.forgotten")).await };
+    timeout(Duration::from_secs(10), missed).await.expect("what vanished is not told");
+}
+
+#[tokio::test]
 async fn a_watch_outlives_its_consumer() {
     let server = NatsServer::shared().await;
     let bucket = unique_bucket("consumer");

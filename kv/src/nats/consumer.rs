@@ -144,9 +144,13 @@ impl Consumer {
     /// Answers what keeps the flow going, and compares the server's count with ours.
     fn control(&self, message: &Message) -> Delivery {
         let headers = message.headers.as_ref();
-        let stalled = headers.and_then(|headers| headers.get(STALLED)).map(|subject| subject.as_str().to_owned());
-        if let Some(subject) = message.reply.as_ref().map(ToString::to_string).or(stalled) {
-            self.send(subject);
+        // It was held up for a heartbeat or longer. What came to be and was forgotten meanwhile, a tombstone
+        // for one, will not be delivered any more, and no count shows it.
+        if headers.is_some_and(|headers| headers.get(STALLED).is_some()) {
+            return Delivery::Broken;
+        }
+        if let Some(subject) = &message.reply {
+            self.send(subject.to_string());
             return Delivery::Nothing;
         }
         let count = |name| headers.and_then(|headers| number(headers, name));

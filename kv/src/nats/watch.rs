@@ -21,6 +21,8 @@ use crate::{Entry, Error, Event, Key, KeyRange, Result, Revision, Since, State};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a stream's leader may know less than was told before that counts as a loss of data.
 const CATCHING_UP: Duration = Duration::from_secs(10);
+/// From when a server first said that nothing was pending to when that is believed of what it had then.
+const SETTLING: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,7 @@ pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> 
         },
         live: HashMap::new(),
         unseen: None,
+        abreast: None,
         left: Some(if since == Since::Now { 0 } else { consumer.pending }),
         behind: None,
         healed: false,
@@ -67,6 +70,8 @@ struct Task {
     /// After a gap: the keys that were live before it and have not been seen since. Those that the store
     /// turns out not to have any more went, tombstone and all, while nobody listened.
     unseen: Option<HashSet<Key>>,
+    /// Since when, after a gap, there was nothing pending any more.
+    abreast: Option<Instant>,
     /// How much of what was there at the beginning is still to be told; `None` once caught up.
     left: Option<u64>,
     /// Since when the stream's leader has known less than was told.
@@ -144,7 +149,10 @@ impl Task {
 
     async fn stored(&mut self, entry: Option<Entry>, sequence: u64, pending: u64) -> Result<(), Stop> {
         if let Some(entry) = entry {
-            if let Some(unseen) = &mut self.unseen {
+            // A replica that is behind may show a write before the one that was told.
+            if let Some(unseen) = &mut self.unseen
+                && self.live.get(&entry.key).is_none_or(|at| sequence >= *at)
+            {
                 unseen.remove(&entry.key);
             }
             if sequence > self.told {
@@ -158,6 +166,10 @@ impl Task {
             }
         }
         self.told = self.told.max(sequence);
+        // A range that is written to all the time is never idle. Servers count what is pending a moment late.
+        if pending == 0 && self.unseen.is_some() && self.abreast.get_or_insert_with(Instant::now).elapsed() >= SETTLING {
+            self.bury(sequence).await?;
+        }
         if let Some(left) = &mut self.left {
             *left = if pending == 0 { 0 } else { left.saturating_sub(1) };
             if *left == 0 {
@@ -167,8 +179,17 @@ impl Task {
         Ok(())
     }
 
-    /// Everything up to `position` has been delivered: what was live before a gap and did not come again is gone.
     async fn idle(&mut self, position: u64) -> Result<(), Stop> {
+        self.bury(position).await?;
+        self.told = self.told.max(position);
+        if self.left.is_some() {
+            self.caught_up().await?;
+        }
+        Ok(())
+    }
+
+    /// Everything up to `position` has been delivered: what was live before a gap and did not come again is gone.
+    async fn bury(&mut self, position: u64) -> Result<(), Stop> {
         if let Some(unseen) = &self.unseen {
             // A replica that is behind has not got what it has not told: wait until it has.
             let gone: Vec<Key> =
@@ -187,10 +208,6 @@ impl Task {
             if self.unseen.as_ref().is_some_and(HashSet::is_empty) {
                 self.unseen = None;
             }
-        }
-        self.told = self.told.max(position);
-        if self.left.is_some() {
-            self.caught_up().await?;
         }
         Ok(())
     }
@@ -217,6 +234,7 @@ impl Task {
             match self.attempt().await {
                 Ok(consumer) => {
                     self.unseen = Some(self.live.keys().cloned().collect());
+                    self.abreast = None;
                     if self.left.is_some() {
                         self.left = Some(consumer.pending);
                     }
