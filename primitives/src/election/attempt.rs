@@ -98,6 +98,8 @@ impl Attempt {
         // Which leader has been challenged, and whether to see to it that it still is.
         let mut challenged: Option<String> = None;
         let mut latest = inner.store.entry(&self.left.election).await?;
+        // A look now and then makes up for notices that a store may lose; rare enough to cost nothing.
+        let mut backup = inner.clock.now() + inner.lease;
         loop {
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(self.named(term, revision)),
@@ -130,8 +132,6 @@ impl Attempt {
                 challenge(&inner, &self.election.ballot, &self.left.id).await?;
                 challenged = Some(standing.candidate);
             }
-            // A back-up for notices that a store may lose; rare enough to cost nothing.
-            let backup = inner.clock.now() + inner.lease;
             let wake = async {
                 match watched.vigil.as_mut() {
                     Some(vigil) => vigil.wake(&inner).await,
@@ -170,6 +170,7 @@ impl Attempt {
                     }
                 },
                 () = inner.clock.sleep_until(backup) => {
+                    backup = inner.clock.now() + inner.lease;
                     challenged = None;
                     true
                 }
@@ -212,14 +213,18 @@ impl Attempt {
     /// Reads the election's key after it was not at `at`, and holds back while replicas still show it there.
     async fn look_beyond(&self, latest: Option<Entry>, at: Revision) -> Result<Option<Entry>> {
         let mut latest = latest;
+        let mut vanished = false;
         for n in 0..7 {
-            latest = later(latest, self.inner.store.entry(&self.left.election).await?);
+            let seen = self.inner.store.entry(&self.left.election).await?;
+            vanished = seen.is_none();
+            latest = later(latest, seen);
             if latest.as_ref().map_or(Revision::ZERO, |entry| entry.revision) != at {
-                break;
+                return Ok(latest);
             }
             tokio::time::sleep(Duration::from_millis(1 << n)).await;
         }
-        Ok(latest)
+        // A tombstone that was refused and that reads do not show any more has probably expired.
+        Ok(latest.filter(|entry| entry.is_live() || !vanished))
     }
 
     fn named(&mut self, term: Revision, revision: Revision) -> Won {

@@ -48,13 +48,11 @@ pub(super) fn next(latest: Option<&Entry>, own: &str, dead: Option<&str>) -> Nex
     })
 }
 
-/// The later of two sights of one key. Nothing at all can be a replica that lags; what was live never
-/// vanishes without a tombstone that stays for a day.
+/// The later of two sights of one key. Nothing at all can be a replica that lags, so it is later than nothing.
 pub(super) fn later(known: Option<Entry>, seen: Option<Entry>) -> Option<Entry> {
     match (known, seen) {
         (Some(known), Some(seen)) => Some(if seen.revision > known.revision { seen } else { known }),
-        (Some(known), None) if known.is_live() => Some(known),
-        (_, seen) => seen,
+        (known, seen) => known.or(seen),
     }
 }
 
@@ -110,6 +108,7 @@ mod tests {
         assert_eq!(at(later(Some(led(7, "a", None)), Some(led(5, "b", None)))), Some(7));
         assert_eq!(at(later(Some(led(7, "a", None)), Some(entry(8, State::Purged)))), Some(8));
         assert_eq!(at(later(Some(led(7, "a", None)), None)), Some(7));
-        assert_eq!(at(later(Some(entry(8, State::Purged)), None)), None);
+        assert_eq!(at(later(Some(entry(8, State::Purged)), None)), Some(8));
+        assert_eq!(at(later(None, Some(led(5, "b", None)))), Some(5));
     }
 }

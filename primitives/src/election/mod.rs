@@ -213,7 +213,11 @@ impl Election {
         let begun = clock.now();
         let mut attempt = Attempt::new(self, &value.into())?;
         if self.ballot.health.as_ref().is_none_or(|health| *health.borrow())
-            && let Ok(won) = attempt.try_once().await?
+            && let Ok(won) = tokio::select! {
+                biased;
+                won = attempt.try_once() => won?,
+                loss = self.session.lost() => return Err(Error::lost(loss)),
+            }
         {
             return attempt.take_office(won).await;
         }

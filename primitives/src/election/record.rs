@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tenure_kv::{Entry, MAX_VALUE, Revision};
 
 use crate::{
-    Error, Holder, Result,
+    Error, Holder, Result, layout,
     record::{TicketRecord, decode, encode},
 };
 
@@ -102,7 +102,7 @@ impl Record {
 
     /// What a live entry says; `None` when it was written by something else.
     pub(super) fn read(entry: &Entry) -> Option<Self> {
-        decode(entry.value()?)
+        decode(entry.value()?).filter(|record: &Self| layout::session_key(&record.session).is_ok())
     }
 
     /// The term of the leader that this record, found at `revision`, names.
