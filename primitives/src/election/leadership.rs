@@ -278,7 +278,7 @@ impl Leadership {
     /// # Errors
     /// [`Error::Conflict`] when there is no such candidate any more, and [`Error::Invalid`] when it is
     /// this leader's own: this remains the leader. [`Error::Lost`] when the office was over before.
-    /// [`Error::Unknown`] when the store did not answer while the lease lasted.
+    /// [`Error::Unavailable`] and [`Error::Unknown`] when the store did not answer while the lease lasted.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the transfer; the outcome is then unknown.

@@ -3,13 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tenure_kv::{Batch, Entry, Error as StoreError, Op, Revision, State};
+use tenure_kv::{Batch, Entry, Error as StoreError, Key, Op, Revision, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -18,12 +18,15 @@ use super::{
     leadership::{Reign, patience},
     record::{Record, TRANSFERRED},
     sweep::sweep,
-    withdrawal::{Beyond, Withdrawal, beyond, resignation},
+    withdrawal::{Beyond, Withdrawal, beyond, is_handed_over, resignation},
 };
 use crate::{
     Error, Loss, Result,
     session::{Inner, timing, why_ended},
 };
+
+/// Every how many leases the leader removes the candidates that have died.
+const SWEEP_EVERY: u32 = 16;
 
 /// What a leadership asks of its task.
 #[derive(Debug)]
@@ -110,6 +113,7 @@ impl Office {
         tokio::pin!(lost);
         let mut health = self.ballot.health.clone();
         let mut look_at = self.inner.clock.now() + self.inner.lease;
+        let mut looks = 0_u32;
         loop {
             if let Some(challenger) = self.bell.answer(&self.inner).await {
                 self.reign.state.send_modify(|state| state.asked = challenger);
@@ -140,6 +144,10 @@ impl Office {
                 () = self.inner.clock.sleep_until(look_at) => {
                     look_at = self.inner.clock.now() + self.inner.lease;
                     self.look().await;
+                    looks = looks.wrapping_add(1);
+                    if looks.is_multiple_of(SWEEP_EVERY) {
+                        sweep(&self.inner, &self.ballot);
+                    }
                 }
             }
         }
@@ -337,14 +345,15 @@ impl Office {
         if let Some(loss) = self.reign.hold.loss() {
             return Err(Error::lost(loss));
         }
+        if self.doubt {
+            // The office may be over by an earlier transfer.
+            self.verify().await?;
+        }
         if candidate == self.reign.candidate {
             return Err(Error::invalid(format!("the candidate {candidate} is the leader itself; name another one")));
         }
-        let gone = || Error::Conflict {
-            message: format!("there is no candidate {candidate} for {} any more; the leader stays", self.reign.name),
-            key: None,
-            revision: None,
-        };
+        let message = format!("there is no candidate {candidate} for {} any more; the leader stays", self.reign.name);
+        let gone = || Error::Conflict { message: message.clone(), key: None, revision: None };
         let Ok(key) = self.ballot.name.candidate(candidate) else {
             return Err(Error::invalid(format!("{candidate:?} is no candidate's id; take one that is listed")));
         };
@@ -353,10 +362,15 @@ impl Office {
         if record.session != self.inner.id && self.inner.is_dead(&record.session).await? {
             return Err(gone());
         }
-        let gone = gone();
+        // Still listed, we could be handed the office back when nobody runs it here any more.
+        if let Err(error) = self.unlisted(Patience::Lease).await {
+            return Err(StoreError::unavailable("the leader could not be taken off the list of candidates")
+                .caused_by(error)
+                .into());
+        }
         // Before the write: whoever is named by it must not find us relying on the office.
         self.reign.state.send_modify(|state| (state.aside, state.moving) = (true, true));
-        let outcome = self.hand_over(&key, entry.revision, record.elected(), gone).await;
+        let outcome = self.hand_over(&key, entry.revision, record.elected(), gone()).await;
         if outcome.is_ok() {
             self.gone = true;
             self.reign.hold.end(Loss::Resigned);
@@ -368,31 +382,37 @@ impl Office {
     }
 
     /// One batch: the candidate's key ends where it was written, and the election's names the candidate.
-    async fn hand_over(&mut self, key: &tenure_kv::Key, listed: Revision, record: Record, gone: Error) -> Result<Revision> {
+    async fn hand_over(&mut self, key: &Key, listed: Revision, record: Record, gone: Error) -> Result<Revision> {
         let (election, value) = (self.reign.key.clone(), record.encode());
         let make = |at: Revision| {
             let op = Op::delete(key.clone()).note(Bytes::from_static(TRANSFERRED)).if_at(listed).ttl(timing::forestall());
             Batch::new().and(op).and(Op::put(election.clone(), value.clone()).if_at(at))
         };
-        let landed = |entry: &Entry| Record::read(entry).is_some_and(|found| found.candidate == record.candidate);
+        // The term that a read shows: the successor may have proclaimed something since.
+        let term = AtomicU64::new(0);
+        let landed = |entry: &Entry| {
+            let found = Record::read(entry).filter(|found| found.candidate == record.candidate);
+            term.store(found.as_ref().map_or(0, |found| found.term_at(entry.revision).get()), Ordering::Relaxed);
+            found.is_some()
+        };
+        let term_or = |revision| {
+            Some(Revision::new(term.load(Ordering::Relaxed))).filter(|term| *term > Revision::ZERO).unwrap_or(revision)
+        };
         match self.apply(Patience::Lease, make, landed).await {
-            Applied::At(revision) => Ok(revision),
-            Applied::Lost(loss) => Err(Error::lost(loss)),
+            Applied::At(revision) => Ok(term_or(revision)),
+            Applied::Lost(loss) => self.over_by(key, loss).await,
             // Either the candidate has withdrawn or an earlier try has landed. Another write of ours finds out.
             Applied::Refused(_) => {
                 self.record.writes += 1;
                 let (election, value) = (self.reign.key.clone(), self.record.encode());
-                let (writes, own, handed) = (self.record.writes, self.record.candidate.clone(), AtomicBool::new(false));
+                let (writes, own) = (self.record.writes, self.record.candidate.clone());
                 let make = |at| Op::put(election.clone(), value.clone()).if_at(at).into();
                 let landed = |entry: &Entry| {
-                    let found = Record::read(entry);
-                    handed.store(landed(entry), Ordering::Relaxed);
-                    landed(entry) || found.is_some_and(|found| found.candidate == own && found.writes == writes)
+                    landed(entry) || Record::read(entry).is_some_and(|found| found.candidate == own && found.writes == writes)
                 };
                 match self.insist(Patience::Lease, make, landed).await {
-                    Applied::At(revision) if handed.into_inner() => Ok(revision),
-                    Applied::At(_) => Err(gone),
-                    Applied::Lost(loss) => Err(Error::lost(loss)),
+                    Applied::At(_) => Some(term_or(Revision::ZERO)).filter(|term| *term > Revision::ZERO).ok_or(gone),
+                    Applied::Lost(loss) => self.over_by(key, loss).await,
                     Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
                 }
             }
@@ -400,10 +420,25 @@ impl Office {
         }
     }
 
+    /// Somebody else leads than the candidate that was to. If a try went unanswered, that may have led
+    /// in between: what stands in its key, which only it and the leader end, tells.
+    async fn over_by(&mut self, candidate: &Key, loss: Loss) -> Result<Revision> {
+        if !self.doubt {
+            return Err(Error::lost(loss));
+        }
+        match self.inner.store.entry(candidate).await {
+            Ok(Some(entry)) if is_handed_over(&entry.state) => Ok(entry.revision.next()),
+            Ok(Some(entry)) if !entry.is_live() => Err(Error::lost(loss)),
+            _ => Err(StoreError::unknown("the office is over, and nothing tells whether the transfer was applied").into()),
+        }
+    }
+
     async fn resign(&mut self) -> Result<()> {
         self.unlisted(Patience::Lease).await?;
         match self.end(Patience::Lease).await {
             Applied::At(_) => Ok(()),
+            // Nobody takes the office from a session that lives: a try that went unanswered has freed it.
+            Applied::Lost(_) if self.doubt && self.inner.validity.lost().is_none() => Ok(()),
             Applied::Lost(loss) => Err(Error::lost(loss)),
             Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
         }
