@@ -3,7 +3,7 @@
 
 mod daemon_rig;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
 use serde_json::{Value as Json, json};
