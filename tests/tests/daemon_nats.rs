@@ -11,8 +11,8 @@ use sidecar_support::{
     Daemon, Job, LONG, MS, acquire, acquire_for, await_waiters, fate, next, put, refused, release, soon, until, value, view,
 };
 use tenure_sidecar::{
-    CallError,
-    protocol::{Kind, LockAcquired},
+    CallError, Client, Subscription,
+    protocol::{ElectionCampaigned, Happening, Kind, LockAcquired},
 };
 use tenure_tests::{NatsCluster, NatsServer, unique_bucket};
 
@@ -196,4 +196,73 @@ async fn a_daemon_that_is_told_to_leave_lets_everything_go() {
     assert!(leaving.wait().await.success());
     assert!(begun.elapsed() < LONG / 2, "not only at the end of a lease: {:?}", begun.elapsed());
     assert!(matches!(polite.call("ping", json!({})).await, Err(CallError::Closed)));
+}
+
+async fn elected(client: &Client, name: &str, value: &str) -> ElectionCampaigned {
+    let params = json!({ "name": name, "value": value });
+    soon("the election", client.call_as("election.campaign", params)).await.unwrap()
+}
+
+/// The next state of a subscription that `wanted` takes.
+async fn seen<T>(events: &mut Subscription, wanted: impl Fn(Happening) -> Option<T>) -> T {
+    loop {
+        let event = soon("an event", events.recv()).await.expect("the subscription lasts");
+        if let Some(found) = wanted(event) {
+            return found;
+        }
+    }
+}
+
+fn led_by(value: Option<&str>) -> impl Fn(Happening) -> Option<()> {
+    move |event| match event {
+        Happening::Leader { leader } => (leader.and_then(|leader| leader.value).as_deref() == value).then_some(()),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offices_and_groups_pass_from_a_killed_daemon_to_another() {
+    pass_from_a_killed_daemon(&NatsServer::shared().await.url(&unique_bucket("offices"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offices_and_groups_pass_from_a_killed_daemon_to_another_on_a_cluster() {
+    pass_from_a_killed_daemon(&NatsCluster::shared().await.url(&unique_bucket("offices"))).await;
+}
+
+async fn pass_from_a_killed_daemon(store: &str) {
+    let lease = 2_000 * MS;
+    sidecar_support::settle(store).await;
+    let (doomed, daemon) = (Daemon::start(store, lease).await, Daemon::start(store, lease).await);
+    let (first, second, watcher) = (doomed.connect().await, daemon.connect().await, daemon.connect().await);
+    let led = elected(&first, "e", "first").await;
+    let mut leaders = watcher.subscribe("election.observe", json!({ "name": "e" })).await.unwrap();
+    let mut members = watcher.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+    seen(&mut leaders, led_by(Some("first"))).await;
+    first.call("member.join", json!({ "group": "g", "id": "one" })).await.unwrap();
+    second.call("member.join", json!({ "group": "g", "id": "two" })).await.unwrap();
+    for _ in 0..2 {
+        seen(&mut members, |event| matches!(event, Happening::Join { .. }).then_some(())).await;
+    }
+    assert_eq!(refused(&second, "member.join", json!({ "group": "g", "id": "one" })).await, Kind::Conflict);
+    let kill = async {
+        until("the second is a candidate", async || {
+            let listed = watcher.call("election.candidates", json!({ "name": "e" })).await.unwrap();
+            (listed["candidates"].as_array().unwrap().len() == 1).then_some(())
+        })
+        .await;
+        doomed.signal(Signal::SIGKILL);
+        Instant::now()
+    };
+    let (next, killed) = tokio::join!(elected(&second, "e", "second"), kill);
+    println!("led again after {:?}", killed.elapsed());
+    assert!(next.fence > led.fence);
+    seen(&mut leaders, led_by(Some("second"))).await;
+    let gone = seen(&mut members, |event| if let Happening::Leave { id, .. } = event { Some(id) } else { None }).await;
+    println!("removed after {:?}", killed.elapsed());
+    assert_eq!(gone, "one");
+    // Promised is a second beyond the lease; the rest is for a busy machine.
+    assert!(killed.elapsed() < 4 * lease, "{:?}", killed.elapsed());
+    second.call("election.resign", json!({ "lease": next.lease })).await.unwrap();
+    seen(&mut leaders, led_by(None)).await;
 }
