@@ -171,6 +171,44 @@ fn a_leader_is_asked_to_step_down_by_a_higher_priority() {
 }
 
 #[test]
+fn a_leader_is_not_asked_before_its_minimum_tenure() {
+    let daemon = Daemon::start();
+    let (mut one, mut two) = (daemon.connect(), daemon.connect());
+    let begun = Instant::now();
+    one.call("election.campaign", json!({ "name": "e", "min_tenure_ms": 300 })).unwrap();
+    two.send("election.campaign", &json!({ "name": "e", "priority": 1 }));
+    let (_, asked) = one.notice();
+    assert_eq!(asked["kind"], "asked_to_step_down");
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_observer_that_reads_late_is_told_the_last_state() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--stall", "60s"]);
+    let (mut one, mut late) = (daemon.connect(), daemon.connect());
+    let subscription = observe(&mut late, "e");
+    let (lease, _) = campaign(&mut one, "e", "first");
+    let filling = "x".repeat(200_000);
+    for n in 0..200 {
+        one.call("election.proclaim", json!({ "lease": lease, "value": format!("{n} {filling}") })).unwrap();
+    }
+    one.call("election.proclaim", json!({ "lease": lease, "value": "last" })).unwrap();
+    let (mut events, mut revision) = (0, 0);
+    loop {
+        let event = event(&mut late, &subscription);
+        events += 1;
+        let seen = event["leader"]["revision"].as_u64().unwrap_or(revision);
+        assert!(seen >= revision, "states go back");
+        revision = seen;
+        if event["leader"]["value"] == "last" {
+            break;
+        }
+    }
+    assert!(events < 100, "{events} events were kept for somebody who did not read");
+    assert!(late.is_quiet(Duration::from_millis(50)));
+}
+
+#[test]
 fn observers_are_told_who_leads_and_when_nobody_does() {
     let daemon = Daemon::start();
     let (mut one, mut two, mut watcher) = (daemon.connect(), daemon.connect(), daemon.connect());

@@ -150,6 +150,19 @@ fn a_killed_clients_member_is_gone_in_milliseconds() {
 }
 
 #[test]
+fn a_silent_client_leaves_its_group() {
+    let daemon = Daemon::start();
+    let (mut wire, mut watcher) = (daemon.connect(), daemon.connect());
+    wire.call("hello", json!({ "protocol": [1], "heartbeat_ms": 300 })).unwrap();
+    let lease = join(&mut wire, "web", "w1");
+    let watched = watch(&mut watcher, "web");
+    while event(&mut watcher, &watched)["kind"] != "sync" {}
+    assert_eq!(event(&mut watcher, &watched)["id"], "w1");
+    assert_eq!(wire.notice().1, json!({ "lease": lease, "state": "lost", "reason": "client_silent" }));
+    join(&mut wire, "web", "w1");
+}
+
+#[test]
 fn checks_move_a_member_and_a_critical_one_leaves() {
     let daemon = Daemon::start();
     let (mut wire, mut watcher) = (daemon.connect(), daemon.connect());

@@ -13,7 +13,7 @@ use super::{
     errors,
     held::Held,
     leases::{Lease, Reserved},
-    sessions::{SessionUse, millis},
+    sessions::{PATIENCE, SessionUse, millis},
 };
 use crate::protocol::{ErrorObject, Kind};
 
@@ -21,8 +21,6 @@ use crate::protocol::{ErrorObject, Kind};
 const MAX_LABEL: usize = 256;
 /// How long a try that is on its way may go on when nobody wants it any more.
 const GRACE: Duration = Duration::from_millis(250);
-/// How long one try may take to reach the store.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every such request says.
 #[derive(Debug)]
@@ -99,9 +97,7 @@ impl Asking {
             let opening = connection.daemon.sessions.get(self.lease);
             let Some(wait) = self.wait else { return opening.await };
             let patience = if wait.is_zero() { PATIENCE } else { wait };
-            tokio::time::timeout(patience, opening).await.unwrap_or_else(|_| {
-                Err(ErrorObject::new(Kind::Unavailable, "the store did not answer in time, so nothing was even tried"))
-            })
+            tokio::time::timeout(patience, opening).await.unwrap_or_else(|_| Err(errors::not_reached()))
         };
         tokio::select! {
             biased;

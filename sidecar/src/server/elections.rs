@@ -137,7 +137,7 @@ pub(super) async fn leader(
     ElectionName { name }: ElectionName,
 ) -> Result<ElectionLeader, ErrorObject> {
     errors::check_name("name", &name)?;
-    let session = connection.daemon.sessions.get(None).await?;
+    let session = connection.daemon.sessions.soon().await?;
     let election = of(&session, &name)?;
     // What was read is as old as the question at most.
     let asked = Instant::now();
@@ -151,7 +151,7 @@ pub(super) async fn candidates(
     ElectionName { name }: ElectionName,
 ) -> Result<ElectionCandidates, ErrorObject> {
     errors::check_name("name", &name)?;
-    let session = connection.daemon.sessions.get(None).await?;
+    let session = connection.daemon.sessions.soon().await?;
     let listed = of(&session, &name)?.candidates().await.map_err(|error| errors::of(&error))?;
     Ok(ElectionCandidates { candidates: listed.iter().map(candidate).collect() })
 }

@@ -12,6 +12,11 @@ pub(super) fn leaving() -> ErrorObject {
     ErrorObject::new(Kind::Unavailable, "the daemon is leaving and takes no new work; connect again in a moment")
 }
 
+/// The store did not even open a session.
+pub(super) fn not_reached() -> ErrorObject {
+    ErrorObject::new(Kind::Unavailable, "the store did not answer in time, so nothing was even tried")
+}
+
 /// No line came from the client for its heartbeat.
 pub(super) const CLIENT_SILENT: &str = "client_silent";
 

@@ -24,6 +24,9 @@ use crate::protocol::{ErrorObject, Kind, SessionStatus};
 /// How long a session that nobody uses is kept for the next one who asks.
 pub(super) const LINGER: Duration = Duration::from_secs(10);
 
+/// How long one try may take to reach the store.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 type Opening = Shared<BoxFuture<'static, Result<Session, ErrorObject>>>;
 
 #[derive(Debug)]
@@ -110,6 +113,17 @@ impl Sessions {
         let share = self.share(millis(lease), lease)?;
         let session = share.0.opening.clone().await?;
         Ok(SessionUse { session, _share: share })
+    }
+
+    /// The session with the default lease, for a request that only looks.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Kind::Unavailable`] when the store does not answer in time.
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
+    pub(super) async fn soon(&self) -> Result<SessionUse, ErrorObject> {
+        tokio::time::timeout(PATIENCE, self.get(None)).await.unwrap_or_else(|_| Err(errors::not_reached()))
     }
 
     fn share(&self, length: u64, lease: Duration) -> Result<Share, ErrorObject> {
