@@ -206,6 +206,22 @@ async fn what_vanished_while_the_process_stood_still_is_told() {
 }
 
 #[tokio::test]
+async fn the_beginning_is_told_whole_even_if_it_is_written_again_meanwhile() {
+    let server = NatsServer::shared().await;
+    let url = server.url(&unique_bucket("again"));
+    let (store, other) = (Nats::open(&url).await.unwrap(), Nats::open(&url).await.unwrap());
+    for part in 0..20 {
+        other.commit((0..1_000).map(|i| Op::put(key(format!("a.{part}.{i}")), "1")).collect::<Batch>()).await.unwrap();
+    }
+    let mut watch = Watched::new(&store, "a.>", Since::Current).await;
+    // New keys first, so that the last of the old ones comes after as many as there were.
+    let again: Batch = (0..300).map(|i| Op::put(key(format!("a.new.{i}")), "1")).chain([Op::put(key("a.19.999"), "2")]).collect();
+    other.commit(again).await.unwrap();
+    watch.until("the end of the beginning", |watch| watch.caught_up == 1).await;
+    assert!(!watch.lacks("a.19.999") && watch.state.contains_key(&key("a.19.999")), "caught up without a key that was there");
+}
+
+#[tokio::test]
 async fn a_watch_outlives_its_consumer() {
     let server = NatsServer::shared().await;
     let bucket = unique_bucket("consumer");

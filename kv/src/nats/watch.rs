@@ -48,6 +48,7 @@ pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> 
         unseen: None,
         abreast: None,
         left: Some(if since == Since::Now { 0 } else { consumer.pending }),
+        passed: false,
         behind: None,
         healed: false,
     };
@@ -74,6 +75,9 @@ struct Task {
     abreast: Option<Instant>,
     /// How much of what was there at the beginning is still to be told; `None` once caught up.
     left: Option<u64>,
+    /// As many have been told as there were at the beginning. Keys of those that were written again meanwhile
+    /// are among what was pending then.
+    passed: bool,
     /// Since when the stream's leader has known less than was told.
     behind: Option<Instant>,
     /// A gap has healed and nobody has been told yet.
@@ -172,6 +176,10 @@ impl Task {
         }
         if let Some(left) = &mut self.left {
             *left = if pending == 0 { 0 } else { left.saturating_sub(1) };
+            if *left == 0 && pending > 0 && !self.passed {
+                self.passed = true;
+                *left = pending;
+            }
             if *left == 0 {
                 self.caught_up().await?;
             }
@@ -237,6 +245,7 @@ impl Task {
                     self.abreast = None;
                     if self.left.is_some() {
                         self.left = Some(consumer.pending);
+                        self.passed = false;
                     }
                     return Ok(consumer);
                 }
