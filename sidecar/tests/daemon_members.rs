@@ -308,6 +308,24 @@ fn a_leaving_daemon_leaves_its_groups() {
 }
 
 #[test]
+fn what_a_killed_daemon_left_is_removed_though_nobody_joins() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("file:{}", directory.path().join("store.db").display());
+    let arguments = ["--store", &store, "--lease", "500ms"];
+    let doomed = Daemon::with(&arguments);
+    let mut wire = doomed.connect();
+    join(&mut wire, "web", "w1");
+    doomed.kill();
+    let daemon = Daemon::with(&arguments);
+    let mut watcher = daemon.connect();
+    let watched = watch(&mut watcher, "web");
+    let joined = event(&mut watcher, &watched);
+    assert_eq!((&joined["kind"], &joined["member"]["id"]), (&json!("join"), &json!("w1")));
+    while event(&mut watcher, &watched)["kind"] != "leave" {}
+    assert_eq!(list(&mut watcher, "web"), Vec::<Json>::new());
+}
+
+#[test]
 fn records_that_something_else_wrote_are_passed_over_and_counted() {
     use tenure_kv::{Key, StoreExt};
     let directory = tempfile::tempdir().unwrap();

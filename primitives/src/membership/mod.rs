@@ -208,6 +208,14 @@ impl Group {
         })
     }
 
+    /// Has this session see to it that what dead members left behind is removed, as one that has joined does: for
+    /// whoever follows groups where nobody else may be left to do so.
+    ///
+    /// It becomes a candidate for janitor, of all groups, as long as the session lives; needs a Tokio runtime.
+    pub fn tend(&self) {
+        (self.keep_clean)(&self.session);
+    }
+
     /// The members now; as [`members`].
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
+    sessions::Sessions,
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{
@@ -183,6 +184,7 @@ pub(super) async fn list(
     errors::check_name("group", &group)?;
     let members = membership::members(&*connection.daemon.store, &group).await;
     let members = members.map_err(|error| errors::naming(&error, &FIELDS))?;
+    tend(&connection.daemon.sessions, &group).await;
     let rest = members.list.iter().filter(|record| after.as_ref().is_none_or(|after| record.id > *after));
     let mut listed =
         MemberListed { members: Vec::new(), revision: members.revision.get(), unreadable: members.unreadable, next: None };
@@ -205,12 +207,22 @@ pub(super) async fn list(
 /// `member.watch`.
 pub(super) fn watch(connection: &Connection, group: &str) -> Result<Subscription<Group>, ErrorObject> {
     errors::check_name("group", group)?;
-    connection.subscriptions.add(Group { store: connection.daemon.store.clone(), name: group.to_owned(), watch: None })
+    let (store, sessions) = (connection.daemon.store.clone(), connection.daemon.sessions.clone());
+    connection.subscriptions.add(Group { store, sessions, name: group.to_owned(), watch: None })
+}
+
+/// Has this daemon remove what dead members left behind, such as those of a daemon that crashed.
+async fn tend(sessions: &Sessions, group: &str) {
+    let tended = sessions.soon().await.map(|session| session.session().group(group).map(|group| group.tend()));
+    if let Err(error) = tended {
+        tracing::debug!(group, %error, "the group is not tended");
+    }
 }
 
 /// A group, as events.
 pub(super) struct Group {
     store: Arc<dyn Store>,
+    sessions: Arc<Sessions>,
     name: String,
     watch: Option<MemberWatch>,
 }
@@ -221,7 +233,9 @@ impl Source for Group {
         // All who watch a group through this handle of the store share one watch there.
         let reason = |error| errors::of(&error).kind().unwrap_or(Kind::Unavailable).as_str().to_owned();
         if self.watch.is_none() {
-            self.watch = Some(membership::watch(&self.store, &self.name).await.map_err(reason)?);
+            let watch = membership::watch(&self.store, &self.name).await.map_err(reason)?;
+            tend(&self.sessions, &self.name).await;
+            self.watch = Some(watch);
         }
         let Some(watch) = &mut self.watch else { return Err(Kind::Internal.as_str().to_owned()) };
         Ok(match watch.next().await.map_err(reason)? {
