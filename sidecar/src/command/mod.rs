@@ -3,8 +3,13 @@
 //! The binary is one line that calls [`main`]. Running a command under a lock is in `run`; it knows no
 //! lock but the trait that it asks for.
 
+mod daemon;
+mod elect;
 mod exit;
+mod keep;
+mod live;
 mod lock;
+mod output;
 mod rpc;
 mod run;
 mod say;
@@ -27,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Lock(lock::Args),
+    Elect(elect::Args),
     Status(status::Args),
     Rpc(rpc::Args),
 }
@@ -85,6 +91,7 @@ fn dispatch(command: Command) -> Result<End, Failure> {
     let end = runtime.block_on(async {
         match command {
             Command::Lock(args) => lock::run(args).await,
+            Command::Elect(args) => elect::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
         }
@@ -128,4 +135,10 @@ struct Socket {
     /// Socket of the daemon [default: $TENURE_SOCKET, else tenured's own default]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+impl Socket {
+    fn path(&self) -> Option<&std::path::Path> {
+        self.socket.as_deref()
+    }
 }

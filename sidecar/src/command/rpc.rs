@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{End, Socket, exit::Failure, lock, say::print};
+use super::{End, Socket, daemon, exit::Failure, say::print};
 
 /// Call a method of the daemon and print its result as JSON
 ///
@@ -35,9 +35,9 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
 
 /// Calls and prints.
 pub(super) async fn call(socket: &Socket, method: &str, params: Value) -> Result<End, Failure> {
-    let (path, client) = lock::connect(socket.socket.as_deref()).await?;
+    let (path, client) = daemon::connect(socket.path()).await?;
     let answer = tokio::time::timeout(PATIENCE, client.call(method, params)).await;
-    let result = answer.map_err(|_| lock::unanswered(&path))?.map_err(|error| lock::failure(&error))?;
+    let result = answer.map_err(|_| daemon::unanswered(&path))?.map_err(|error| daemon::failure(&error))?;
     print(&format!("{result:#}\n"));
     Ok(0.into())
 }

@@ -142,7 +142,7 @@ pub(super) async fn leader(
     // What was read is as old as the question at most.
     let asked = Instant::now();
     let leader = election.leader().await.map_err(|error| errors::of(&error))?;
-    Ok(ElectionLeader { leader: leader.as_ref().map(view), age_ms: millis(asked.elapsed()) })
+    Ok(ElectionLeader { leader: leader.as_ref().map(LeaderView::from), age_ms: millis(asked.elapsed()) })
 }
 
 /// `election.candidates`.
@@ -196,27 +196,29 @@ impl Source for Leaders {
                     if self.progress == Progress::Begun {
                         self.progress = Progress::Told;
                     }
-                    return Ok(Happening::Leader { leader: leader.as_ref().map(view) });
+                    return Ok(Happening::Leader { leader: leader.as_ref().map(LeaderView::from) });
                 }
             }
         }
     }
 }
 
-fn view(leader: &Leader) -> LeaderView {
-    let (value, value_b64) = value::encode(&leader.value);
-    LeaderView {
-        value,
-        value_b64,
-        fence: leader.term.get(),
-        revision: leader.revision.get(),
-        session: leader.session.clone(),
-        candidate: leader.candidate.clone(),
-        label: leader.label.clone(),
-        host: leader.host.clone(),
-        pid: leader.pid,
-        priority: leader.priority,
-        since_ms: unix_ms(leader.since),
+impl From<&Leader> for LeaderView {
+    fn from(leader: &Leader) -> Self {
+        let (value, value_b64) = value::encode(&leader.value);
+        Self {
+            value,
+            value_b64,
+            fence: leader.term.get(),
+            revision: leader.revision.get(),
+            session: leader.session.clone(),
+            candidate: leader.candidate.clone(),
+            label: leader.label.clone(),
+            host: leader.host.clone(),
+            pid: leader.pid,
+            priority: leader.priority,
+            since_ms: unix_ms(leader.since),
+        }
     }
 }
 

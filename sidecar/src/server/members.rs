@@ -190,7 +190,7 @@ pub(super) async fn list(
         MemberListed { members: Vec::new(), revision: members.revision.get(), unreadable: members.unreadable, next: None };
     let mut room = connection.daemon.limits.line_bytes.saturating_sub(AROUND);
     for record in rest {
-        let member = view(record);
+        let member = MemberView::from(record);
         let length = serde_json::to_string(&member).map_or(0, |text| text.len() + 1);
         if length > room
             && let Some(last) = listed.members.last()
@@ -239,8 +239,8 @@ impl Source for Group {
         }
         let Some(watch) = &mut self.watch else { return Err(Kind::Internal.as_str().to_owned()) };
         Ok(match watch.next().await.map_err(reason)? {
-            MemberEvent::Insert(record) => Happening::Join { member: view(&record) },
-            MemberEvent::Update(record) => Happening::Update { member: view(&record) },
+            MemberEvent::Insert(record) => Happening::Join { member: MemberView::from(&record) },
+            MemberEvent::Update(record) => Happening::Update { member: MemberView::from(&record) },
             MemberEvent::Remove { id, revision } => Happening::Leave { id, revision: revision.get() },
             MemberEvent::CaughtUp { revision } => Happening::Sync { revision: Some(revision.get()) },
             _ => Happening::Gap {},
@@ -248,22 +248,24 @@ impl Source for Group {
     }
 }
 
-fn view(record: &MemberRecord) -> MemberView {
-    let instance = &record.instance;
-    let (value, value_b64) = value::encode(&instance.value);
-    MemberView {
-        id: record.id.clone(),
-        revision: record.revision.get(),
-        value,
-        value_b64,
-        address: instance.address.clone(),
-        zone: instance.zone.clone(),
-        weight: instance.weight,
-        metadata: instance.metadata.clone(),
-        state: instance.state,
-        session: record.session.clone(),
-        host: record.host.clone(),
-        pid: record.pid,
-        label: record.label.clone(),
+impl From<&MemberRecord> for MemberView {
+    fn from(record: &MemberRecord) -> Self {
+        let instance = &record.instance;
+        let (value, value_b64) = value::encode(&instance.value);
+        Self {
+            id: record.id.clone(),
+            revision: record.revision.get(),
+            value,
+            value_b64,
+            address: instance.address.clone(),
+            zone: instance.zone.clone(),
+            weight: instance.weight,
+            metadata: instance.metadata.clone(),
+            state: instance.state,
+            session: record.session.clone(),
+            host: record.host.clone(),
+            pid: record.pid,
+            label: record.label.clone(),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What running a command needs to know of the lock it runs under.
+//! What running a command needs to know of what it runs under: a lock, an office.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -13,23 +13,25 @@ pub(crate) struct Validity {
     pub(crate) over: bool,
     /// Why it is over, or will be at its end.
     pub(crate) why: Cow<'static, str>,
+    /// Somebody asks for it, and is to have it once the command has ended: who.
+    pub(crate) wanted: Option<String>,
 }
 
 /// Why a hold that nobody renews ends.
 pub(crate) const UNRENEWED: &str = "the lease could not be renewed in time";
 
-/// A lock that is held, wherever it is kept.
+/// Something that is held, wherever it is kept.
 pub(crate) trait Hold {
-    /// How long the lock stays ours without a renewal.
+    /// How long it stays ours without a renewal.
     fn lease(&self) -> Duration;
 
     /// What is known now; asks nobody.
     fn validity(&self) -> Validity;
 
-    /// Resolves when [`validity`](Self::validity) may have become shorter. May be dropped at any time.
+    /// Resolves when [`validity`](Self::validity) may have become shorter, or somebody asks for it. May be dropped at any time.
     async fn changed(&mut self);
 
-    /// Asks whether the lock is still held, for at most `limit`, and takes the answer into account.
+    /// Asks whether it is still held, for at most `limit`, and takes the answer into account.
     /// No answer leaves what was known.
     async fn confirm(&mut self, limit: Duration);
 }

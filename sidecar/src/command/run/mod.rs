@@ -46,6 +46,8 @@ pub(crate) struct Run<'a> {
     pub(crate) command: &'a [OsString],
     pub(crate) environment: &'a [(&'a str, OsString)],
     pub(crate) policy: Policy,
+    /// Without what it runs on that is not stopped, for people: "without the lock".
+    pub(crate) without: &'a str,
 }
 
 /// How the command ended.
@@ -53,8 +55,10 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Outcome {
     /// Its own code, 128 + the signal that ended it, or [`exit::LOST`].
     pub(crate) code: u8,
-    /// Why the lock was lost, if it was while the command ran.
+    /// Why what it ran under was lost, or given up, if it was while the command ran.
     pub(crate) lost: Option<String>,
+    /// A signal that was sent here asked it to end.
+    pub(crate) asked: bool,
     /// It died of this signal, which the user typed at the terminal that was lent to it.
     pub(crate) typed: Option<i32>,
 }
@@ -79,6 +83,7 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
         terminal,
         lent,
         policy: run.policy,
+        without: run.without,
         phase: Phase::Running,
         why: None,
         resumed: false,
@@ -120,6 +125,7 @@ struct Supervisor<'a, H> {
     /// The terminal goes to the command whenever our group has it.
     lent: bool,
     policy: Policy,
+    without: &'a str,
     phase: Phase,
     why: Option<String>,
     /// The continuation from our own stop was dealt with; its signal is still to be told.
@@ -171,7 +177,11 @@ impl<H: Hold> Supervisor<'_, H> {
 
     /// Takes a step that is due.
     fn act(&mut self, step: Step) {
-        let why = self.hold.validity().why.into_owned();
+        let known = self.hold.validity();
+        let why = match known.wanted {
+            Some(who) if matches!(step, Step::Terminate { .. }) && !known.over => who,
+            _ => known.why.into_owned(),
+        };
         match step {
             Step::Terminate { kill_at } => {
                 if self.phase == Phase::Running {
@@ -186,7 +196,7 @@ impl<H: Hold> Supervisor<'_, H> {
                 self.phase = Phase::Killed;
             }
             Step::Warn => {
-                say(&format!("warning: {why}; the command runs on without the lock, as --on-lost ignore asks"));
+                say(&format!("warning: {why}; the command runs on {}, as --on-lost ignore asks", self.without));
                 self.phase = Phase::Ignoring;
             }
             Step::Until(_) | Step::Rest => return,
@@ -310,6 +320,10 @@ impl<H: Hold> Supervisor<'_, H> {
         let lost = self.why.filter(|_| self.policy.on_lost != OnLost::Ignore);
         let typed =
             signal.filter(|signal| is_typed(*signal) && had_terminal && lost.is_none() && !self.forwarded.contains(signal));
-        Outcome { code: if lost.is_some() { exit::LOST } else { code }, lost, typed }
+        // HUP may mean no more than to read a configuration again.
+        let ending = [Signal::INT, Signal::TERM, Signal::QUIT].map(Signal::as_raw);
+        let asked =
+            typed.is_some() || self.forwarded.iter().any(|forwarded| ending.contains(forwarded) || signal == Some(*forwarded));
+        Outcome { asked, code: if lost.is_some() { exit::LOST } else { code }, lost, typed }
     }
 }

@@ -87,6 +87,10 @@ pub(super) fn next(policy: Policy, phase: Phase, known: &Validity, now: Moment) 
                 Step::Until(kill_at)
             }
         }
+        // Asked to make way: there is time, but no more than the lease has.
+        Phase::Running if known.wanted.is_some() && !over && now < before(last, policy.grace) => {
+            Step::Terminate { kill_at: now + policy.grace }
+        }
         Phase::Running => match policy.on_lost {
             OnLost::Ignore if over || now >= known.until => Step::Warn,
             OnLost::Ignore => Step::Until(known.until),
@@ -111,7 +115,7 @@ mod tests {
     }
 
     fn held(until: u64) -> Validity {
-        Validity { until: at(until), over: false, why: "".into() }
+        Validity { until: at(until), over: false, why: "".into(), wanted: None }
     }
 
     fn over(until: u64) -> Validity {
@@ -168,6 +172,18 @@ mod tests {
         assert_eq!(next(policy, terminating, &over(10_000), at(8_000)), Step::Terminate { kill_at: at(8_100) });
         let hurried = Phase::Terminating { kill_at: at(8_100) };
         assert_eq!(next(policy, hurried, &over(10_000), at(8_050)), Step::Until(at(8_100)));
+    }
+
+    #[test]
+    fn who_is_asked_to_make_way_gets_the_whole_grace() {
+        let asked = |until| Validity { wanted: Some("b".into()), ..held(until) };
+        for on_lost in [OnLost::Term, OnLost::Kill, OnLost::Ignore] {
+            assert_eq!(next(policy(on_lost), Phase::Running, &asked(10_000), at(500)), Step::Terminate { kill_at: at(2_500) });
+        }
+        let late = next(policy(OnLost::Term), Phase::Running, &asked(10_000), at(8_000));
+        assert_eq!(late, Step::Terminate { kill_at: at(9_900) });
+        let terminating = Phase::Terminating { kill_at: at(2_500) };
+        assert_eq!(next(policy(OnLost::Term), terminating, &asked(10_000), at(600)), Step::Until(at(2_500)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who holds a lock, in words; and the line that says so while it is waited for.
+//! Who holds what is waited for, in words; and the line that says so meanwhile.
 
 use std::{
     convert::Infallible,
@@ -6,28 +6,29 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::Words;
 use crate::command::say::{columns, printable, raw, say, span};
 
 /// Below this a wait is not worth a line.
 const PATIENT: Duration = Duration::from_millis(300);
 
-/// Somebody who holds a lock.
+/// Somebody who holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Person {
-    pub(super) token: u64,
-    pub(super) label: Option<String>,
-    pub(super) host: String,
-    pub(super) pid: u32,
+pub(in crate::command) struct Person {
+    pub(in crate::command) token: u64,
+    pub(in crate::command) label: Option<String>,
+    pub(in crate::command) host: String,
+    pub(in crate::command) pid: u32,
     /// By somebody's wall clock: for people only.
-    pub(super) since: Option<SystemTime>,
+    pub(in crate::command) since: Option<SystemTime>,
 }
 
-/// A lock as seen from outside.
+/// It as seen from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) holder: Option<Person>,
+pub(in crate::command) struct Seen {
+    pub(in crate::command) holder: Option<Person>,
     /// How many wait.
-    pub(super) waiting: usize,
+    pub(in crate::command) waiting: usize,
 }
 
 impl fmt::Display for Person {
@@ -44,12 +45,19 @@ impl fmt::Display for Person {
     }
 }
 
-impl fmt::Display for Seen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Seen {
+    pub(super) fn in_words(&self, words: &Words) -> String {
         match &self.holder {
-            Some(holder) => write!(f, "held by {holder}"),
-            None => f.write_str("not granted yet"),
+            Some(holder) => format!("{} by {holder}", words.held),
+            None => words.nobody.to_owned(),
         }
+    }
+}
+
+impl From<tenure::Holder> for Person {
+    fn from(holder: tenure::Holder) -> Self {
+        let token = holder.token.get();
+        Self { token, label: holder.label, host: holder.host, pid: holder.pid, since: Some(holder.since) }
     }
 }
 
@@ -76,15 +84,15 @@ impl Drop for Line {
 }
 
 /// Says something while the line may be shown.
-pub(super) fn interject(message: &str) {
+pub(in crate::command) fn interject(message: &str) {
     if columns().is_some() {
         raw("\r\x1b[K");
     }
     say(message);
 }
 
-/// Shows until dropped who holds the lock, where standard error is a terminal.
-pub(super) async fn show(name: &str, look: impl AsyncFn() -> Option<Seen>, wanted: bool) -> Infallible {
+/// Shows until dropped who holds it, where standard error is a terminal.
+pub(super) async fn show(name: &str, words: &Words, look: impl AsyncFn() -> Option<Seen>, wanted: bool) -> Infallible {
     if !wanted || columns().is_none() {
         return std::future::pending().await;
     }
@@ -109,7 +117,7 @@ pub(super) async fn show(name: &str, look: impl AsyncFn() -> Option<Seen>, wante
             2 => "; 1 other waits".to_owned(),
             more => format!("; {} others wait", more - 1),
         };
-        line.draw(&format!("tenure: waiting {} for {name}, {seen}{others}", span(begun.elapsed())));
+        line.draw(&format!("tenure: waiting {} for {name}, {}{others}", span(begun.elapsed()), seen.in_words(words)));
     }
 }
 
@@ -123,6 +131,6 @@ mod tests {
         let person = Person { token: 1, label: Some("a\x1b[2Jb".into()), host: "web1".into(), pid: 7, since: Some(since) };
         assert_eq!(person.to_string(), "a\u{fffd}[2Jb (web1, pid 7) for 1m 5s");
         let bare = Person { token: 1, label: None, host: "web1".into(), pid: 7, since: None };
-        assert_eq!(Seen { holder: Some(bare), waiting: 0 }.to_string(), "held by web1, pid 7");
+        assert_eq!(bare.to_string(), "web1, pid 7");
     }
 }
