@@ -170,6 +170,7 @@ impl Daemon {
                 let holder = told("holder").and_then(|holder| Owner::deserialize(holder).ok()).map(Person::from);
                 Err(Refused::Busy(holder.map(|holder| Seen { holder: Some(holder), waiting: 0 })))
             }
+            Some(Kind::Conflict) => Err(Refused::Taken(error.to_string())),
             Some(Kind::Unavailable) if waits && told("reason").is_some() => Ok(Answer::Requeue),
             Some(Kind::Unavailable) if waits && leaves(notices) => Ok(Answer::Gone),
             None if waits && matches!(error, CallError::Closed) => Ok(Answer::Gone),

@@ -1,5 +1,9 @@
 //! Watching what changes until interrupted: subscriptions to the daemon, and their end.
 
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
 use super::{
     End as ExitEnd,
     daemon::{Daemon, PATIENCE, failure, unanswered},
@@ -12,15 +16,16 @@ use crate::{
     protocol::{Event, Happening, Kind, Subscribed},
 };
 
-use serde::{Deserialize, Serialize};
+/// The pause before a subscription that was ended is asked for again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a subscription is over.
 #[derive(Debug)]
 pub(super) enum End {
     /// The daemon is gone, or leaves.
     Gone(String),
-    /// The daemon ended it and may be asked again.
-    Ended,
+    /// The daemon ended it and may be asked again; why.
+    Ended(String),
 }
 
 /// Does `work` until a signal ends it.
@@ -64,8 +69,10 @@ pub(super) async fn subscribe(
         }
         match event.what {
             Happening::End { reason } if reason == "leaving" => return Ok(gone()),
-            // Too slow, most likely: a fresh one begins with what there is.
-            Happening::End { .. } => return Ok(End::Ended),
+            Happening::End { reason } => {
+                tokio::time::sleep(AGAIN).await;
+                return Ok(End::Ended(format!("tenured ended the subscription ({reason}); asking again")));
+            }
             what => tell(what),
         }
     }

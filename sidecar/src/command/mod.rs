@@ -6,9 +6,11 @@
 mod daemon;
 mod elect;
 mod exit;
+mod join;
 mod keep;
 mod live;
 mod lock;
+mod members;
 mod output;
 mod rpc;
 mod run;
@@ -21,7 +23,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use self::exit::Failure;
 
-/// Locks for programs and scripts, kept by the daemon `tenured` or straight in a store.
+/// Locks, elections and groups for programs and scripts, kept by the daemon `tenured` or straight in a store.
 #[derive(Debug, Parser)]
 #[command(name = "tenure", version, max_term_width = 100)]
 struct Cli {
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     Lock(lock::Args),
     Elect(elect::Args),
+    Members(members::Args),
+    Join(join::Args),
     Status(status::Args),
     Rpc(rpc::Args),
 }
@@ -92,6 +96,8 @@ fn dispatch(command: Command) -> Result<End, Failure> {
         match command {
             Command::Lock(args) => lock::run(args).await,
             Command::Elect(args) => elect::run(args).await,
+            Command::Members(args) => members::run(args).await,
+            Command::Join(args) => join::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
         }
@@ -113,14 +119,17 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
     let text = error.render().to_string();
     let wrong: Vec<&str> =
         text.lines().take_while(|line| !line.trim().is_empty()).map(|line| line.trim().trim_start_matches("error: ")).collect();
-    let help = match std::env::args().nth(1).as_deref() {
-        Some("lock") => "tenure lock --help",
-        Some("status") => "tenure status --help",
-        Some("rpc") => "tenure rpc --help",
-        _ => "tenure --help",
+    let (help, shape) = match std::env::args().nth(1).as_deref() {
+        Some("lock") => ("tenure lock --help", "write `tenure lock NAME [OPTIONS] -- COMMAND [ARGS]`, or "),
+        Some("elect") => ("tenure elect --help", "write `tenure elect NAME [OPTIONS] -- COMMAND [ARGS]`, or "),
+        Some("join") => ("tenure join --help", "write `tenure join GROUP [OPTIONS] -- COMMAND [ARGS]`, or "),
+        Some("members") => ("tenure members --help", ""),
+        Some("status") => ("tenure status --help", ""),
+        Some("rpc") => ("tenure rpc --help", ""),
+        _ => ("tenure --help", ""),
     };
-    let shape = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
-    let hint = if shape && help.contains("lock") { "write `tenure lock NAME [OPTIONS] -- COMMAND [ARGS]`, or " } else { "" };
+    let misshapen = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
+    let hint = if misshapen { shape } else { "" };
     Err(Failure::usage(format!("{}; {hint}see `{help}`", wrong.join(" "))))
 }
 

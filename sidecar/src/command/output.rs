@@ -102,10 +102,12 @@ impl Printer {
         print(&self.line(&cells, &widths));
     }
 
-    /// Prints rows that are all known: as columns, as one document each, or each on a line.
+    /// Prints rows that are all known: as columns, as one array, or each on a line.
     pub(super) fn all<T: Serialize>(&self, items: &[T], row: impl Fn(&T) -> Vec<Cell>) {
-        if self.format != Format::Table {
-            return items.iter().for_each(|item| self.value(item));
+        match self.format {
+            Format::Table => {}
+            Format::Json => return self.value(&items),
+            Format::Jsonl => return items.iter().for_each(|item| self.value(item)),
         }
         let rows: Vec<Vec<Cell>> = items.iter().map(row).collect();
         let width = |at: usize, head: usize| {

@@ -238,13 +238,19 @@ impl Source for Group {
             self.watch = Some(watch);
         }
         let Some(watch) = &mut self.watch else { return Err(Kind::Internal.as_str().to_owned()) };
-        Ok(match watch.next().await.map_err(reason)? {
-            MemberEvent::Insert(record) => Happening::Join { member: MemberView::from(&record) },
-            MemberEvent::Update(record) => Happening::Update { member: MemberView::from(&record) },
-            MemberEvent::Remove { id, revision } => Happening::Leave { id, revision: revision.get() },
-            MemberEvent::CaughtUp { revision } => Happening::Sync { revision: Some(revision.get()) },
-            _ => Happening::Gap {},
-        })
+        watch.next().await.map(Happening::from).map_err(reason)
+    }
+}
+
+impl From<MemberEvent> for Happening {
+    fn from(event: MemberEvent) -> Self {
+        match event {
+            MemberEvent::Insert(record) => Self::Join { member: MemberView::from(&record) },
+            MemberEvent::Update(record) => Self::Update { member: MemberView::from(&record) },
+            MemberEvent::Remove { id, revision } => Self::Leave { id, revision: revision.get() },
+            MemberEvent::CaughtUp { revision } => Self::Sync { revision: Some(revision.get()) },
+            _ => Self::Gap {},
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn run(name: &str, place: &Place, format: Format, observe: bool
             say(&format!("nobody leads {name}"));
             return Ok(NOBODY.into());
         };
-        printer.all(&[leader], row);
+        printer.event(&leader, row(&leader));
         return Ok(0.into());
     }
     let mut tell = |sight| match sight {

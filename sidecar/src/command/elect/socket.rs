@@ -100,9 +100,12 @@ impl Looker {
                 _ => {}
             })
             .await?;
-            if let End::Gone(why) = end {
-                tell(Sight::Gap(why));
-                self.daemon.reconnect(Patience::Forever).await?;
+            match end {
+                End::Gone(why) => {
+                    tell(Sight::Gap(why));
+                    self.daemon.reconnect(Patience::Forever).await?;
+                }
+                End::Ended(why) => tell(Sight::Gap(why)),
             }
         }
     }

@@ -89,7 +89,7 @@ impl Lease {
     }
 
     /// The policy for a lease of `length`; says what it changes of what was asked.
-    fn policy(&self, on_lost: OnLost, length: Duration) -> Policy {
+    pub(super) fn policy(&self, on_lost: OnLost, length: Duration) -> Policy {
         let policy = Policy::new(on_lost, self.kill_after, length);
         if let Some(asked) = self.kill_after
             && asked > policy.grace
@@ -145,6 +145,8 @@ pub(super) struct Words {
 pub(super) enum Refused {
     /// Others have it.
     Busy(Option<Seen>),
+    /// Somebody has the name itself; who, in words.
+    Taken(String),
     Failed(Failure),
 }
 
@@ -272,6 +274,7 @@ async fn once<S: Source>(source: &mut S, job: &Job<'_>, signals: &mut Signals) -
     match acquired {
         Err(signal) => Turn { end: interrupted(signal), how: How::Over },
         Ok(Err(Refused::Failed(failure))) => Turn { end: Err(failure), how: How::Failed },
+        Ok(Err(Refused::Taken(who))) => Turn { end: Err(Failure::new(job.wait.conflict, who)), how: How::Over },
         Ok(Err(Refused::Busy(seen))) => Turn { end: Err(busy(job, seen.as_ref())), how: How::Over },
         Ok(Ok(held)) => run_under(held, job, signals).await,
     }
@@ -299,7 +302,7 @@ async fn run_under<H: Held>(mut held: H, job: &Job<'_>, signals: &mut Signals) -
         ("TENURE_LEASE", held.lease_id().into()),
     ];
     environment.extend(held.socket().map(|path| ("TENURE_SOCKET", path.into())));
-    let run = Run { command: job.command, environment: &environment, policy, without: job.words.without };
+    let run = Run { command: job.command, environment: &environment, policy, without: job.words.without, unset: &[] };
     let outcome = run::run(&mut held, &run, signals).await;
     let released = held.release().await;
     match outcome {

@@ -1,13 +1,13 @@
 //! The command as a process: started in a group of its own, signalled as a group, waited for.
 
-use std::{ffi::OsString, io, os::unix::process::CommandExt, process::Command};
+use std::{io, os::unix::process::CommandExt, process::Command};
 
 use rustix::{
     io::Errno,
     process::{Pid, Signal, WaitOptions},
 };
 
-use super::shim;
+use super::{Run, shim};
 
 /// What became of the command since it was last asked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,13 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `command` by way of the shim. The calling thread must live as long as this process: the
+    /// Starts the command by way of the shim. The calling thread must live as long as this process: the
     /// kernel kills the command when that *thread* ends.
-    pub(super) fn spawn(command: &[OsString], environment: &[(&str, OsString)], lend_terminal: bool) -> io::Result<Self> {
+    pub(super) fn spawn(run: &Run<'_>, lend_terminal: bool) -> io::Result<Self> {
         let mut shim = Command::new(shim::SELF);
-        shim.arg0("tenure").args(shim::arguments(lend_terminal)).args(command);
-        shim.envs(environment.iter().map(|(name, value)| (name, value)));
+        shim.arg0("tenure").args(shim::arguments(lend_terminal)).args(run.command);
+        run.unset.iter().for_each(|name| drop(shim.env_remove(name)));
+        shim.envs(run.environment.iter().map(|(name, value)| (name, value)));
         let child = shim.process_group(0).spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(Self { pid: pid.ok_or_else(|| io::Error::other("the kernel gave no process id"))? })

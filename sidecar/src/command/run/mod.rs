@@ -45,6 +45,8 @@ const INSISTENT: u32 = 3;
 pub(crate) struct Run<'a> {
     pub(crate) command: &'a [OsString],
     pub(crate) environment: &'a [(&'a str, OsString)],
+    /// Variables that the command does not inherit.
+    pub(crate) unset: &'a [&'a str],
     pub(crate) policy: Policy,
     /// Without what it runs on that is not stopped, for people: "without the lock".
     pub(crate) without: &'a str,
@@ -72,7 +74,7 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
         Failure::failed(format_args!("cannot start a process: {error}; check that /proc is mounted, and the limit of processes"))
     };
     let mut keeper = Keeper::start().map_err(unable)?;
-    let child = Child::spawn(run.command, run.environment, lent).map_err(unable)?;
+    let child = Child::spawn(run, lent).map_err(unable)?;
     if let Err(error) = keeper.guard(child.group()) {
         say(&format!("warning: should tenure be killed, what the command started would run on: {error}"));
     }
