@@ -6,81 +6,17 @@ mod command_stage;
 
 use std::{
     collections::HashSet,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use command_stage::{Job, is_alive, is_stopped, lines_of, outcome, signal, until};
+use command_stage::{
+    Job,
+    daemon::{Daemon, LONG},
+    is_alive, is_stopped, lines_of, outcome, signal, until,
+};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// A daemon of its own, on a store of its own.
-struct Daemon {
-    directory: tempfile::TempDir,
-    job: Job,
-}
-
-/// Starts `tenured` and waits until it listens.
-fn serve(socket: &Path, store: &str, options: &[&str]) -> Job {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
-    let job = Job::start(command.args(["--store", store, "--socket"]).arg(socket).args(options).stdin(Stdio::null()));
-    until("the daemon listens", || UnixStream::connect(socket).is_ok());
-    job
-}
-
-impl Daemon {
-    fn start(store: &str, options: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let url = if store == "file:" { format!("file:{}", directory.path().join("db").display()) } else { store.to_owned() };
-        let job = serve(&directory.path().join("socket"), &url, options);
-        Self { directory, job }
-    }
-
-    /// Ends it by `kind`, and starts another in its place.
-    fn replace(self, kind: Signal) -> Self {
-        let Self { directory, mut job } = self;
-        job.signal(kind);
-        job.wait();
-        let job = serve(&directory.path().join("socket"), "memory:", &["--lease", "60s"]);
-        Self { directory, job }
-    }
-
-    fn memory() -> Self {
-        Self::start("memory:", &["--lease", "60s"])
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("socket")
-    }
-
-    /// `tenure lock x` with these options for a script.
-    fn command(&self, options: &[&str], script: &str) -> Command {
-        let socket = self.socket();
-        let mut command = command_stage::under_lock(["--socket", socket.to_str().unwrap()], options, script);
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, options: &[&str], script: &str) -> Job {
-        Job::start(&mut self.command(options, script))
-    }
-
-    fn rpc(&self, method: &str, params: &str) -> Value {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tenure"));
-        let output = command.args(["rpc", method, params, "--socket"]).arg(self.socket()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn waiters(&self) -> usize {
-        self.rpc("lock.get", r#"{"name":"x"}"#)["waiters"].as_array().unwrap().len()
-    }
-}
-
-/// Tells that it runs, and does so for long.
-const LONG: &str = "echo $$; while :; do sleep 0.2; done";
 
 #[test]
 fn a_lock_that_is_taken_is_75_and_says_by_whom() {

@@ -83,11 +83,13 @@ impl Printer {
 
     /// Prints one document, except to people.
     pub(super) fn value(&self, value: &impl Serialize) {
-        match self.format {
-            Format::Table => {}
-            Format::Json => print(&format!("{:#}\n", serde_json::json!(value))),
-            Format::Jsonl => print(&format!("{}\n", serde_json::json!(value))),
-        }
+        let text = match self.format {
+            Format::Table => return,
+            Format::Json => serde_json::to_string_pretty(value),
+            Format::Jsonl => serde_json::to_string(value),
+        };
+        // What is printed here has text for keys, and so cannot fail.
+        print(&(text.unwrap_or_default() + "\n"));
     }
 
     /// Prints one of a series that goes on.

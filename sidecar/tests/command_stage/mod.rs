@@ -1,7 +1,9 @@
-//! What the tests of `tenure lock` share: processes that do not outlive their test, and a daemon that
+//! What the tests of the command share: processes that do not outlive their test, and a daemon that
 //! does only what it is told.
 
 #![allow(dead_code)]
+
+pub(crate) mod daemon;
 
 use std::{
     ffi::OsStr,
@@ -47,15 +49,23 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// `tenure lock` with these arguments, in a session of its own: the terminal that the tests are run from
-/// is not part of them.
-pub(crate) fn lock<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
+/// `tenure` with these arguments, in a session of its own: the terminal that the tests are run from is not
+/// part of them.
+pub(crate) fn tenure<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
     // Under `nohup` or in the background of a script signals are ignored, and `tenure` would leave them so.
     let mut command = Command::new("env");
     command
-        .args(["--default-signal", "setsid", env!("CARGO_BIN_EXE_tenure"), "lock"])
+        .args(["--default-signal", "setsid", env!("CARGO_BIN_EXE_tenure")])
         .args(arguments)
-        .env_remove("TENURE_SOCKET");
+        .env_remove("TENURE_SOCKET")
+        .env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// `tenure lock` with these arguments.
+pub(crate) fn lock<I: IntoIterator<Item: AsRef<OsStr>>>(arguments: I) -> Command {
+    let mut command = tenure(["lock"]);
+    command.args(arguments);
     command
 }
 
@@ -142,6 +152,13 @@ impl Drop for Job {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Exit code, standard output and standard error of a command.
+pub(crate) fn result(command: &mut Command) -> (i32, String, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
 /// Exit code and standard error of a command.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::{socket, store};
 use crate::{
@@ -28,6 +28,13 @@ pub(super) enum Sight {
     Leader(Option<LeaderView>),
     /// What was told may be over; why.
     Gap(String),
+}
+
+/// The same for programs.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    election: &'a str,
+    leader: &'a Option<LeaderView>,
 }
 
 const COLUMNS: [Column; 6] = [
@@ -63,7 +70,7 @@ pub(super) async fn run(name: &str, place: &Place, format: Format, observe: bool
     let mut tell = |sight| match sight {
         Sight::Leader(leader) => {
             let cells = leader.as_ref().map_or_else(|| vec!["-".into(), Cell::plain("nobody")], row);
-            printer.event(&json!({ "election": name, "leader": leader }), cells);
+            printer.event(&Told { election: name, leader: &leader }, cells);
         }
         Sight::Gap(why) => say(&format!("{why}; what was printed last may be over")),
     };

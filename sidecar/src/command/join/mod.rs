@@ -271,7 +271,11 @@ fn patience(no_wait: bool, wait: Duration) -> Patience {
 async fn be_a_member<S: Source<Held: Joining>>(mut source: S, plan: &Plan<'_>, mut signals: Signals) -> Result<End, Failure> {
     let joined = tokio::select! {
         biased;
-        signal = signals.next_that_ends() => Err(keep::interrupted(signal.as_raw())),
+        signal = signals.next_that_ends() => Err(if plan.command.is_empty() {
+            Ok(left(signal.as_raw()))
+        } else {
+            keep::interrupted(signal.as_raw())
+        }),
         joined = join(&mut source, plan) => joined.map_err(Err),
     };
     let ended = match joined {

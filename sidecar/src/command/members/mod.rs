@@ -6,7 +6,6 @@ mod store;
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
 use tenure::InstanceState;
 
 use self::roster::Roster;
@@ -89,12 +88,8 @@ struct Listed {
     unreadable: usize,
 }
 
-/// What is heard of a group that is watched.
-enum News {
-    What(Happening),
-    /// It begins anew, because of this.
-    Anew(String),
-}
+/// What is heard of a group that is watched, or why the watch begins anew.
+type News = Result<Happening, String>;
 
 /// Runs the subcommand.
 pub(super) async fn run(args: Args) -> Result<End, Failure> {
@@ -118,9 +113,9 @@ async fn list(args: &Args) -> Result<End, Failure> {
 async fn watch(args: &Args) -> Result<End, Failure> {
     let mut printer = Printer::new(args.output, &EVENT_COLUMNS);
     let mut roster = Roster::default();
-    let tell = |news| match news {
-        News::What(what) => roster.take(what).iter().for_each(|what| show(&mut printer, what)),
-        News::Anew(why) => {
+    let tell = |news: News| match news {
+        Ok(what) => roster.take(what).iter().for_each(|what| show(&mut printer, what)),
+        Err(why) => {
             say(&format!("{why}; what changes meanwhile is printed afterwards"));
             roster.begin_anew();
         }
@@ -137,9 +132,9 @@ fn show(printer: &mut Printer, what: &Happening) {
         Happening::Update { member } => (Cell::plain("update"), row(member)),
         Happening::Leave { id, .. } => (Cell::coloured("leave", Colour::Warning), vec![Cell::plain(id)]),
         // For programs; the table shows it by what it shows.
-        _ => return printer.value(&json!(what)),
+        _ => return printer.value(what),
     };
-    printer.event(&json!(what), [vec![event], cells].concat());
+    printer.event(what, [vec![event], cells].concat());
 }
 
 fn row(member: &MemberView) -> Vec<Cell> {

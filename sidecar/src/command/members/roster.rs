@@ -4,10 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use crate::protocol::Happening;
 
+/// One state of a member. The session tells apart what two stores have at the same revision.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sighting {
+    revision: u64,
+    session: String,
+}
+
 /// Who has been told to be there, and as of when.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    known: HashMap<String, u64>,
+    known: HashMap<String, Sighting>,
     /// Begun anew: of these it is not known yet whether they are still there.
     doubtful: HashSet<String>,
 }
@@ -23,9 +30,10 @@ impl Roster {
         match what {
             Happening::Join { member } | Happening::Update { member } => {
                 let again = self.doubtful.remove(&member.id);
-                match self.known.insert(member.id.clone(), member.revision) {
+                let seen = || Sighting { revision: member.revision, session: member.session.clone() };
+                match self.known.insert(member.id.clone(), seen()) {
                     None => vec![Happening::Join { member }],
-                    Some(revision) if again && revision == member.revision => Vec::new(),
+                    Some(before) if again && before == seen() => Vec::new(),
                     Some(_) => vec![Happening::Update { member }],
                 }
             }
@@ -39,7 +47,7 @@ impl Roster {
                 let known = &mut self.known;
                 let left = gone.into_iter().map(|id| {
                     let last = known.remove(&id).unwrap_or_default();
-                    Happening::Leave { id, revision: revision.unwrap_or(last) }
+                    Happening::Leave { id, revision: revision.unwrap_or(last.revision) }
                 });
                 left.chain([Happening::Sync { revision }]).collect()
             }
@@ -95,6 +103,10 @@ mod tests {
         assert_eq!(told(&mut roster, [join("a", 1), join("b", 2), join("c", 3), sync()]), ["+a", "+b", "+c", "Sync"]);
         roster.begin_anew();
         assert_eq!(told(&mut roster, [join("a", 1), join("b", 5), join("d", 6), sync()]), ["~b", "+d", "-c", "Sync"]);
+        roster.begin_anew();
+        let mut other = member("a", 1);
+        other.session = "another".to_owned();
+        assert_eq!(told(&mut roster, [Happening::Join { member: other }, join("b", 5), join("d", 6), sync()]), ["~a", "Sync"]);
         let leave = |id: &str| Happening::Leave { id: id.to_owned(), revision: 10 };
         assert_eq!(told(&mut roster, [leave("a"), leave("a"), leave("c")]), ["-a"]);
         assert_eq!(told(&mut roster, [join("a", 11), Happening::Update { member: member("a", 12) }]), ["+a", "~a"]);

@@ -33,12 +33,12 @@ pub(super) async fn watch<T>(path: Option<&Path>, group: &str, mut tell: impl Fn
     let daemon = Daemon::open(path).await?;
     loop {
         let params = MemberWatchParams { group: group.to_owned() };
-        match subscribe(&daemon, "member.watch", params, |what| tell(News::What(what))).await? {
+        match subscribe(&daemon, "member.watch", params, |what| tell(Ok(what))).await? {
             End::Gone(why) => {
-                tell(News::Anew(why));
+                tell(Err(why));
                 daemon.reconnect(Patience::Forever).await?;
             }
-            End::Ended(why) => tell(News::Anew(why)),
+            End::Ended(why) => tell(Err(why)),
         }
     }
 }

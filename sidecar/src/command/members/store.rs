@@ -28,11 +28,11 @@ pub(super) async fn watch<T>(url: &str, group: &str, mut tell: impl FnMut(News))
     loop {
         let error = loop {
             match watch.next().await {
-                Ok(event) => tell(News::What(Happening::from(event))),
+                Ok(event) => tell(Ok(Happening::from(event))),
                 Err(error) => break error,
             }
         };
-        tell(News::Anew(error.to_string()));
+        tell(Err(error.to_string()));
         watch = loop {
             tokio::time::sleep(AGAIN).await;
             if let Ok(watch) = membership::watch(&store, group).await {

@@ -32,7 +32,9 @@ impl Child {
     pub(super) fn spawn(run: &Run<'_>, lend_terminal: bool) -> io::Result<Self> {
         let mut shim = Command::new(shim::SELF);
         shim.arg0("tenure").args(shim::arguments(lend_terminal)).args(run.command);
-        run.unset.iter().for_each(|name| drop(shim.env_remove(name)));
+        for name in run.unset {
+            shim.env_remove(name);
+        }
         shim.envs(run.environment.iter().map(|(name, value)| (name, value)));
         let child = shim.process_group(0).spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -11,12 +11,12 @@ pub(crate) const KILL_AFTER: Duration = Duration::from_secs(5);
 /// What is left between TERM and KILL when the hold is over already: others may be running.
 pub(super) const ABRUPT: Duration = Duration::from_millis(100);
 
-/// What to do with the command when its lock cannot be kept.
+/// What to do with the command when what it runs under cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum OnLost {
-    /// TERM while the lock is still held, KILL before it could pass on.
+    /// TERM while it is still held, KILL before it could pass on.
     Term,
-    /// KILL before the lock could pass on.
+    /// KILL before it could pass on.
     Kill,
     /// Let the command run on, with a warning.
     Ignore,
