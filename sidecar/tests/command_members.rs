@@ -130,7 +130,8 @@ fn members_are_listed_as_a_table_and_as_json() {
 
     let first = join(&daemon, &[&options[..], &more].concat(), LONG);
     let second = join(&daemon, &["--id", "a-much-longer-id"], LONG);
-    (first.line(), second.line());
+    first.line();
+    second.line();
     let listed = members(&daemon);
     assert_eq!(listed.len(), 2);
     let w1 = &listed[1];
