@@ -1,9 +1,9 @@
 //! Removes what members of dead sessions left behind.
 //!
-//! Every session that has had a member is a candidate; one of them all is elected, with our own election. Only
-//! the elected one reads everybody's heartbeats. Whoever takes office begins with everything that is there, so
-//! one that is killed in mid-sweep leaves nothing undone. Removing is always safe, whoever else believes to be
-//! in office: dead sessions never come back, and every removal is a compare-and-set.
+//! Every session that has had a member, or tends a group, is a candidate; one of them all is elected, with our
+//! own election. Only the elected one reads everybody's heartbeats. Whoever takes office begins with everything
+//! that is there, so one that is killed in mid-sweep leaves nothing undone. Removing is always safe, whoever
+//! else believes to be in office: dead sessions never come back, and every removal is a compare-and-set.
 
 mod ledger;
 mod office;
