@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::{Loss, session::Inner};
+use crate::{Error, Loss, Result, session::Inner};
 
 /// What a hold does when its lease runs out and is then renewed late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,28 @@ pub enum OnLoss {
     /// It pauses at the deadline and goes on if a late renewal proves that nobody was granted in
     /// between. Right where every write is fenced.
     WhenProven,
+}
+
+impl Inner {
+    /// Resolves when the lease is valid. Past the deadline even the bucket may be another one, where a revision
+    /// that was known stands for something else; a renewal proves that it is not.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn vouched(&self) -> Result<()> {
+        let mut states = self.states();
+        loop {
+            if let Some(loss) = self.validity.lost() {
+                return Err(Error::lost(loss));
+            }
+            if !self.validity.remaining(&*self.clock).is_zero() {
+                return Ok(());
+            }
+            if states.changed().await.is_err() {
+                return Err(Error::lost(Loss::Closed));
+            }
+        }
+    }
 }
 
 /// One hold; its clones are the same one.

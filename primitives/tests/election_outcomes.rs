@@ -140,11 +140,14 @@ async fn a_transfer_after_one_of_unknown_outcome_finds_out_about_that_first() {
     line.add(Rule::new(Fault::FailAfter).when(transfers).once());
     line.add(Rule::new(Fault::Lose).when(transfers).skip(1));
     let renewing = line.add(Rule::new(Fault::FailBefore).on(Operation::Commit).under("session."));
-    let (outcome, next) =
-        within("the transfers end", async { tokio::join!(biased; first.transfer(&named.id), first.transfer(&named.id)) }).await;
+    let unknown = async {
+        let outcome = first.transfer(&named.id).await;
+        renewing.clear();
+        outcome
+    };
+    let (outcome, next) = within("the transfers end", async { tokio::join!(biased; unknown, first.transfer(&named.id)) }).await;
     assert!(matches!(outcome, Err(Error::Unknown { .. })), "{outcome:?}");
     assert!(matches!(next, Err(Error::Lost { .. })), "the leader does not stay: {next:?}");
-    renewing.clear();
     elected(campaign).await.resign().await.unwrap();
     until_nothing_is_left(&store).await;
 }
@@ -265,4 +268,75 @@ async fn a_try_without_answers_ends_with_its_session() {
     one.close().await.unwrap();
     let tried = within("the try ends", tried).await.unwrap();
     assert!(matches!(tried, Err(Error::Lost { .. })), "{tried:?}");
+}
+
+/// A store that can become another one, as a bucket does that is deleted and made anew.
+#[derive(Debug)]
+struct Anew(Arc<dyn Store>, std::sync::Mutex<Arc<dyn Store>>);
+
+impl Anew {
+    fn now(&self) -> Arc<dyn Store> {
+        self.1.lock().unwrap().clone()
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Anew {
+    fn info(&self) -> &tenure_kv::Info {
+        self.0.info()
+    }
+
+    async fn entry(&self, key: &Key) -> tenure_kv::Result<Option<tenure_kv::Entry>> {
+        self.now().entry(key).await
+    }
+
+    async fn commit(&self, batch: tenure_kv::Batch) -> tenure_kv::Result<tenure_kv::Revision> {
+        self.now().commit(batch).await
+    }
+
+    async fn watch(
+        &self,
+        range: KeyRange,
+        since: tenure_kv::Since,
+    ) -> tenure_kv::Result<futures::stream::BoxStream<'static, tenure_kv::Result<tenure_kv::Event>>> {
+        self.now().watch(range, since).await
+    }
+}
+
+/// A former leader in a process that stood still, which has a lease of `LEASE` behind it, a bucket made anew since, and
+/// the leader that was elected there, at the very revision at which the former was.
+async fn after_a_bucket_was_made_anew() -> (Arc<dyn Store>, Session, Leadership, Session, Leadership) {
+    let (before, store) = (memory(), memory());
+    let anew = Arc::new(Anew(before.clone(), std::sync::Mutex::new(before)));
+    let clock = tenure_kv::HandClock::default();
+    let (shared, hand): (Arc<dyn Store>, Arc<dyn tenure_kv::Clock>) = (anew.clone(), Arc::new(clock.clone()));
+    let one = Session::builder(shared).lease(LEASE).clock(hand).open().await.unwrap();
+    let former = x(&one).campaign("a").await.unwrap();
+    *anew.1.lock().unwrap() = store.clone();
+    let (two, _) = process(&store, LEASE).await;
+    let leader = x(&two).campaign("b").await.unwrap();
+    assert_eq!(leader.term(), former.term());
+    clock.set(tenure_kv::Moment::new(LEASE * 2));
+    (store, one, former, two, leader)
+}
+
+#[tokio::test]
+async fn who_stood_still_writes_nothing_to_a_bucket_made_anew() {
+    let key = tenure::data_key("x").unwrap();
+    let (store, _one, former, _two, leader) = after_a_bucket_was_made_anew().await;
+    let stale = within("the write", former.commit(Op::put(key.clone(), "stale").into())).await;
+    assert!(matches!(stale, Err(Error::Lost { .. })), "{stale:?}");
+    assert_eq!(store.get(&key).await.unwrap(), None);
+    leader.commit(Op::put(key.clone(), "x").into()).await.unwrap();
+
+    for how in 0..2 {
+        let (store, _one, former, _two, leader) = after_a_bucket_was_made_anew().await;
+        let outcome = match how {
+            0 => within("the proclamation", former.proclaim("stale")).await.map(drop),
+            _ => within("the resignation", former.resign()).await,
+        };
+        assert!(matches!(outcome, Err(Error::Lost { .. })), "{outcome:?}");
+        let named = store.entry(&Key::new("election.x").unwrap()).await.unwrap().unwrap();
+        assert_eq!(named.revision, leader.term(), "another wrote over the leader's record");
+    }
 }

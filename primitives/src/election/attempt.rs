@@ -243,6 +243,7 @@ impl Attempt {
         let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
+            inner.vouched().await?;
             self.left.sent = Some(at);
             let before = inner.witness.highest();
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
@@ -344,15 +345,7 @@ impl Attempt {
     pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
         let inner = self.inner.clone();
         self.until_grants().await?;
-        let mut states = self.election.session.states();
-        while inner.validity.remaining(&*inner.clock).is_zero() {
-            if let Some(loss) = inner.validity.lost() {
-                return Err(Error::lost(loss));
-            }
-            if states.changed().await.is_err() {
-                return Err(Error::lost(Loss::Closed));
-            }
-        }
+        inner.vouched().await?;
         // From here on the office sees to what is there.
         let left = self.left.clone();
         (self.left.listed, self.left.sent, self.left.named) = (Listed::No, None, None);
@@ -385,6 +378,6 @@ impl Attempt {
 
     pub(super) async fn withdraw(mut self) {
         // On failure the drop hands it to the session.
-        let _ = self.left.attempt(&*self.inner.store).await;
+        let _ = self.left.attempt(&self.inner).await;
     }
 }

@@ -64,6 +64,16 @@ impl Reign {
         self.health.as_ref().is_some_and(|health| !*health.borrow())
     }
 
+    /// As [`Inner::vouched`](crate::session::Inner::vouched), but with patience for a late renewal unless `for_ever`.
+    pub(super) async fn vouched(&self, for_ever: bool) -> Result<()> {
+        let inner = &self.hold.inner;
+        tokio::select! {
+            biased;
+            vouched = inner.vouched() => vouched,
+            () = inner.clock.sleep_until(inner.clock.now() + patience(inner.lease)), if !for_ever => Err(past_deadline().into()),
+        }
+    }
+
     fn loss(&self) -> Option<Loss> {
         self.hold.loss().or_else(|| self.is_unhealthy().then(|| self.hold.end(Loss::Unhealthy)))
     }
@@ -204,6 +214,7 @@ impl Leadership {
 
     /// Applies `batch` only if this is still the leader: refused by the store itself from the moment a later
     /// one can exist, without any clock. A proclamation of our own at the same time does not stand in the way.
+    /// Past the deadline it waits for the late renewal, which shows that the bucket is still the same.
     ///
     /// # Errors
     /// [`Error::Lost`] when somebody else leads; [`Error::Conflict`] when a precondition of the batch did not
@@ -223,6 +234,7 @@ impl Leadership {
                 at = settled => at.unwrap_or(self.reign.term),
                 loss = self.lost() => return Err(Error::lost(loss)),
             };
+            self.reign.vouched(false).await?;
             if let Some(loss) = self.reign.loss() {
                 return Err(Error::lost(loss));
             }
@@ -329,6 +341,10 @@ impl fmt::Debug for Leadership {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leadership").field("name", &self.name()).field("term", &self.term()).finish_non_exhaustive()
     }
+}
+
+pub(super) fn past_deadline() -> tenure_kv::Error {
+    tenure_kv::Error::unavailable("the lease has run out, and was not renewed since")
 }
 
 /// How long one write of the office may go unanswered before it is sent again.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Ballot, Election,
     challenge::Bell,
-    leadership::{Reign, patience},
+    leadership::{Reign, past_deadline, patience},
     record::{Record, TRANSFERRED},
     sweep::sweep,
     withdrawal::{Beyond, Withdrawal, beyond, is_handed_over, resignation},
@@ -206,6 +206,9 @@ impl Office {
         let inner = self.inner.clone();
         let mut pause = timing::renewal_retry(inner.lease) / 4;
         loop {
+            if let Err(error) = self.reign.vouched(tries_for == Patience::Session).await {
+                return error.loss().map_or_else(|| Applied::Unsettled(self.unsettled(past_deadline())), Applied::Lost);
+            }
             let before = inner.witness.highest();
             let answer = tokio::time::timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
             let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {

@@ -68,7 +68,7 @@ impl Withdrawal {
 
     pub(super) async fn until_done(&mut self, inner: &Inner) {
         let mut pause = timing::renewal_retry(inner.lease) / 4;
-        while let Err(error) = self.attempt(&*inner.store).await {
+        while let Err(error) = self.attempt(inner).await {
             tracing::debug!(candidate = %self.candidate, %error, "the candidature could not be withdrawn; trying again");
             inner.clock.sleep_until(inner.clock.now() + pause).await;
             pause = (pause * 2).min(timing::renewal_interval(inner.lease));
@@ -79,7 +79,10 @@ impl Withdrawal {
     ///
     /// # Cancel safety
     /// Dropping leaves open what was done; call again.
-    pub(super) async fn attempt(&mut self, store: &dyn Store) -> Result<()> {
+    pub(super) async fn attempt(&mut self, inner: &Inner) -> Result<()> {
+        let store = &*inner.store;
+        // A session that is lost takes its candidates with it.
+        inner.vouched().await.map_err(|_| Error::unavailable("the session is lost"))?;
         self.unlist(store).await?;
         if let Some(at) = self.sent {
             self.settle(store, at).await?;
