@@ -244,6 +244,31 @@ async fn what_is_let_go_of_without_need_is_gained_again() {
 }
 
 #[tokio::test]
+async fn a_ticket_broken_while_it_waits_costs_a_turn_and_not_the_partition() {
+    let store = store();
+    let other = Session::open(store.clone()).await.unwrap();
+    let blocking = other.mutex("partitions/workers/3").unwrap().lock().await.unwrap();
+    let mut a = Worker::start(&store, "a", as_usual).await;
+    a.hear_until(|a| a.owned.len() == 11).await;
+    let tickets = tenure_kv::KeyRange::new("lock.partitions/workers/3.*").unwrap();
+    let waiting = tokio::time::timeout(SOON, async {
+        loop {
+            let found = tenure_kv::StoreExt::list(&*store, &tickets).await.unwrap();
+            match found.into_iter().find(|ticket| ticket.revision != blocking.token()) {
+                Some(ticket) => return ticket.key,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    // As an operator does who breaks one hold after the other: the second is granted and has not heard of it yet.
+    tenure_kv::StoreExt::delete(&*store, &waiting.await.unwrap(), tenure_kv::Expect::Any).await.unwrap();
+    tenure::locks::break_hold(&*store, "partitions/workers/3", blocking.token()).await.unwrap();
+    a.hear_until(|a| a.owned.len() == 12).await;
+    a.session.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn few_waits_at_once_still_take_all() {
     let store = store();
     let mut a = Worker::start(&store, "a", |options| options.at_once(1)).await;

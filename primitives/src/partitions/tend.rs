@@ -39,7 +39,8 @@ impl Tender {
             match self.take().await {
                 Ok(Some(leash)) => self.hold(leash).await,
                 Ok(None) => continue,
-                Err(Error::Lost { .. }) => return,
+                // A ticket that somebody has broken is lost alone.
+                Err(Error::Lost { .. }) if self.mutex.session().inner().validity.lost().is_some() => return,
                 Err(error) => {
                     tracing::debug!(lock = self.mutex.name(), %error, "the partition could not be taken; trying again");
                 }
