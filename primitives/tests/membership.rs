@@ -189,6 +189,32 @@ async fn heartbeats_move_a_member_and_leave_maintenance_alone() {
     assert_eq!(shown().await, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_may_be_missed_as_often_as_it_says_from_the_join_on() {
+    let clock = Arc::new(tokio_clock::Paused::new());
+    let session = Session::builder(memory()).clock(clock).open().await.unwrap();
+    let ttl = Duration::from_secs(3);
+    let check = Check::heartbeat(ttl).fall(2);
+    let member = session.group("web").unwrap().join("w1", JoinOptions::new(Instance::new()).check(check)).await.unwrap();
+    for beats in [false, true] {
+        if beats {
+            member.beat();
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(ttl * 3 / 2).await;
+        assert_eq!(member.state(), InstanceState::Passing, "one was missed");
+        tokio::time::sleep(ttl).await;
+        assert_eq!(member.state(), InstanceState::Critical, "two were missed");
+    }
+    // One that joins as not well has everything to prove.
+    let check = Check::heartbeat(ttl).initially(InstanceState::Critical);
+    let member = session.group("web").unwrap().join("w2", JoinOptions::new(Instance::new()).check(check)).await.unwrap();
+    assert_eq!(member.state(), InstanceState::Critical);
+    member.beat();
+    tokio::time::sleep(ttl / 2).await;
+    assert_eq!(member.state(), InstanceState::Passing);
+}
+
 mod tokio_clock {
     //! A clock that goes with Tokio's paused time.
 

@@ -51,7 +51,7 @@ impl Check {
     }
 
     /// The application calls [`Member::beat`](crate::Member::beat) at least every `ttl`, or it is not well.
-    /// Joining counts as a beat.
+    /// Joining counts as a beat, and as the first result unless it [begins](Self::initially) as something else.
     pub fn heartbeat(ttl: Duration) -> Self {
         Self { interval: ttl, rise: 1, fall: 1, initial: InstanceState::Passing, ..Self::new(Kind::Heartbeat) }
     }

@@ -15,6 +15,10 @@ pub(in crate::membership) async fn run(
     tell: impl Fn(InstanceState) + Send,
 ) {
     let mut verdict = Verdict::new(check.initial, check.rise, check.fall);
+    if check.kind == Kind::Heartbeat && check.initial == InstanceState::Passing {
+        // Joining counts as a beat, and so is the first result.
+        verdict.result(InstanceState::Passing);
+    }
     let mut shown = check.initial;
     let mut from = clock.now();
     loop {
