@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tenure_kv::{Entry, Error as StoreError, Expect, Moment, Op, Revision, Ttl};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Instance, InstanceState, Seat, record::Written};
+use super::{Instance, InstanceState, Seat, member::Refused, record::Written};
 use crate::{
     Error, Loss, Result,
     session::{Inner, timing},
@@ -15,6 +15,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the record's tombstone stays, for the benefit of writes that are late and readers that lag.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// Refusals of the store that are remembered, for callers that have not asked yet.
+const REFUSALS: usize = 16;
 /// Tries to join before the trouble is told to the caller.
 const TRIES: u32 = 8;
 
@@ -44,6 +46,8 @@ pub(super) struct Keeper {
     write: u64,
     /// What the record says as far as we know.
     written: Option<Said>,
+    /// What the application said in the last write that the store took for certain; what it joined with at first.
+    taken: Instance,
     /// The last write that was sent: its number, the wish behind it, and what it says.
     sent: Option<(u64, u64, Said)>,
     critical_for: Option<Duration>,
@@ -64,7 +68,9 @@ impl Drop for Keeper {
 
 impl Keeper {
     pub(super) fn new(inner: Arc<Inner>, seat: Arc<Seat>, critical_for: Option<Duration>) -> Self {
-        Self { inner, seat, place: Place::Out, write: 0, written: None, sent: None, critical_for, critical_since: None }
+        let taken = seat.wish.borrow().instance.clone();
+        let (written, sent, critical_since) = (None, None, None);
+        Self { inner, seat, place: Place::Out, write: 0, written, taken, sent, critical_for, critical_since }
     }
 
     /// Joins, tells `answer` how that went, and keeps the record until the member leaves or is lost.
@@ -179,8 +185,38 @@ impl Keeper {
                 done.version = done.version.max(*version);
             }
         });
+        if let Some((.., (instance, _))) = &last {
+            self.taken = instance.clone();
+        }
         // What an earlier write said has been overtaken.
         self.written = last.map(|(_, _, said)| said);
+    }
+
+    /// The store will never take what was `said` last. What the application asked for is taken back, or nothing
+    /// later could be written either, be it the verdict of a check.
+    fn refused(&mut self, version: u64, said: Said, why: String) {
+        if said.0 == self.taken {
+            // It was taken before: not again until something changes.
+            self.written = Some(said);
+        } else {
+            self.seat.wish.send_if_modified(|wish| {
+                let last = wish.version == version;
+                if last {
+                    wish.instance = self.taken.clone();
+                    wish.version += 1;
+                }
+                last
+            });
+        }
+        self.seat.done.send_modify(|done| {
+            if done.version < version {
+                done.refused.push_back(Refused { versions: done.version + 1..=version, why });
+                done.version = version;
+            }
+            if done.refused.len() > REFUSALS {
+                done.refused.pop_front();
+            }
+        });
     }
 
     /// Takes the id, unless somebody has it who lives.
@@ -359,13 +395,8 @@ impl Keeper {
                 Some(_) => return Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
             },
             Err(StoreError::Invalid { message }) => {
-                // Not again until something changes.
                 if let Some((_, version, said)) = self.sent.take() {
-                    self.written = Some(said);
-                    self.seat.done.send_modify(|done| {
-                        done.refused = Some((version, message.into()));
-                        done.version = done.version.max(version);
-                    });
+                    self.refused(version, said, message);
                 }
             }
             Err(error) => return Err(error),

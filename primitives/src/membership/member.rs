@@ -1,6 +1,6 @@
 //! Being a member.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{collections::VecDeque, fmt, future::Future, ops::RangeInclusive, sync::Arc};
 
 use tenure_kv::{Key, Revision};
 use tokio::sync::watch;
@@ -57,13 +57,20 @@ pub(super) struct Done {
     /// Every change up to this one has been written or refused.
     pub(super) version: u64,
     pub(super) revision: Revision,
-    /// The last change that the store refused as wrong.
-    pub(super) refused: Option<(u64, Arc<str>)>,
+    /// The last changes that the store refused as wrong.
+    pub(super) refused: VecDeque<Refused>,
     pub(super) ended: Option<Loss>,
     /// Nothing of ours is left, and nothing is on its way.
     pub(super) gone: bool,
     /// The task has ended, whatever it has done.
     pub(super) over: bool,
+}
+
+/// Changes that the store refused together.
+#[derive(Clone, Debug)]
+pub(super) struct Refused {
+    pub(super) versions: RangeInclusive<u64>,
+    pub(super) why: String,
 }
 
 impl Seat {
@@ -125,8 +132,8 @@ impl Member {
     /// Waits for as long as the store is out of reach and the session is not lost.
     ///
     /// # Errors
-    /// [`Error::Invalid`] that names the field that is over its limit, and nothing is changed;
-    /// [`Error::Lost`] when the membership is over.
+    /// [`Error::Invalid`] that names the field that is over its limit, or says why the store refused it, and nothing
+    /// is changed; [`Error::Lost`] when the membership is over.
     ///
     /// # Cancel safety
     /// Dropping the future does not stop the change.
@@ -154,8 +161,9 @@ impl Member {
         let mut done = self.seat.done.subscribe();
         let written = done.wait_for(|done| done.version >= version || done.ended.is_some()).await;
         let Ok(done) = written.as_deref() else { return Err(Error::lost(Loss::Closed)) };
-        match (&done.refused, done.ended) {
-            (Some((refused, why)), _) if *refused >= version => Err(Error::invalid(why.to_string())),
+        let refused = done.refused.iter().find(|refused| refused.versions.contains(&version));
+        match (refused, done.ended) {
+            (Some(refused), _) => Err(Error::invalid(refused.why.clone())),
             _ if done.version >= version => Ok(done.revision),
             (_, loss) => Err(Error::lost(loss.unwrap_or(Loss::Closed))),
         }

@@ -1,0 +1,78 @@
+//! A store that takes less than Tenure's own limits: what it refuses is not there, for the member either.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{poll, stream::BoxStream};
+use tenure::{Error, Group, InstanceState, JoinOptions, Session};
+use tenure_kv::{Batch, Change, Entry, Event, Info, Key, KeyRange, Memory, Result, Revision, Since, Store};
+
+/// As a server whose largest message is small.
+#[derive(Debug)]
+struct Small(Memory);
+
+const MOST: usize = 2_000;
+
+#[async_trait]
+impl Store for Small {
+    fn info(&self) -> &Info {
+        self.0.info()
+    }
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.0.entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        if batch.ops.iter().any(|op| matches!(&op.change, Change::Put(value, _) if value.len() > MOST)) {
+            return Err(tenure_kv::Error::invalid("the value is larger than the server takes"));
+        }
+        self.0.commit(batch).await
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.0.watch(range, since).await
+    }
+}
+
+async fn group() -> Group {
+    let session = Session::open(Arc::new(Small(Memory::new()))).await.unwrap();
+    session.group("web").unwrap()
+}
+
+fn is_refused(outcome: &tenure::Result<Revision>) -> bool {
+    matches!(outcome, Err(Error::Invalid { message }) if message.contains("than the server takes"))
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_does_not_stand_in_the_way_of_what_comes_later() {
+    let group = group().await;
+    let member = group.join("w1", JoinOptions::default()).await.unwrap();
+    let refused = member.set_value("x".repeat(MOST)).await;
+    assert!(is_refused(&refused), "{refused:?}");
+    assert!(member.instance().value.is_empty(), "nothing is changed");
+    member.set_state(InstanceState::Draining).await.unwrap();
+    let shown = group.members().await.unwrap().list.remove(0).instance;
+    assert_eq!((shown.state, shown.value.len()), (InstanceState::Draining, 0));
+    let refused = member.set_value("x".repeat(MOST)).await;
+    assert!(is_refused(&refused), "{refused:?}");
+    member.set_value("y").await.unwrap();
+    assert_eq!(group.members().await.unwrap().list[0].instance.value, "y");
+}
+
+#[tokio::test]
+async fn what_was_written_and_what_was_refused_are_told_apart() {
+    let group = group().await;
+    let member = group.join("w1", JoinOptions::default()).await.unwrap();
+    let mut small = Box::pin(member.set_value("small"));
+    assert!(poll!(&mut small).is_pending());
+    // Written, and nobody has asked yet.
+    let written = async {
+        while group.members().await.unwrap().list[0].instance.value != "small" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), written).await.unwrap();
+    let refused = member.set_value("x".repeat(MOST)).await;
+    assert!(is_refused(&refused), "{refused:?}");
+    small.await.unwrap();
+}
