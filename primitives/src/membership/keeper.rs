@@ -44,7 +44,7 @@ pub(super) struct Keeper {
     place: Place,
     /// Counts our writes.
     write: u64,
-    /// What the record says as far as we know.
+    /// What the record says, if that is known.
     written: Option<Said>,
     /// What the application said in the last write that the store took for certain; what it joined with at first.
     taken: Instance,
@@ -377,6 +377,8 @@ impl Keeper {
     async fn write(&mut self) -> Result<Option<Loss>, StoreError> {
         let Place::In(at) = self.place else { return Ok(Some(Loss::Closed)) };
         let record = self.record();
+        // What the record says is not known again before this is answered.
+        let written = self.written.take();
         match self.commit(Op::put(self.seat.key.clone(), record).if_at(at)).await {
             Ok(revision) => self.landed(revision, self.write),
             Err(StoreError::Conflict { .. }) => match self.look().await? {
@@ -395,6 +397,7 @@ impl Keeper {
                 Some(_) => return Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
             },
             Err(StoreError::Invalid { message }) => {
+                self.written = written;
                 if let Some((_, version, said)) = self.sent.take() {
                     self.refused(version, said, message);
                 }

@@ -1,4 +1,4 @@
-//! A store that takes less than Tenure's own limits: what it refuses is not there, for the member either.
+//! What a member is told of its changes, where the store refuses them or its answer is lost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -6,8 +6,11 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{poll, stream::BoxStream};
-use tenure::{Error, Group, InstanceState, JoinOptions, Session};
-use tenure_kv::{Batch, Change, Entry, Event, Info, Key, KeyRange, Memory, Result, Revision, Since, Store};
+use tenure::{Error, Group, Instance, InstanceState, JoinOptions, Session};
+use tenure_kv::{
+    Batch, Change, Entry, Event, Info, Key, KeyRange, Memory, Result, Revision, Since, Store,
+    faults::{Fault, Faulty, Operation, Rule},
+};
 
 /// As a server whose largest message is small.
 #[derive(Debug)]
@@ -75,4 +78,24 @@ async fn what_was_written_and_what_was_refused_are_told_apart() {
     let refused = member.set_value("x".repeat(MOST)).await;
     assert!(is_refused(&refused), "{refused:?}");
     small.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_taken_back_before_it_was_answered_is_not_what_others_see() {
+    let (store, faults) = Faulty::new(Arc::new(Memory::new()));
+    let session = Session::open(store.clone()).await.unwrap();
+    let group = session.group("web").unwrap();
+    let member = group.join("w1", Instance::new().value("first")).await.unwrap();
+    let lost = faults.add(Rule::new(Fault::FailAfter).on(Operation::Commit).under("member.").once());
+    let mut second = Box::pin(member.set_value("second"));
+    tokio::select! {
+        biased;
+        outcome = &mut second => panic!("{outcome:?}"),
+        () = lost.reached(1) => {}
+    }
+    let (second, first) = futures::join!(second, member.set_value("first"));
+    second.unwrap();
+    first.unwrap();
+    assert_eq!(group.members().await.unwrap().list[0].instance.value, "first");
+    session.close().await.unwrap();
 }
