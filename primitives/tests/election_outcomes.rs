@@ -340,3 +340,17 @@ async fn who_stood_still_writes_nothing_to_a_bucket_made_anew() {
         assert_eq!(named.revision, leader.term(), "another wrote over the leader's record");
     }
 }
+
+#[tokio::test]
+async fn a_record_that_was_removed_unheard_stands_in_nobodys_way() {
+    let store = memory();
+    let ((one, cut), (two, line)) = (process(&store, Duration::from_millis(300)).await, process(&store, LEASE).await);
+    let _former = x(&one).campaign("a").await.unwrap();
+    let (campaign, _) = waiting(x(&two), "b").await;
+    until("the candidate listens", || async { (line.pause("election.") > 0).then_some(()) }).await;
+    let key = Key::new("election.x").unwrap();
+    store.commit(Op::purge(key.clone()).ttl(tenure_kv::Ttl::MIN).into()).await.unwrap();
+    until("nothing tells of the record", || async { store.entry(&key).await.unwrap().is_none().then_some(()) }).await;
+    cut.partition(tenure_kv::faults::Partition::HoldRequests);
+    elected(campaign).await.resign().await.unwrap();
+}

@@ -223,8 +223,8 @@ impl Attempt {
             }
             tokio::time::sleep(Duration::from_millis(1 << n)).await;
         }
-        // A tombstone that was refused and that reads do not show any more has probably expired.
-        Ok(latest.filter(|entry| entry.is_live() || !vanished))
+        // What a commit has not found, and reads do not show any more, is probably gone without a trace.
+        Ok(latest.filter(|_| !vanished))
     }
 
     fn named(&mut self, term: Revision, revision: Revision) -> Won {
