@@ -8,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use futures::stream;
 use tenure::{
-    Error, Group, Instance, InstanceState, Member, Session,
+    Error, Group, Instance, InstanceState, Member, MemberEvent, MemberRecord, Session,
     discovery::{Balancer, Strategy},
 };
-use tenure_kv::{HandClock, Memory, Store};
+use tenure_kv::{HandClock, Memory, Revision, Store};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -89,6 +90,32 @@ async fn a_change_of_the_group_is_a_change_of_what_is_picked() {
     stage.set(&balancer, "a", InstanceState::Warning).await;
     assert_eq!(pick(&balancer), "a", "better than nobody");
     stage.session.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_balancer_follows_events_from_anywhere_and_goes_on_when_they_end() {
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let insert = |id: &str, revision| {
+        let record = MemberRecord::new(id, Revision::new(revision), "s", Instance::at(format!("{id}:80")));
+        tell.send(Ok(MemberEvent::Insert(record))).unwrap();
+    };
+    insert("a", 1);
+    tell.send(Ok(MemberEvent::CaughtUp { revision: Revision::new(1) })).unwrap();
+    let events = stream::unfold(told, |mut told| async { told.recv().await.map(|event| (event, told)) });
+    let balancer = Balancer::builder().strategy(Strategy::RoundRobin).follow_events("web", events).await.unwrap();
+    assert_eq!(pick(&balancer), "a");
+    insert("b", 2);
+    reached(&balancer, Revision::new(2)).await;
+    assert_eq!(counts(10, |_| pick(&balancer)), BTreeMap::from([("a".into(), 5), ("b".into(), 5)]));
+    tell.send(Ok(MemberEvent::Remove { id: "a".into(), revision: Revision::new(3) })).unwrap();
+    reached(&balancer, Revision::new(3)).await;
+    drop(tell);
+    assert_eq!(pick(&balancer), "b");
+
+    for early in [vec![], vec![Err(Error::Unavailable { message: "out of reach".into(), source: None })]] {
+        let outcome = Balancer::builder().follow_events("web", stream::iter(early)).await;
+        assert!(matches!(outcome, Err(Error::Unavailable { .. })), "{outcome:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,10 @@ mod daemon_support;
 use std::time::{Duration, Instant};
 
 use daemon_support::{Daemon, PATIENCE};
+use futures::StreamExt;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tenure::{MemberEvent, discovery::Balancer};
 use tenure_sidecar::{
     CallError, Client,
     protocol::{Done, ElectionCampaigned, Happening, HelloResult, Kind, LockAcquired, LockView, MemberJoined},
@@ -242,4 +244,37 @@ async fn what_comes_after_its_call_was_dropped_goes_back() {
         }
         assert!(begun.elapsed() < PATIENCE, "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_balancer_follows_a_group_over_the_socket() {
+    let daemon = Daemon::start();
+    let (client, other) = (connect(&daemon).await, connect(&daemon).await);
+    let one = json!({ "group": "g", "id": "w1", "address": "10.0.0.7:80", "weight": 3, "value_b64": "/w==", "label": "me" });
+    let joined: MemberJoined = other.call_as("member.join", one).await.unwrap();
+    let watch = client.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+    let balancer = Balancer::builder().follow_events("g", watch.into_members()).await.unwrap();
+    let picked = balancer.pick().unwrap();
+    let (member, instance) = (picked.member(), &picked.member().instance);
+    assert_eq!((member.revision.get(), member.label.as_deref(), member.pid), (joined.revision, Some("me"), std::process::id()));
+    assert_eq!((picked.address(), instance.weight, &instance.value[..]), ("10.0.0.7:80", 3, &[0xff][..]));
+    other.call("member.update", json!({ "lease": joined.lease, "state": "draining" })).await.unwrap();
+    let begun = Instant::now();
+    while balancer.pick().is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it still takes requests");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(other);
+    while !balancer.members().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "it is still there");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    let watch = client.subscribe("member.watch", json!({ "group": "g" })).await.unwrap();
+    let mut events = std::pin::pin!(watch.into_members());
+    assert!(matches!(events.next().await, Some(Ok(MemberEvent::CaughtUp { .. }))));
+    daemon.signal(Signal::SIGKILL);
+    let ended = events.next().await;
+    assert!(matches!(ended, Some(Err(tenure::Error::Unavailable { .. }))), "{ended:?}");
+    assert!(events.next().await.is_none());
 }

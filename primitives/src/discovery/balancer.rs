@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, Stream, StreamExt};
 use tenure_kv::{BootClock, Clock, Revision, Store};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,7 +22,7 @@ use super::{
     sticky::Sticky,
     table::{Slot, Table},
 };
-use crate::{Error, MemberRecord, MemberWatch, Result, membership, rendezvous, roster::Roster};
+use crate::{Error, MemberEvent, MemberRecord, Result, membership, rendezvous, roster::Roster};
 
 /// How [`Balancer::pick`] chooses among the instances that are available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,8 +110,43 @@ impl BalancerBuilder {
     /// Safe to drop.
     pub async fn follow(self, store: &Arc<dyn Store>, group: &str) -> Result<Balancer> {
         let events = membership::watch(store, group).await?;
+        self.follow_events(group, events.into_stream()).await
+    }
+
+    /// Follows the members that `events` tells of, wherever they come from: the daemon's socket, another discovery
+    /// service, a fixed list. Returns at the first [`MemberEvent::CaughtUp`]. After an error, and at the end of the
+    /// stream, picks go on among the members known last. `group` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] outside a Tokio runtime; [`Error::Unavailable`] when the stream is over before it has
+    /// caught up.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use futures::{StreamExt, stream};
+    /// use tenure::{Instance, MemberEvent, MemberRecord, discovery::Balancer};
+    /// use tenure_kv::Revision;
+    ///
+    /// let w1 = MemberRecord::new("w1", Revision::new(1), "fixed", Instance::at("10.0.0.7:8080"));
+    /// let events = [MemberEvent::Insert(w1), MemberEvent::CaughtUp { revision: Revision::new(1) }];
+    /// let events = stream::iter(events.map(Ok)).chain(stream::pending());
+    /// let web = Balancer::builder().follow_events("web", events).await?;
+    /// assert_eq!(web.pick()?.address(), "10.0.0.7:8080");
+    /// # Ok(()) }
+    /// ```
+    pub async fn follow_events(
+        self,
+        group: impl Into<String>,
+        events: impl Stream<Item = Result<MemberEvent>> + Send + 'static,
+    ) -> Result<Balancer> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::invalid("a balancer needs a Tokio runtime"));
+        }
         let shared = Arc::new(Shared {
-            group: group.to_owned(),
+            group: group.into(),
             strategy: self.strategy,
             cooling: self.cooling,
             clock: self.clock,
@@ -126,7 +161,8 @@ impl BalancerBuilder {
         let mut progress = shared.progress.subscribe();
         let balancer = Balancer { shared, _stop: Arc::new(stop.drop_guard()) };
         let told = progress.wait_for(|progress| progress.caught_up || progress.ended.is_some()).await;
-        if let Some(why) = told.ok().and_then(|progress| progress.ended.clone()) {
+        // A stream that has told all it will ever tell has done its part.
+        if let Some(why) = told.ok().filter(|progress| !progress.caught_up).and_then(|progress| progress.ended.clone()) {
             return Err(Error::Unavailable { message: why, source: None });
         }
         Ok(balancer)
@@ -140,7 +176,7 @@ impl BalancerBuilder {
 /// while; while all are, the one that failed longest ago is used.
 ///
 /// One task follows the group for all clones, and ends with the last of them. If the store ends the watch for good
-/// (its bucket is gone), picks go on among the members known last.
+/// (its bucket is gone), or the events end, picks go on among the members known last.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -313,8 +349,9 @@ impl fmt::Debug for Balancer {
 }
 
 impl Shared {
-    /// Keeps the table up to date until the store ends the watch.
-    async fn listen(self: Arc<Self>, mut events: MemberWatch) {
+    /// Keeps the table up to date until the events end.
+    async fn listen(self: Arc<Self>, events: impl Stream<Item = Result<MemberEvent>> + Send) {
+        tokio::pin!(events);
         let mut roster = Roster::default();
         loop {
             let mut next = events.next().await;
@@ -322,9 +359,13 @@ impl Shared {
             // What is there already makes one new table.
             for _ in 0..4_096 {
                 match next {
-                    Ok(event) => roster.apply(event),
-                    Err(error) => {
+                    Some(Ok(event)) => roster.apply(event),
+                    Some(Err(error)) => {
                         ended = Some(error.to_string());
+                        break;
+                    }
+                    None => {
+                        ended = Some("the events of the group have ended".to_owned());
                         break;
                     }
                 }

@@ -31,6 +31,12 @@ pub struct MemberRecord {
 }
 
 impl MemberRecord {
+    /// A member that was heard of in another way than from the bucket, such as over the daemon's socket. What belongs to
+    /// people (`host`, `pid`, `label`) is empty until set.
+    pub fn new(id: impl Into<String>, revision: Revision, session: impl Into<String>, instance: Instance) -> Self {
+        Self { id: id.into(), revision, session: session.into(), host: String::new(), pid: 0, label: None, instance }
+    }
+
     /// What `entry` says, or `None` when it is no readable record of a member.
     pub(crate) fn read(entry: &Entry) -> Option<Self> {
         let (_, id) = names::parse_member(&entry.key)?;

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use tenure::InstanceState;
+use tenure::{Instance, InstanceState, MemberRecord};
+use tenure_kv::Revision;
+
+use super::{ErrorObject, value};
 
 /// Parameters of `member.join`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,4 +188,25 @@ pub struct MemberView {
     pub pid: u32,
     /// The label given when joining.
     pub label: Option<String>,
+}
+
+impl TryFrom<MemberView> for MemberRecord {
+    type Error = ErrorObject;
+
+    /// The member as Rust's own API shows it, for what works on such: a balancer, an assignment of partitions.
+    ///
+    /// # Errors
+    /// [`Kind::InvalidParams`](super::Kind::InvalidParams) when the value is no base64.
+    fn try_from(view: MemberView) -> Result<Self, ErrorObject> {
+        let mut instance = Instance::new().weight(view.weight).state(view.state);
+        instance.address = view.address;
+        instance.zone = view.zone;
+        instance.metadata = view.metadata;
+        instance.value = value::decode_any(view.value, view.value_b64)?.unwrap_or_default();
+        let mut record = Self::new(view.id, Revision::new(view.revision), view.session, instance);
+        record.host = view.host;
+        record.pid = view.pid;
+        record.label = view.label;
+        Ok(record)
+    }
 }
