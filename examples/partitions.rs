@@ -1,7 +1,7 @@
 //! Worker processes share partitions that move as workers join, leave and are killed.
 //!
 //! ```text
-//! nats-server -js &
+//! cargo run --release --example partitions
 //! cargo run --release --example partitions -- --store nats://localhost/partitions
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! HTTP servers come, drain and crash; a client balances over them and loses no request.
 //!
 //! ```text
-//! nats-server -js &
+//! cargo run --release --example service_discovery
 //! cargo run --release --example service_discovery -- --store nats://localhost/discovery
 //! ```
 //!

@@ -1,7 +1,7 @@
 //! Three processes and a job that runs once per round, only on the leader, whoever dies.
 //!
 //! ```text
-//! nats-server -js &
+//! cargo run --release --example singleton_job
 //! cargo run --release --example singleton_job -- --store nats://localhost/jobs
 //! ```
 //!

@@ -1,12 +1,4 @@
-//! The daemon of a run: what the `tenured` program is, in a process of its own.
-
-use std::time::Duration;
-
-use tenure_sidecar::{
-    protocol::Limits,
-    server::{Access, Config, Server},
-};
-use tokio::signal::unix::{SignalKind, signal};
+//! The daemon of a run, in a process of its own.
 
 use super::{
     Fault,
@@ -14,24 +6,11 @@ use super::{
     record::News,
     worker::report,
 };
+use crate::stage;
 
 /// Serves the store to the workers until SIGTERM, and then drains.
 pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    let mut terminate = signal(SignalKind::terminate())?;
     let place = Place::of(options)?;
-    let config = Config {
-        socket: place.socket(),
-        access: Access { mode: 0o600, group: None },
-        store: options.store.clone().unwrap_or_else(|| place.store()),
-        lease: Some(options.lease),
-        limits: Limits::default(),
-        drain: Duration::from_secs(5),
-    };
-    let server = Server::start(config).await?;
-    report(News::Listening)?;
-    let leave = async {
-        terminate.recv().await;
-    };
-    server.run(leave, std::future::pending()).await?;
-    Ok(())
+    let store = options.store.clone().unwrap_or_else(|| place.store());
+    stage::daemon::serve(place.socket(), store, options.lease, || report(News::Listening)).await
 }

@@ -13,7 +13,7 @@ use super::{
     options::{Options, Sabotage},
     worker::{News, file},
 };
-use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Verdict, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Verdict, Way, now, unless_interrupted};
 
 /// How long anything may take at most, beside the lease.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,15 +28,16 @@ struct Move {
 
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
-    if !tenure_kv::open(&options.store).await?.info().shared {
-        return Err(format!("--store {}: only one process at a time can use it; give nats://HOST/BUCKET", options.store).into());
-    }
     let dir = tempfile::Builder::new().prefix("tenure-partitions-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let way = Way::to(options.store.as_deref(), dir.path());
     let (lease, partitions) = (humantime::format_duration(options.lease).to_string(), options.partitions.to_string());
     let mut arguments: Vec<std::ffi::OsString> =
-        ["--store", &options.store, "--lease", &lease, "--run", &id, "--partitions", &partitions, "--dir"].map(Into::into).into();
+        ["--lease", &lease, "--run", &id, "--partitions", &partitions, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
+    if let Some(store) = &options.store {
+        arguments.extend(["--store".into(), store.into()]);
+    }
     if let Some(Sabotage::Keep) = options.sabotage {
         arguments.extend(["--sabotage", "keep"].map(Into::into));
     }
@@ -52,7 +53,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         moves: Vec::new(),
         needless: Vec::new(),
     };
-    let outcome = unless_interrupted(director.play()).await;
+    let outcome = unless_interrupted(director.play(&way)).await;
     // Workers that are asked to end leave the group; those that are killed would stay for a while.
     let ended = director.crew.retire(if options.sabotage.is_some() { Duration::ZERO } else { PATIENCE }).await?;
     match outcome? {
@@ -60,7 +61,8 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         Err(code) => {
             let path = dir.path().to_owned();
             dir.close()?;
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers, removed {}", path.display());
+            let daemon = way.and_the_daemon();
+            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers{daemon}, removed {}", path.display());
             return Ok(ExitCode::from(code));
         }
     }
@@ -84,10 +86,13 @@ struct Director<'a> {
 }
 
 impl Director<'_> {
-    async fn play(&mut self) -> Result<(), Fault> {
+    async fn play(&mut self, way: &Way) -> Result<(), Fault> {
         let Options { workers, partitions, seconds, lease, .. } = *self.options;
         let lease = humantime::format_duration(lease);
-        self.screen.line(&format!("{partitions} partitions, {workers} workers, lease {lease}, for {seconds} s\n"))?;
+        let place = way.open(&mut self.crew, &mut self.reports).await?;
+        self.screen.line(&format!(
+            "{partitions} partitions, {workers} workers, one group on {place}, lease {lease}, for {seconds} s\n"
+        ))?;
         let rest = Duration::from_secs(seconds) / 4;
         for _ in 0..workers {
             self.come()?;

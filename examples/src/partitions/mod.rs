@@ -5,6 +5,11 @@
 //! appends to one file, time and again, for every partition it owns; at the end the file tells whether a partition ever
 //! had two owners at once.
 //!
+//! On `nats://` each worker opens the store with Tenure's Rust API. On an embedded store, the default, a daemon has it and
+//! the workers speak to that over its socket: `member.watch` tells who is there, all come to the same assignment, and
+//! `lock.acquire` has the last word about each partition. What a killed worker owned moves at once there, and after the
+//! lease on `nats://`.
+//!
 //! With `--sabotage keep` workers go on with partitions that they have lost, to see that the check notices.
 
 mod check;
@@ -25,6 +30,7 @@ pub fn main() -> ExitCode {
     stage::main("partitions", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
+            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await.map(|()| ExitCode::SUCCESS),
             Some(options::Role::Worker) => worker::run(&options).await.map(|()| ExitCode::SUCCESS),
         }
     })

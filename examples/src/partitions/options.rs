@@ -1,16 +1,21 @@
 //! The command line, of the director and of the workers it starts.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
+
+use crate::stage::Way;
 
 /// Worker processes share partitions that move as workers join, leave and are killed.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "partitions")]
 pub(super) struct Options {
-    /// Where the group lives; several processes use it, so nats://HOST/BUCKET
+    /// Where the group lives: nats://HOST/BUCKET, file:PATH or memory: [default: a file: store in a temporary directory]
     #[arg(long, value_name = "URL")]
-    pub(super) store: String,
+    pub(super) store: Option<String>,
 
     /// How many workers there are at the beginning
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=50))]
@@ -53,9 +58,18 @@ pub(super) struct Options {
     pub(super) dir: Option<PathBuf>,
 }
 
+impl Options {
+    /// How this process, which the director started, reaches the store.
+    pub(super) fn way(&self) -> Way {
+        Way::to(self.store.as_deref(), self.dir.as_deref().unwrap_or(Path::new(".")))
+    }
+}
+
 /// What a process started by the director is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Role {
+    /// The daemon that the others talk to, where they cannot share the store.
+    Daemon,
     /// One of those who share the partitions.
     Worker,
 }

@@ -10,13 +10,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tenure::{Guard, partitions::PartitionEvent};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     check::Line,
-    coordination::Place,
+    coordination::{Owned, Place, Turn},
     options::{Options, Sabotage},
 };
 use crate::stage::{Fault, die_with_the_director, now, report};
@@ -65,19 +64,19 @@ async fn work(options: &Options) -> Result<(), Fault> {
     loop {
         tokio::select! {
             event = place.next() => match event {
-                Some(PartitionEvent::Gained { partition, guard }) => {
+                Some(Turn::Gained { partition, hold }) => {
                     report(News::Gained { partition })?;
                     let stop = CancellationToken::new();
                     stops.insert(partition, stop.clone());
-                    tasks.spawn(tend(partition, guard, file.clone(), stop, keep));
+                    tasks.spawn(tend(partition, hold, file.clone(), stop, keep));
                 }
-                Some(PartitionEvent::Losing { partition }) => {
+                Some(Turn::Losing { partition }) => {
                     if let Some(stop) = stops.remove(&partition).filter(|_| !keep) {
                         stop.cancel();
                     }
                 }
                 None if draining => break,
-                None => return Err("the session is lost".into()),
+                None => return Err("its place in the group is lost".into()),
             },
             _ = terminate.recv(), if !draining => {
                 draining = true;
@@ -90,12 +89,12 @@ async fn work(options: &Options) -> Result<(), Fault> {
 }
 
 /// Works on one partition until it is to be let go.
-async fn tend(partition: u32, guard: Guard, file: Arc<File>, stop: CancellationToken, keep: bool) {
-    let (token, pid) = (guard.token().get(), std::process::id());
+async fn tend(partition: u32, hold: Owned, file: Arc<File>, stop: CancellationToken, keep: bool) {
+    let (token, pid) = (hold.token(), std::process::id());
     while !stop.is_cancelled() {
         let begin = now();
         tokio::time::sleep(WORK).await;
-        if !guard.is_held() && !keep {
+        if !hold.is_held() && !keep {
             return;
         }
         let line = serde_json::to_string(&Line { partition, token, pid, begin, end: now() });
@@ -104,6 +103,5 @@ async fn tend(partition: u32, guard: Guard, file: Arc<File>, stop: CancellationT
             return;
         }
     }
-    // A loss in the last moment was in time.
-    let _ = guard.release().await;
+    hold.release().await;
 }

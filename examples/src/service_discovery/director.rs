@@ -1,10 +1,10 @@
 //! The director: starts servers, has some drain and some crash, and is the client of them all.
 
-use std::{collections::VecDeque, io::Write as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io::Write as _, process::ExitCode, time::Duration};
 
+use futures::{StreamExt, stream::BoxStream};
 use nix::sys::signal::Signal;
-use tenure::{MemberEvent, MemberWatch, discovery::Balancer, membership};
-use tenure_kv::Store;
+use tenure::MemberEvent;
 use tokio::{
     sync::mpsc,
     time::{Instant, interval_at, sleep_until, timeout},
@@ -13,12 +13,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     client::{self, Outcome},
-    coordination::group,
+    coordination::Group,
     options::{Options, Sabotage},
     server::News,
     tally::Tally,
 };
-use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Way, now, unless_interrupted};
 
 /// How long servers may take to open the store and join, and to drain.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,36 +35,38 @@ enum Act {
 
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
-    let store = tenure_kv::open(&options.store).await?;
-    if !store.info().shared {
-        return Err(format!("--store {}: only one process at a time can use it; give nats://HOST/BUCKET", options.store).into());
-    }
+    let dir = tempfile::Builder::new().prefix("tenure-service-discovery-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let way = Way::to(options.store.as_deref(), dir.path());
     let lease = humantime::format_duration(options.lease).to_string();
-    let mut arguments: Vec<_> = ["--store", &options.store, "--lease", &lease, "--run", &id].map(Into::into).into();
+    let mut arguments: Vec<std::ffi::OsString> = ["--lease", &lease, "--run", &id, "--dir"].map(Into::into).into();
+    arguments.push(dir.path().into());
+    if let Some(store) = &options.store {
+        arguments.extend(["--store".into(), store.into()]);
+    }
     if let Some(Sabotage::NoDrain) = options.sabotage {
         arguments.extend(["--sabotage", "no-drain"].map(Into::into));
     }
     let (crew, reports) = Crew::new(arguments)?;
-    let group = group(&id);
-    let members = membership::watch(&store, &group).await?;
     let mut director = Director {
         options,
         crew,
         reports,
-        members,
         screen: Screen::new(options.json),
         tally: Tally::default(),
         up: VecDeque::new(),
         started: 0,
     };
-    let outcome = unless_interrupted(director.play(&store, &group)).await;
-    // Servers that are asked to end leave the group; those that are killed would stay for a while.
+    let outcome = unless_interrupted(director.play(&way, &id)).await;
+    // Servers that are asked to end leave the group; those that are killed could stay for a while.
     let ended = director.crew.retire(PATIENCE).await?;
     match outcome? {
         Ok(played) => played?,
         Err(code) => {
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} servers");
+            let path = dir.path().to_owned();
+            dir.close()?;
+            let daemon = way.and_the_daemon();
+            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} servers{daemon}, removed {}", path.display());
             return Ok(ExitCode::from(code));
         }
     }
@@ -75,7 +77,6 @@ struct Director<'a> {
     options: &'a Options,
     crew: Crew,
     reports: Reports,
-    members: MemberWatch,
     screen: Screen,
     tally: Tally,
     /// Those who are in the group and well, oldest first.
@@ -84,11 +85,13 @@ struct Director<'a> {
 }
 
 impl Director<'_> {
-    async fn play(&mut self, store: &Arc<dyn Store>, group: &str) -> Result<(), Fault> {
+    async fn play(&mut self, way: &Way, run: &str) -> Result<(), Fault> {
         let Options { servers, clients, seconds, .. } = *self.options;
-        let url = &store.info().url;
+        let place = way.open(&mut self.crew, &mut self.reports).await?;
         self.screen
-            .line(&format!("{servers} HTTP servers in one group on {url}, {clients} requests at a time, for {seconds} s\n"))?;
+            .line(&format!("{servers} HTTP servers in one group on {place}, {clients} requests at a time, for {seconds} s\n"))?;
+        let group = Group::open(way, run).await?;
+        let mut members = group.watch().await?;
         for _ in 0..servers {
             self.come()?;
         }
@@ -100,7 +103,7 @@ impl Director<'_> {
                 () = sleep_until(deadline) => return Err(format!("the servers have not joined within {PATIENCE:?}").into()),
             }
         }
-        let balancer = Balancer::follow(store, group).await?;
+        let balancer = group.balancer().await?;
         let (tell, mut outcomes) = mpsc::channel(1_024);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..clients {
@@ -109,7 +112,7 @@ impl Director<'_> {
         drop((tell, balancer));
         tasks.close();
         let _stop = stop.clone().drop_guard();
-        self.act(&mut outcomes).await?;
+        self.act(&mut outcomes, &mut members, group.remover()).await?;
         stop.cancel();
         let rest = async {
             while let Some(outcome) = outcomes.recv().await {
@@ -122,7 +125,12 @@ impl Director<'_> {
     }
 
     /// Lets the story happen while requests are sent.
-    async fn act(&mut self, outcomes: &mut mpsc::Receiver<Outcome>) -> Result<(), Fault> {
+    async fn act(
+        &mut self,
+        outcomes: &mut mpsc::Receiver<Outcome>,
+        members: &mut BoxStream<'static, tenure::Result<MemberEvent>>,
+        remover: &str,
+    ) -> Result<(), Fault> {
         let all = Duration::from_secs(self.options.seconds);
         let begin = Instant::now();
         let mut story = STORY.into_iter().map(|(part, act)| (begin + all.mul_f64(part), act)).peekable();
@@ -133,7 +141,7 @@ impl Director<'_> {
             tokio::select! {
                 outcome = outcomes.recv() => self.tally.note(outcome.ok_or("the clients are gone")?),
                 report = self.reports.next() => self.hear(report?)?,
-                event = self.members.next() => self.see(event?)?,
+                event = members.next() => self.see(event.ok_or("the group can no longer be watched")??, remover)?,
                 ended = self.crew.ended() => {
                     let ended = ended?;
                     let expected = ended.was_killed() && self.tally.crashed.contains(&ended.name)
@@ -195,10 +203,10 @@ impl Director<'_> {
     }
 
     /// What the group tells.
-    fn see(&mut self, event: MemberEvent) -> Result<(), Fault> {
+    fn see(&mut self, event: MemberEvent, remover: &str) -> Result<(), Fault> {
         if let MemberEvent::Remove { id, .. } = event {
             if self.tally.crashed.contains(&id) {
-                self.screen.event(now(), &id, Tone::Good, "is removed from the group by a janitor")?;
+                self.screen.event(now(), &id, Tone::Good, &format!("is removed from the group by {remover}"))?;
             }
             self.tally.removed.insert(id);
         }

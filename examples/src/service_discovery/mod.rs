@@ -3,8 +3,12 @@
 //! [`main`] is the director and the client. It starts HTTP servers as processes of their own (this program again,
 //! told what to be), which join a group, and sends requests to them through a [`Balancer`](tenure::discovery::Balancer)
 //! all the time. A server that is asked to end drains: it says so in the group, answers what still comes, and leaves.
-//! One that is killed is set aside at the first failed connection, its requests are tried again elsewhere, and a
-//! janitor removes it from the group once its lease is over.
+//! One that is killed is set aside at the first failed connection, its requests are tried again elsewhere, and it is
+//! removed from the group.
+//!
+//! On `nats://` each process opens the store with Tenure's Rust API, and a janitor removes who was killed once the lease
+//! is over. On an embedded store, the default, a daemon has it and all others speak to that over its socket: whoever is
+//! killed is removed at once.
 //!
 //! With `--sabotage no-drain` servers end at once when asked to, to see that the check notices.
 
@@ -27,6 +31,7 @@ pub fn main() -> ExitCode {
     stage::main("service_discovery", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
+            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await.map(|()| ExitCode::SUCCESS),
             Some(options::Role::Server) => server::run(&options).await.map(|()| ExitCode::SUCCESS),
         }
     })

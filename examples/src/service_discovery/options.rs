@@ -1,16 +1,21 @@
 //! The command line, of the director and of the servers it starts.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
+
+use crate::stage::Way;
 
 /// HTTP servers come, drain and crash; a client balances over them and loses no request.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "service_discovery")]
 pub(super) struct Options {
-    /// Where the group lives; several processes use it, so nats://HOST/BUCKET
+    /// Where the group lives: nats://HOST/BUCKET, file:PATH or memory: [default: a file: store in a temporary directory]
     #[arg(long, value_name = "URL")]
-    pub(super) store: String,
+    pub(super) store: Option<String>,
 
     /// How many servers there are at the beginning
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=50))]
@@ -37,7 +42,7 @@ pub(super) struct Options {
     pub(super) sabotage: Option<Sabotage>,
 
     /// Which process this is
-    #[arg(long, hide = true, requires_all = ["name", "run"])]
+    #[arg(long, hide = true, requires_all = ["name", "run", "dir"])]
     pub(super) role: Option<Role>,
 
     /// What this process is called
@@ -47,11 +52,24 @@ pub(super) struct Options {
     /// The name of this run
     #[arg(long, hide = true)]
     pub(super) run: Option<String>,
+
+    /// The directory of this run
+    #[arg(long, hide = true)]
+    pub(super) dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// How this process, which the director started, reaches the store.
+    pub(super) fn way(&self) -> Way {
+        Way::to(self.store.as_deref(), self.dir.as_deref().unwrap_or(Path::new(".")))
+    }
 }
 
 /// What a process started by the director is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Role {
+    /// The daemon that the others talk to, where they cannot share the store.
+    Daemon,
     /// An HTTP server of the group.
     Server,
 }

@@ -80,7 +80,7 @@ async fn serve(options: &Options) -> Result<(), Fault> {
         }
     };
     tokio::pin!(accept);
-    let here = Registration::join(&options.store, run, name, options.lease, address.clone()).await?;
+    let mut here = Registration::join(&options.way(), run, name, options.lease, address.clone()).await?;
     report(News::Joined { address })?;
     tokio::select! {
         fault = &mut accept => return Err(fault),

@@ -11,7 +11,7 @@ use super::{
     options::{Options, Sabotage},
     worker::{News, file},
 };
-use crate::stage::{Crew, Fault, Nanos, Report, Reports, Screen, Tone, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Nanos, Report, Reports, Screen, Tone, Way, now, unless_interrupted};
 
 /// How long anything may take at most, beside the lease.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,16 +25,17 @@ struct TakeOver {
 
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
-    if !tenure_kv::open(&options.store).await?.info().shared {
-        return Err(format!("--store {}: only one process at a time can use it; give nats://HOST/BUCKET", options.store).into());
-    }
     let dir = tempfile::Builder::new().prefix("tenure-singleton-job-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let way = Way::to(options.store.as_deref(), dir.path());
     let time = |duration| humantime::format_duration(duration).to_string();
     let (lease, round) = (time(options.lease), time(options.round));
     let mut arguments: Vec<std::ffi::OsString> =
-        ["--store", &options.store, "--lease", &lease, "--round", &round, "--run", &id, "--dir"].map(Into::into).into();
+        ["--lease", &lease, "--round", &round, "--run", &id, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
+    if let Some(store) = &options.store {
+        arguments.extend(["--store".into(), store.into()]);
+    }
     if let Some(Sabotage::Everyone) = options.sabotage {
         arguments.extend(["--sabotage", "everyone"].map(Into::into));
     }
@@ -49,14 +50,15 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         ended: None,
         take_overs: Vec::new(),
     };
-    let outcome = unless_interrupted(director.play()).await;
+    let outcome = unless_interrupted(director.play(&way)).await;
     let ended = director.crew.retire(PATIENCE).await?;
     match outcome? {
         Ok(played) => played?,
         Err(code) => {
             let path = dir.path().to_owned();
             dir.close()?;
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers, removed {}", path.display());
+            let daemon = way.and_the_daemon();
+            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers{daemon}, removed {}", path.display());
             return Ok(ExitCode::from(code));
         }
     }
@@ -77,10 +79,13 @@ struct Director<'a> {
 }
 
 impl Director<'_> {
-    async fn play(&mut self) -> Result<(), Fault> {
+    async fn play(&mut self, way: &Way) -> Result<(), Fault> {
         let Options { workers, seconds, lease, round, .. } = *self.options;
         let (lease, every) = (humantime::format_duration(lease), humantime::format_duration(round));
-        self.screen.line(&format!("{workers} workers, a job every {every}, lease {lease}, for {seconds} s\n"))?;
+        let place = way.open(&mut self.crew, &mut self.reports).await?;
+        self.screen.line(&format!(
+            "{workers} workers, one election on {place}, a job every {every}, lease {lease}, for {seconds} s\n"
+        ))?;
         for number in 1..=workers {
             self.crew.start("worker", &format!("w{number}"))?;
         }

@@ -5,6 +5,10 @@
 //! is fenced with its term, and then runs the job of that round. Rounds that went by while nobody led are made up for.
 //! What ran is appended to one file, which at the end tells whether every round ran once.
 //!
+//! On `nats://` each worker opens the store with Tenure's Rust API, and a killed leader keeps its office for the lease. On
+//! an embedded store, the default, a daemon has it and the workers speak to that over its socket: a killed leader's office
+//! is free at once.
+//!
 //! With `--sabotage everyone` workers do not ask who leads, to see that the check notices.
 
 mod check;
@@ -25,6 +29,7 @@ pub fn main() -> ExitCode {
     stage::main("singleton_job", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
+            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await.map(|()| ExitCode::SUCCESS),
             Some(options::Role::Worker) => worker::run(&options).await.map(|()| ExitCode::SUCCESS),
         }
     })

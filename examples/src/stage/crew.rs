@@ -19,10 +19,15 @@ use tokio::{
     net::unix::pipe,
     process::Command,
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use super::{Fault, Report};
+use super::{Fault, Report, daemon::News};
+
+/// How long the daemon may take to open its store.
+const OPENING: Duration = Duration::from_secs(30);
+/// How long the daemon may take to end.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// What the processes report, in the order in which it happened.
 #[derive(Debug)]
@@ -57,6 +62,8 @@ pub(crate) struct Crew {
     waits: JoinSet<(u32, io::Result<ExitStatus>)>,
     /// Those who are not reaped yet.
     alive: HashSet<u32>,
+    /// The one of them that the others need.
+    daemon: Option<u32>,
     /// Names of all who ever were: the last words of the dead are read after they are reaped.
     names: HashMap<u32, String>,
 }
@@ -71,6 +78,7 @@ impl Crew {
             reports,
             waits: JoinSet::new(),
             alive: HashSet::new(),
+            daemon: None,
             names: HashMap::new(),
         };
         Ok((crew, Reports(BufReader::new(pipe::Receiver::from_owned_fd(reader.into())?).lines())))
@@ -107,46 +115,62 @@ impl Crew {
         Ok(())
     }
 
-    /// The next process that ends; never when there is none.
+    /// Starts the daemon, before anybody else, and waits until it listens.
+    pub(super) async fn start_daemon(&mut self, reports: &mut Reports) -> Result<(), Fault> {
+        self.daemon = Some(self.start("daemon", "daemon")?);
+        tokio::select! {
+            biased;
+            report = reports.next() => match report?.news {
+                News::Listening => Ok(()),
+                News::Failed { message } => Err(message.into()),
+            },
+            ended = self.ended() => ended.map(drop),
+            () = sleep(OPENING) => Err(format!("the daemon does not listen after {OPENING:?}").into()),
+        }
+    }
+
+    /// The next process that ends; never when there is none. The daemon's end is a fault.
     ///
     /// # Cancel safety
     /// Safe to drop; nobody's end is missed.
     pub(crate) async fn ended(&mut self) -> Result<Ended, Fault> {
         let Some(ended) = self.waits.join_next().await else { return std::future::pending().await };
         let (pid, status) = ended?;
+        let status = status?;
         self.alive.remove(&pid);
-        Ok(Ended { name: self.name(pid).to_owned(), status: status? })
+        if self.daemon.take_if(|daemon| *daemon == pid).is_some() {
+            return Err(format!("the daemon ended ({status})").into());
+        }
+        Ok(Ended { name: self.name(pid).to_owned(), status })
     }
 
-    /// Asks everybody to end, and kills who has not within `patience`; how many there were.
+    /// Asks everybody to end, and kills who has not within `patience`; then the daemon. How many there were beside it.
     pub(crate) async fn retire(&mut self, patience: Duration) -> Result<usize, Fault> {
-        let count = self.alive.len();
-        for pid in self.alive.clone() {
-            self.signal(pid, Signal::SIGTERM)?;
-        }
-        let all = async {
-            while !self.alive.is_empty() {
-                self.ended().await?;
-            }
-            Ok::<_, Fault>(())
-        };
-        if let Ok(ended) = timeout(patience, all).await {
-            ended?;
-        }
-        self.dismiss().await?;
-        Ok(count)
+        let daemon = self.daemon.take();
+        let workers: Vec<_> = self.alive.iter().copied().filter(|pid| Some(*pid) != daemon).collect();
+        self.end(&workers, patience).await?;
+        self.end(daemon.as_slice(), DRAIN).await?;
+        Ok(workers.len())
     }
 
-    /// Kills everybody, stopped ones too, and waits until they are gone; how many they were.
-    pub(crate) async fn dismiss(&mut self) -> Result<usize, Fault> {
-        let count = self.alive.len();
-        for pid in self.alive.clone() {
-            self.signal(pid, Signal::SIGKILL)?;
+    async fn end(&mut self, pids: &[u32], patience: Duration) -> Result<(), Fault> {
+        for pid in pids {
+            self.signal(*pid, Signal::SIGTERM)?;
         }
-        while !self.alive.is_empty() {
+        if let Ok(ended) = timeout(patience, self.all_ended(pids)).await {
+            return ended;
+        }
+        for pid in pids {
+            self.signal(*pid, Signal::SIGKILL)?;
+        }
+        self.all_ended(pids).await
+    }
+
+    async fn all_ended(&mut self, pids: &[u32]) -> Result<(), Fault> {
+        while pids.iter().any(|pid| self.alive.contains(pid)) {
             self.ended().await?;
         }
-        Ok(count)
+        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! What stories of several processes share: starting them, hearing from them, telling what happens, cleaning up.
 
 mod crew;
+pub(crate) mod daemon;
 mod screen;
+pub(crate) mod socket;
 
 use std::{future::Future, io::Write as _, process::ExitCode};
 
@@ -10,6 +12,7 @@ use tenure_kv::{BootClock, Clock};
 
 pub(crate) use self::{
     crew::{Crew, Reports},
+    daemon::Way,
     screen::{Screen, Tone, Verdict},
 };
 

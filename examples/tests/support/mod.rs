@@ -40,21 +40,31 @@ pub fn broken(summary: &Value) -> Vec<&str> {
     broken.map(|verdict| verdict["promise"].as_str().unwrap()).collect()
 }
 
-/// Interrupts it once a line has `sign` in it: it must end with 130, say `words`, and leave no process that has
-/// `mark` in its command line.
-pub fn interrupt(name: &str, arguments: &[&str], sign: &str, words: &str, mark: &str) {
-    let mut director = example(name).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+/// Interrupts it once a line has `sign` in it: it must end with 130, say `words`, and leave no process and no file.
+pub fn interrupt(name: &str, arguments: &[&str], sign: &str, words: &str) {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = example(name);
+    command.args(arguments).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut director = command.spawn().unwrap();
     let mut lines = BufReader::new(director.stdout.take().unwrap()).lines();
     lines.find(|line| line.as_ref().unwrap().contains(sign)).unwrap().unwrap();
+    assert_ne!(processes_of(temporary.path()), Vec::<String>::new());
     kill(Pid::from_raw(director.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     lines.for_each(drop);
     assert_eq!(director.wait().unwrap().code(), Some(130));
     let mut said = String::new();
     director.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains(words), "{said}");
+    assert_eq!(processes_of(temporary.path()), Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+/// Command lines of living processes that name `directory`.
+fn processes_of(directory: &Path) -> Vec<String> {
+    let directory = directory.to_str().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
-    assert_eq!(lines.filter(|line| line.contains(mark)).collect::<Vec<_>>(), Vec::<String>::new());
+    lines.filter(|line| line.contains(directory)).collect()
 }
 
 /// Runs it with arguments that make no sense: one clear error that has `part` in it.
@@ -63,4 +73,5 @@ pub fn refused(name: &str, arguments: &[&str], code: i32, part: &str) {
     let said = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(code), "{arguments:?}: {said}");
     assert!(said.contains(part) && !said.contains("panicked"), "{arguments:?}: {said}");
+    assert!(code != 2 || said.lines().count() == 1, "{arguments:?}: {said}");
 }
