@@ -1,6 +1,7 @@
 //! Stories about Tenure that run: what the programs in this directory are made of.
 
 pub mod failover;
+pub mod leader_failover;
 pub mod partitions;
 pub mod service_discovery;
 pub mod singleton_job;
