@@ -15,7 +15,6 @@ mod candidate;
 mod check;
 mod coordination;
 mod director;
-
 mod options;
 
 use std::process::ExitCode;

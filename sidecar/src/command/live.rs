@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use futures::FutureExt;
+use serde::Serialize;
 
 use super::{
     End as ExitEnd,
@@ -13,11 +14,14 @@ use super::{
 };
 use crate::{
     CallError,
-    protocol::{Event, Happening, Kind, Subscribed},
+    protocol::{Happening, Kind},
 };
 
 /// The pause before a subscription that was ended is asked for again.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// Why a subscription ends whose daemon leaves.
+const LEAVING: &str = "leaving";
 
 /// Why a subscription is over.
 #[derive(Debug)]
@@ -48,32 +52,26 @@ pub(super) async fn subscribe(
     mut tell: impl FnMut(Happening),
 ) -> Result<End, Failure> {
     let client = daemon.client();
-    // From before the call: events may overtake its answer here.
-    let mut notices = client.notices();
     let gone = || End::Gone("tenured went away; waiting for the next one".to_owned());
-    let answer = tokio::time::timeout(PATIENCE, client.call_as::<Subscribed>(method, params)).await;
-    let subscription = match answer.map_err(|_| unanswered(daemon.path()))? {
-        Ok(subscribed) => subscribed.subscription,
+    let answer = tokio::time::timeout(PATIENCE, client.subscribe(method, params)).await;
+    let mut events = match answer.map_err(|_| unanswered(daemon.path()))? {
+        Ok(events) => events,
         Err(CallError::Closed) => return Ok(gone()),
         Err(error) if error.kind() == Some(Kind::Unavailable) => return Ok(gone()),
         Err(error) => return Err(failure(&error)),
     };
     loop {
-        let Some(notice) = notices.recv().await else { return Ok(gone()) };
-        if notice.method != "event" {
-            continue;
-        }
-        let Ok(event) = Event::deserialize(&notice.params) else { continue };
-        if event.subscription.as_deref() != Some(&subscription) {
-            continue;
-        }
-        match event.what {
-            Happening::End { reason } if reason == "leaving" => return Ok(gone()),
-            Happening::End { reason } => {
-                tokio::time::sleep(AGAIN).await;
-                return Ok(End::Ended(format!("tenured ended the subscription ({reason}); asking again")));
+        let reason = match events.recv().await {
+            Some(Happening::End { reason }) if reason == LEAVING => return Ok(gone()),
+            Some(Happening::End { reason }) => reason,
+            Some(what) => {
+                tell(what);
+                continue;
             }
-            what => tell(what),
-        }
+            None if client.closed().now_or_never().is_some() => return Ok(gone()),
+            None => "it was not read in time".to_owned(),
+        };
+        tokio::time::sleep(AGAIN).await;
+        return Ok(End::Ended(format!("tenured ended the subscription ({reason}); asking again")));
     }
 }
