@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::{poll, stream::BoxStream};
 use tenure::{Error, Group, Instance, InstanceState, JoinOptions, Session};
 use tenure_kv::{
-    Batch, Change, Entry, Event, Info, Key, KeyRange, Memory, Result, Revision, Since, Store,
+    Batch, Change, Clock, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Moment, Result, Revision, Since, Store,
     faults::{Fault, Faulty, Operation, Rule},
 };
 
@@ -98,4 +101,61 @@ async fn a_change_taken_back_before_it_was_answered_is_not_what_others_see() {
     first.unwrap();
     assert_eq!(group.members().await.unwrap().list[0].instance.value, "first");
     session.close().await.unwrap();
+}
+
+/// A store that becomes another one, as a bucket does that is deleted and made anew; there nobody renews.
+#[derive(Debug)]
+struct Anew(Memory, OnceLock<Memory>);
+
+impl Anew {
+    fn now(&self) -> &Memory {
+        self.1.get().unwrap_or(&self.0)
+    }
+}
+
+#[async_trait]
+impl Store for Anew {
+    fn info(&self) -> &Info {
+        self.0.info()
+    }
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.now().entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        if self.1.get().is_some() && batch.ops.iter().any(|op| op.key.under("session").is_some()) {
+            std::future::pending::<()>().await;
+        }
+        self.now().commit(batch).await
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.now().watch(range, since).await
+    }
+}
+
+#[tokio::test]
+async fn who_stood_still_touches_nobodys_record_in_a_bucket_made_anew() {
+    let lease = Duration::from_secs(15);
+    for how in ["update", "leave", "close"] {
+        let (anew, clock) = (Arc::new(Anew(Memory::new(), OnceLock::new())), HandClock::default());
+        let (store, hand): (Arc<dyn Store>, Arc<dyn Clock>) = (anew.clone(), Arc::new(clock.clone()));
+        let one = Session::builder(store).lease(lease).clock(hand).open().await.unwrap();
+        let former = one.group("web").unwrap().join("w1", Instance::new()).await.unwrap();
+        let memory = Memory::new();
+        anew.1.set(memory.clone()).unwrap();
+        let two = Session::builder(Arc::new(memory)).lease(lease).open().await.unwrap();
+        let web = two.group("web").unwrap();
+        let member = web.join("w1", Instance::new()).await.unwrap();
+        assert_eq!(member.revision(), former.revision());
+        clock.set(Moment::new(lease * 2));
+
+        let soon = Duration::from_millis(300);
+        let said = match how {
+            "update" => tokio::time::timeout(soon, former.set_value("stale")).await.is_ok_and(|outcome| outcome.is_ok()),
+            "leave" => tokio::time::timeout(soon, former.leave()).await.is_ok_and(|outcome| outcome.is_ok()),
+            _ => tokio::time::timeout(soon, one.close()).await.is_err() && former.leave().await.is_ok(),
+        };
+        let list = web.members().await.unwrap().list;
+        assert_eq!(list.first().map(|record| record.revision), Some(member.revision()), "after {how}");
+        assert!(!said, "{how} was told as done");
+    }
 }

@@ -82,27 +82,24 @@ impl Keeper {
             end = self.live(answer) => Ok(end),
             loss = lost => Err(loss),
         };
-        match end {
+        let lost = match end {
             Ok(loss) => {
                 self.ended(loss);
                 // Until it is done, or the session's end does it.
                 let lost = inner.lost();
-                let left = tokio::select! {
+                tokio::select! {
                     biased;
-                    () = self.withdraw() => true,
-                    _ = lost => false,
-                };
-                if !left {
-                    self.withdraw_in_passing().await;
+                    () = self.withdraw(true) => None,
+                    loss = lost => Some(loss),
                 }
             }
             Err(loss) => {
                 self.ended(loss);
-                // In a bucket that is not the same any more the revision may be somebody else's.
-                if loss != Loss::StoreReset {
-                    self.withdraw_in_passing().await;
-                }
+                Some(loss)
             }
+        };
+        if let Some(loss) = lost {
+            self.withdraw_in_passing(loss).await;
         }
     }
 
@@ -114,8 +111,18 @@ impl Keeper {
     }
 
     /// The session is over: the janitor would do this too, only later.
-    async fn withdraw_in_passing(&mut self) {
-        let _ = timeout(self.inner.lease.min(PATIENCE), self.withdraw()).await;
+    async fn withdraw_in_passing(&mut self, loss: Loss) {
+        let same = match loss {
+            // In a bucket that is not the same any more the revision may be somebody else's.
+            Loss::StoreReset => false,
+            // Past the deadline it may be another bucket, and no renewal will tell.
+            Loss::Closed => self.inner.clock.now() < self.inner.validity.deadline(),
+            // Found in this very bucket.
+            _ => true,
+        };
+        if same {
+            let _ = timeout(self.inner.lease.min(PATIENCE), self.withdraw(false)).await;
+        }
     }
 
     async fn live(&mut self, answer: oneshot::Sender<Result<Revision>>) -> Loss {
@@ -233,6 +240,7 @@ impl Keeper {
                 return Err(Error::lost(loss));
             }
             if let Place::Open(_) = self.place {
+                self.inner.vouched().await?;
                 match self.settle().await {
                     Ok(Some(revision)) => return Ok(revision),
                     Ok(None) => {}
@@ -376,6 +384,9 @@ impl Keeper {
     /// them fails, and then what is there tells which.
     async fn write(&mut self) -> Result<Option<Loss>, StoreError> {
         let Place::In(at) = self.place else { return Ok(Some(Loss::Closed)) };
+        if self.inner.vouched().await.is_err() {
+            return Err(StoreError::unavailable("the session is lost"));
+        }
         let record = self.record();
         // What the record says is not known again before this is answered.
         let written = self.written.take();
@@ -407,10 +418,15 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Tries until nothing of ours is left and nothing can come to be.
-    async fn withdraw(&mut self) {
+    /// Tries until nothing of ours is left and nothing can come to be; with `vouched` only while the session
+    /// lives, and for ever once it does not.
+    async fn withdraw(&mut self, vouched: bool) {
         let mut tries = 0;
-        while let Err(error) = self.withdraw_once().await {
+        while self.place != Place::Out {
+            if vouched && self.inner.vouched().await.is_err() {
+                return std::future::pending().await;
+            }
+            let Err(error) = self.withdraw_once().await else { return };
             tracing::debug!(member = %self.seat.key, %error, "the member could not be withdrawn; trying again");
             tries += 1;
             self.pause(tries).await;
