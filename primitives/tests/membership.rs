@@ -8,7 +8,7 @@ use tenure::{
     Check, Error, Instance, InstanceState, JoinOptions, Loss, MemberEvent, MemberWatch, Session,
     membership::{self, MAX_ID},
 };
-use tenure_kv::{Key, Memory, Store, StoreExt};
+use tenure_kv::{Expect, Key, Memory, Store, StoreExt, faults::Faulty};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -130,6 +130,22 @@ async fn an_unreadable_record_is_passed_over_and_counted() {
     assert_eq!(group.members().await.unwrap().unreadable, 1);
     let refused = group.join("odd", Instance::new()).await.unwrap_err();
     assert!(matches!(&refused, Error::Conflict { message, .. } if message.contains("cannot read")), "{refused}");
+}
+
+#[tokio::test]
+async fn unreadable_records_that_went_while_a_watch_was_down_are_not_counted() {
+    let (faulty, faults) = Faulty::new(memory());
+    let store: Arc<dyn Store> = faulty;
+    let key = Key::new("member.web.odd").unwrap();
+    store.put(&key, "not a record").await.unwrap();
+    let mut watch = membership::watch(&store, "web").await.unwrap();
+    assert!(matches!(next(&mut watch).await, MemberEvent::CaughtUp { .. }));
+    assert_eq!(watch.unreadable(), 1);
+    assert_eq!(faults.end_watches("member"), 1);
+    store.delete(&key, Expect::Any).await.unwrap();
+    let _member = session(&store).await.group("web").unwrap().join("w1", Instance::new()).await.unwrap();
+    assert!(matches!(next(&mut watch).await, MemberEvent::Insert(_)));
+    assert_eq!(watch.unreadable(), 0);
 }
 
 #[tokio::test]

@@ -66,7 +66,8 @@ pub struct Group {
 pub struct Members {
     /// The members, by id.
     pub list: Vec<MemberRecord>,
-    /// Every change of the group up to this revision is in the list.
+    /// Every change of the group up to this revision is in the list. One exception: a group of more than 1,024 is read
+    /// in pieces, and who leaves meanwhile may be listed still.
     pub revision: Revision,
     /// Records that were passed over because something else wrote them.
     pub unreadable: usize,

@@ -111,6 +111,7 @@ impl MemberWatch {
         self.changes = view.changes();
         self.view = view;
         self.doubtful = Some(self.known.keys().cloned().collect());
+        self.unreadable.clear();
         Ok(())
     }
 
