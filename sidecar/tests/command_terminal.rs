@@ -1,4 +1,4 @@
-//! `tenure lock` at a terminal: who has it, what ^C and ^Z do, and the line shown while waiting.
+//! The command at a terminal: who has it, what ^C and ^Z do, and the line shown while waiting.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,8 +14,13 @@ use std::{
     time::Duration,
 };
 
-use command_stage::{Puppet, until};
+use command_stage::{
+    Puppet,
+    daemon::{Daemon, LONG},
+    until,
+};
 use rustix::{
+    process::Signal,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, tcgetattr},
 };
@@ -319,6 +324,26 @@ fn the_waiting_line_says_who_holds_and_is_wiped() {
     let all = screen.all();
     assert!(all.ends_with("\r\x1b[Kgranted\r\n"), "{all:?}");
     assert!(!all.trim_end().contains('\n'), "one line: {all:?}");
+}
+
+#[test]
+fn a_candidate_sees_who_leads_and_for_how_long() {
+    let daemon = Daemon::memory();
+    let leader = daemon.start_tenure(&["elect", "x", "--label", "boss", "--", "bash", "-c", LONG]);
+    leader.line();
+    let socket = daemon.socket();
+    let mut screen = Screen::new(&[TENURE, "elect", "x", "--socket", socket.to_str().unwrap(), "--", "echo", "elected"]);
+    screen.expect(&format!(" for x, led by boss ({}, pid {}) for ", host(), leader.pid()));
+    screen.expect("\r\x1b[K");
+    leader.signal(Signal::TERM);
+    screen.expect("elected");
+    assert_eq!(screen.end(), 0);
+    let all = screen.all();
+    assert!(all.ends_with("\r\x1b[Kelected\r\n"), "{all:?}");
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[test]

@@ -177,7 +177,7 @@ pub(crate) async fn fate(notices: &mut Notices, held: &LockAcquired) -> (String,
     }
 }
 
-/// `tenure lock`, killed when dropped.
+/// `tenure`, killed when dropped.
 pub(crate) struct Job {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -188,12 +188,15 @@ pub(crate) struct Job {
 impl Job {
     /// Runs `script` by bash under the lock `name`, kept where `place` says: `--store URL` or `--socket PATH`.
     pub(crate) fn lock(name: &str, place: [&str; 2], options: &[&str], script: &str) -> Self {
+        Self::tenure(&[&["lock", name], &place[..], options, &["--", "bash", "-c", script]].concat())
+    }
+
+    /// Runs `tenure` with these arguments.
+    pub(crate) fn tenure(arguments: &[&str]) -> Self {
         // In a session of its own and with no signal ignored, whatever the tests are run from.
         let mut child = Command::new("env")
-            .args(["--default-signal", "setsid", env!("CARGO_BIN_EXE_test-tenure"), "lock", name])
-            .args(place)
-            .args(options)
-            .args(["--", "bash", "-c", script])
+            .args(["--default-signal", "setsid", env!("CARGO_BIN_EXE_test-tenure")])
+            .args(arguments)
             .env_remove("TENURE_SOCKET")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
