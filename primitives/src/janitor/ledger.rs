@@ -42,7 +42,7 @@ pub(super) struct Ledger {
     sessions: HashMap<String, Watched>,
     /// Who owns which record.
     owners: HashMap<Key, String>,
-    /// When each session that has members is to be looked at.
+    /// When each session is to be looked at.
     due: BTreeSet<(Moment, String)>,
     doomed: BTreeMap<Key, Revision>,
     /// A purge failed: not again before.
@@ -211,6 +211,8 @@ impl Ledger {
     fn schedule(&mut self, session: &str) {
         let Some(watched) = self.sessions.get_mut(session) else { return };
         let due = match watched.life {
+            // Nobody waits for its end. But a store need not tell that a TTL ran out, and it must not be kept for ever.
+            Life::Live { since, lease, .. } if watched.members.is_empty() => Some(since + timing::garbage(lease).as_duration()),
             _ if watched.members.is_empty() => None,
             Life::Live { since, lease, .. } => Some(since + timing::silence(lease)),
             Life::Absent { from } => Some(from),
@@ -278,13 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn sessions_without_members_are_left_alone() {
+    fn sessions_without_members_are_left_alone_until_the_store_must_have_forgotten_them() {
         let mut ledger = Ledger::default();
+        ledger.renewed("b", rev(1), LEASE, at(0), None);
+        assert_eq!(ledger.next(at(3_999)), None);
+        assert_eq!(ledger.next(at(4_000)), depose("b", Some(1)));
+        ledger.died("b");
+        assert!(ledger.sessions.is_empty() && ledger.wake_at().is_none());
         ledger.renewed("a", rev(1), LEASE, at(0), None);
-        assert_eq!(ledger.next(at(99_999)), None);
+        assert_eq!(ledger.next(at(3_999)), None);
         // But their silence counts once they have one.
-        ledger.joined(key("x"), "a", rev(2), at(5_000));
-        assert_eq!(ledger.next(at(5_000)), depose("a", Some(1)));
+        ledger.joined(key("x"), "a", rev(2), at(3_000));
+        assert_eq!(ledger.next(at(3_000)), depose("a", Some(1)));
     }
 
     #[test]

@@ -35,7 +35,6 @@ pub(super) struct Office<'a> {
 enum Outcome {
     Dead,
     Alive(Entry),
-    Vanished,
     /// It lives, or what was read lags.
     Spared,
     /// The store is out of reach.
@@ -155,6 +154,10 @@ impl<'a> Office<'a> {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision, StoreError> {
+        // Past the deadline the bucket may be another one, where the revisions that are known stand for others' records.
+        if self.inner.validity.remaining(&*self.inner.clock).is_zero() {
+            return Err(StoreError::unavailable("the janitor's lease is not valid now"));
+        }
         let answer = timeout(PATIENCE, self.inner.store.commit(batch)).await;
         answer.unwrap_or_else(|_| Err(StoreError::unknown("the janitor's write was not answered")))
     }
@@ -178,7 +181,6 @@ impl<'a> Office<'a> {
             match outcome {
                 Outcome::Dead => self.ledger.died(&session),
                 Outcome::Alive(entry) => self.renewed(&entry),
-                Outcome::Vanished => self.ledger.vanished(&session, now),
                 Outcome::Spared => self.ledger.spared(&session, now),
                 Outcome::CutOff => {
                     self.ledger.spared(&session, now);
@@ -203,7 +205,7 @@ impl<'a> Office<'a> {
                 Ok(Some(entry)) if last.is_some_and(|last| entry.revision <= last) => Outcome::Spared,
                 Ok(Some(entry)) if entry.is_live() => Outcome::Alive(entry),
                 Ok(Some(_)) => Outcome::Dead,
-                Ok(None) if last.is_some() => Outcome::Vanished,
+                Ok(None) if last.is_some() => self.forgotten(key, lease).await,
                 Ok(None) => Outcome::Spared,
                 Err(_) => Outcome::CutOff,
             },
@@ -211,6 +213,16 @@ impl<'a> Office<'a> {
                 tracing::debug!(session = %silent.session, %error, "the silent session could not be deposed");
                 Outcome::CutOff
             }
+        }
+    }
+
+    /// A key that no longer is where it was, and that a read does not show: gone by its TTL, or the read lags. A
+    /// tombstone proves it, and is told to all who still believe it to be there.
+    async fn forgotten(&self, key: Key, lease: Duration) -> Outcome {
+        match self.commit(Op::purge(key).if_absent().ttl(timing::garbage(lease)).into()).await {
+            Ok(_) => Outcome::Dead,
+            Err(StoreError::Conflict { .. }) => Outcome::Spared,
+            Err(_) => Outcome::CutOff,
         }
     }
 
