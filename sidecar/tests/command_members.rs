@@ -229,6 +229,24 @@ fn a_command_tells_that_it_is_well() {
 }
 
 #[test]
+fn a_command_that_is_asked_to_end_drains_before_the_member_leaves() {
+    let daemon = Daemon::memory();
+    let script = "trap 'read -r _; exit 3' TERM; echo ready; while :; do sleep 0.02; done";
+    let mut command = daemon.tenure(&joining(&["--id", "w1"], script));
+    // It ends when it is told to.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let member = Job::start(command.stdin(reader));
+    drop(command);
+    member.expect("ready");
+    assert_eq!(state(&daemon), "passing");
+    member.signal(Signal::TERM);
+    until("it is draining", || state(&daemon) == "draining");
+    writer.write_all(b"go\n").unwrap();
+    assert_eq!(member.end().0, 3);
+    assert_eq!(state(&daemon), "");
+}
+
+#[test]
 fn an_id_that_somebody_has_is_75_or_waited_for() {
     let daemon = Daemon::memory();
     let first = join(&daemon, &["--id", "w1", "--label", "the server"], LONG);

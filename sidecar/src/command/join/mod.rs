@@ -126,8 +126,8 @@ Environment of the command:
   TENURE_MEMBER  the member's id
   TENURE_SOCKET  the daemon's socket; with --store it is left as it was
 
-Signals and the terminal are as `tenure lock --help` has them. The group is left once the command has
-ended; if tenure is killed with KILL the command is killed too, and the member is gone at once
+Signals and the terminal are as `tenure lock --help` has them. INT, TERM and QUIT make the member
+draining, so that it gets no new work while the command ends; the group is left when it has. If tenure is killed with KILL the command is killed too, and the member is gone at once
 through the daemon, after its lease with --store.
 ";
 
@@ -166,7 +166,7 @@ trait Joining: Held {
     fn beater(&self) -> Beater;
 }
 
-/// What a beat goes to.
+/// How a membership is reached while a command runs.
 #[derive(Clone, Debug)]
 enum Beater {
     Member(tenure::Member),

@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, convert::Infallible, ffi::OsString, time::Duration};
 
+use serde_json::json;
+use tenure::InstanceState;
 use tenure_kv::{BootClock, Clock};
+use tokio::sync::Notify;
 
 use super::{Beater, Joining, OnLost, Plan, left};
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(5);
-/// How long a beat may take to the daemon.
+/// How long a beat and a change may take to the daemon.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// What a command runs under that does not depend on its membership.
@@ -56,13 +59,16 @@ pub(super) async fn stay<S: Source<Held: Joining>>(
     let lease = held.lease();
     let beater = RefCell::new(Some(held.beater()));
     let mut held = Some(held);
+    let ending = Notify::new();
     let outcome = {
         let beating = beat(plan, &beater);
-        let body = body(source, &mut held, plan, signals, &beater);
+        let draining = drain(&ending, &beater);
+        let body = body(source, &mut held, plan, signals, &beater, &ending);
         tokio::select! {
             biased;
             outcome = body => outcome,
             never = beating => match never {},
+            never = draining => match never {},
         }
     };
     beater.take();
@@ -84,6 +90,7 @@ async fn body<S: Source<Held: Joining>>(
     plan: &Plan<'_>,
     signals: &mut Signals,
     beater: &RefCell<Option<Beater>>,
+    ending: &Notify,
 ) -> Result<End, Failure> {
     if plan.command.is_empty() {
         return tokio::select! {
@@ -107,7 +114,8 @@ async fn body<S: Source<Held: Joining>>(
         OnLost::Term => run::OnLost::Term,
     };
     let policy = plan.lease.policy(on_lost, member.lease());
-    let run = Run { command: plan.command, environment: &environment, unset, policy, without: "without being a member" };
+    let without = "without being a member";
+    let run = Run { command: plan.command, environment: &environment, unset, policy, without, ending: Some(ending) };
     let outcome = if plan.on_lost == OnLost::Rejoin {
         let mut free = Free { lease: member.lease() };
         tokio::select! {
@@ -209,6 +217,23 @@ async fn beat(plan: &Plan<'_>, beater: &RefCell<Option<Beater>>) -> Infallible {
             Some(Beater::Lease(client, lease)) => {
                 // One that is lost is followed by another, or by the loss of the membership.
                 let _ = tokio::time::timeout(BEAT, client.call("member.beat", LeaseRef { lease })).await;
+            }
+            None => {}
+        }
+    }
+}
+
+/// Has nobody send new work here once the command was asked to end.
+async fn drain(ending: &Notify, beater: &RefCell<Option<Beater>>) -> Infallible {
+    loop {
+        ending.notified().await;
+        let to = beater.borrow().clone();
+        // Where that fails the command ends all the same, and the member leaves.
+        match to {
+            Some(Beater::Member(member)) => drop(member.set_state(InstanceState::Draining).await),
+            Some(Beater::Lease(client, lease)) => {
+                let params = json!({ "lease": lease, "state": InstanceState::Draining });
+                drop(tokio::time::timeout(BEAT, client.call("member.update", params)).await);
             }
             None => {}
         }

@@ -302,7 +302,8 @@ async fn run_under<H: Held>(mut held: H, job: &Job<'_>, signals: &mut Signals) -
         ("TENURE_LEASE", held.lease_id().into()),
     ];
     environment.extend(held.socket().map(|path| ("TENURE_SOCKET", path.into())));
-    let run = Run { command: job.command, environment: &environment, policy, without: job.words.without, unset: &[] };
+    let run =
+        Run { command: job.command, environment: &environment, policy, without: job.words.without, unset: &[], ending: None };
     let outcome = run::run(&mut held, &run, signals).await;
     let released = held.release().await;
     match outcome {

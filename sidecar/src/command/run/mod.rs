@@ -17,6 +17,7 @@ use std::{ffi::OsString, time::Duration};
 use futures::FutureExt;
 use rustix::process::Signal;
 use tenure_kv::{BootClock, Clock, Moment};
+use tokio::sync::Notify;
 
 use self::{
     child::{Change, Child},
@@ -39,6 +40,8 @@ use super::{
 const BURIAL: Duration = Duration::from_millis(100);
 /// Asking to stop this often, once the lock is lost, is a wish to have it over with.
 const INSISTENT: u32 = 3;
+/// Signals that ask a command to end. HUP may mean no more than to read a configuration again.
+const ENDING: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::QUIT];
 
 /// What to run, and how to stop it.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Run<'a> {
     pub(crate) policy: Policy,
     /// Without what it runs on that is not stopped, for people: "without the lock".
     pub(crate) without: &'a str,
+    /// Told when a signal that was sent here asks the command to end.
+    pub(crate) ending: Option<&'a Notify>,
 }
 
 /// How the command ended.
@@ -86,6 +91,7 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
         lent,
         policy: run.policy,
         without: run.without,
+        ending: run.ending,
         phase: Phase::Running,
         why: None,
         resumed: false,
@@ -128,6 +134,7 @@ struct Supervisor<'a, H> {
     lent: bool,
     policy: Policy,
     without: &'a str,
+    ending: Option<&'a Notify>,
     phase: Phase,
     why: Option<String>,
     /// The continuation from our own stop was dealt with; its signal is still to be told.
@@ -210,7 +217,7 @@ impl<H: Hold> Supervisor<'_, H> {
         match signal {
             Signal::CONT if self.resumed => self.resumed = false,
             Signal::CONT => self.resume(self.hold.lease() / 4).await,
-            Signal::INT | Signal::TERM | Signal::QUIT if matches!(self.phase, Phase::Terminating { .. }) => {
+            signal if ENDING.contains(&signal) && matches!(self.phase, Phase::Terminating { .. }) => {
                 self.insisted += 1;
                 if self.insisted >= INSISTENT {
                     self.act(Step::Kill);
@@ -219,6 +226,9 @@ impl<H: Hold> Supervisor<'_, H> {
                 }
             }
             _ => {
+                if let Some(ending) = self.ending.filter(|_| ENDING.contains(&signal)) {
+                    ending.notify_one();
+                }
                 self.forwarded.push(signal.as_raw());
                 self.forwarded.dedup();
                 self.child.signal(signal);
