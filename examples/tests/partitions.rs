@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{broken, interrupt, refused, summary};
+use support::{broken, interrupt, kill_the_daemon, refused, summary};
 use tenure_tests::{NatsServer, unique_bucket};
 
 #[test]
@@ -52,6 +52,11 @@ fn more_partitions_than_requests_in_flight_are_shared_over_the_socket() {
 #[test]
 fn an_interrupt_ends_everybody_and_removes_everything() {
     interrupt("partitions", &["--seconds", "60"], "all workers join", "ended 3 workers and the daemon, removed");
+}
+
+#[test]
+fn a_daemon_that_is_killed_ends_the_run() {
+    kill_the_daemon("partitions", &["--seconds", "60"], "all workers join");
 }
 
 #[tokio::test]

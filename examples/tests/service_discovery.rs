@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{broken, interrupt, refused, summary};
+use support::{broken, interrupt, kill_the_daemon, refused, summary};
 use tenure_tests::{NatsServer, unique_bucket};
 
 #[test]
@@ -48,6 +48,11 @@ fn fails_while_draining((code, summary): &(Option<i32>, Value)) {
 fn an_interrupt_ends_everybody_and_removes_everything() {
     let words = "ended 3 servers and the daemon, removed";
     interrupt("service_discovery", &["--seconds", "60"], "answered in a second", words);
+}
+
+#[test]
+fn a_daemon_that_is_killed_ends_the_run() {
+    kill_the_daemon("service_discovery", &["--seconds", "60"], "answered in a second");
 }
 
 #[tokio::test]

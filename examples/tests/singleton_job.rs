@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{broken, interrupt, refused, summary};
+use support::{broken, interrupt, kill_the_daemon, refused, summary};
 use tenure_tests::{NatsServer, unique_bucket};
 
 #[test]
@@ -35,6 +35,11 @@ fn where_everyone_runs_the_job_the_check_fails() {
 #[test]
 fn an_interrupt_ends_everybody_and_removes_everything() {
     interrupt("singleton_job", &["--seconds", "60"], "leads in term", "ended 3 workers and the daemon, removed");
+}
+
+#[test]
+fn a_daemon_that_is_killed_ends_the_run() {
+    kill_the_daemon("singleton_job", &["--seconds", "60"], "leads in term");
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ impl Director<'_> {
     /// Takes one thing in, or returns at `until`.
     async fn step(&mut self, until: Instant) -> Result<(), Fault> {
         tokio::select! {
+            biased;
             report = self.reports.next() => self.hear(report?),
             ended = self.crew.ended() => {
                 let ended = ended?;

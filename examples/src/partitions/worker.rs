@@ -5,6 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     path::Path,
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +19,7 @@ use super::{
     coordination::{Owned, Place, Turn},
     options::{Options, Sabotage},
 };
-use crate::stage::{Fault, die_with_the_director, now, report};
+use crate::stage::{Fault, now, report, role};
 
 /// How long one piece of work on a partition takes.
 const WORK: Duration = Duration::from_millis(25);
@@ -41,13 +42,8 @@ pub(super) fn file(dir: &Path) -> std::path::PathBuf {
 }
 
 /// Works until SIGTERM, then hands everything over and leaves.
-pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    die_with_the_director()?;
-    let outcome = work(options).await;
-    if let Err(fault) = &outcome {
-        report(News::Failed { message: fault.to_string() })?;
-    }
-    outcome
+pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
+    role(work(options), |message| News::Failed { message }).await
 }
 
 async fn work(options: &Options) -> Result<(), Fault> {

@@ -98,6 +98,7 @@ impl Director<'_> {
         let deadline = Instant::now() + PATIENCE;
         while self.up.len() < usize::from(servers) {
             tokio::select! {
+                biased;
                 report = self.reports.next() => self.hear(report?)?,
                 ended = self.crew.ended() => return Err(format!("the server {} ended before it had joined", ended?.name).into()),
                 () = sleep_until(deadline) => return Err(format!("the servers have not joined within {PATIENCE:?}").into()),
@@ -139,9 +140,9 @@ impl Director<'_> {
         loop {
             let next = story.peek().map_or(begin + all, |(at, _)| *at);
             tokio::select! {
-                outcome = outcomes.recv() => self.tally.note(outcome.ok_or("the clients are gone")?),
+                biased;
+                // What a process said comes before its end.
                 report = self.reports.next() => self.hear(report?)?,
-                event = members.next() => self.see(event.ok_or("the group can no longer be watched")??, remover)?,
                 ended = self.crew.ended() => {
                     let ended = ended?;
                     let expected = ended.was_killed() && self.tally.crashed.contains(&ended.name)
@@ -150,6 +151,8 @@ impl Director<'_> {
                         return Err(format!("the server {} ended ({})", ended.name, ended.status).into());
                     }
                 }
+                event = members.next() => self.see(event.ok_or("the group can no longer be watched")??, remover)?,
+                outcome = outcomes.recv() => self.tally.note(outcome.ok_or("the clients are gone")?),
                 _ = second.tick() => {
                     let what = format!("{} requests answered in a second by {} servers", self.tally.answered - before, self.up.len());
                     before = self.tally.answered;

@@ -31,8 +31,8 @@ pub fn main() -> ExitCode {
     stage::main("service_discovery", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
-            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await.map(|()| ExitCode::SUCCESS),
-            Some(options::Role::Server) => server::run(&options).await.map(|()| ExitCode::SUCCESS),
+            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await,
+            Some(options::Role::Server) => server::run(&options).await,
         }
     })
 }

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,7 +26,7 @@ use super::{
     coordination::Registration,
     options::{Options, Sabotage},
 };
-use crate::stage::{Fault, die_with_the_director, report};
+use crate::stage::{Fault, report, role};
 
 /// How long clients have to hear that a server drains. It answers them all the while.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -53,13 +54,8 @@ struct Served {
 }
 
 /// Serves until SIGTERM, then drains.
-pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    die_with_the_director()?;
-    let outcome = serve(options).await;
-    if let Err(fault) = &outcome {
-        report(News::Failed { message: fault.to_string() })?;
-    }
-    outcome
+pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
+    role(serve(options), |message| News::Failed { message }).await
 }
 
 async fn serve(options: &Options) -> Result<(), Fault> {

@@ -115,6 +115,7 @@ impl Director<'_> {
         loop {
             let ran = self.ran;
             tokio::select! {
+                biased;
                 report = self.reports.next() => self.hear(report?)?,
                 ended = self.crew.ended() => {
                     let ended = ended?;

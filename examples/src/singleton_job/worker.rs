@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use super::{
     coordination::{Candidacy, Office},
     options::{Options, Sabotage},
 };
-use crate::stage::{Fault, die_with_the_director, now, report};
+use crate::stage::{Fault, now, report, role};
 
 /// How long the job takes.
 const JOB: Duration = Duration::from_millis(20);
@@ -51,13 +52,8 @@ struct State {
 }
 
 /// Campaigns and works until SIGTERM, and then gives the office up after the round.
-pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    die_with_the_director()?;
-    let outcome = work(options).await;
-    if let Err(fault) = &outcome {
-        report(News::Failed { message: fault.to_string() })?;
-    }
-    outcome
+pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
+    role(work(options), |message| News::Failed { message }).await
 }
 
 async fn work(options: &Options) -> Result<(), Fault> {

@@ -62,8 +62,10 @@ pub(crate) struct Crew {
     waits: JoinSet<(u32, io::Result<ExitStatus>)>,
     /// Those who are not reaped yet.
     alive: HashSet<u32>,
-    /// The one of them that the others need.
+    /// The one of them that the others need, and how it ended.
     daemon: Option<u32>,
+    daemon_ended: Option<ExitStatus>,
+    retiring: bool,
     /// Names of all who ever were: the last words of the dead are read after they are reaped.
     names: HashMap<u32, String>,
 }
@@ -79,6 +81,8 @@ impl Crew {
             waits: JoinSet::new(),
             alive: HashSet::new(),
             daemon: None,
+            daemon_ended: None,
+            retiring: false,
             names: HashMap::new(),
         };
         Ok((crew, Reports(BufReader::new(pipe::Receiver::from_owned_fd(reader.into())?).lines())))
@@ -138,19 +142,28 @@ impl Crew {
         let (pid, status) = ended?;
         let status = status?;
         self.alive.remove(&pid);
-        if self.daemon.take_if(|daemon| *daemon == pid).is_some() {
-            return Err(format!("the daemon ended ({status})").into());
+        if self.daemon == Some(pid) {
+            self.daemon_ended = Some(status);
+            if !self.retiring {
+                return Err(no_daemon(status));
+            }
         }
         Ok(Ended { name: self.name(pid).to_owned(), status })
     }
 
     /// Asks everybody to end, and kills who has not within `patience`; then the daemon. How many there were beside it.
+    ///
+    /// It is a fault if the daemon was killed: whatever else was wrong may have come of that. When it gave up by itself
+    /// it has said why.
     pub(crate) async fn retire(&mut self, patience: Duration) -> Result<usize, Fault> {
-        let daemon = self.daemon.take();
-        let workers: Vec<_> = self.alive.iter().copied().filter(|pid| Some(*pid) != daemon).collect();
+        self.retiring = true;
+        let (daemon, workers): (Vec<_>, Vec<_>) = self.alive.iter().partition(|pid| Some(**pid) == self.daemon);
         self.end(&workers, patience).await?;
-        self.end(daemon.as_slice(), DRAIN).await?;
-        Ok(workers.len())
+        self.end(&daemon, DRAIN).await?;
+        match self.daemon_ended {
+            Some(status) if status.code().is_none() => Err(no_daemon(status)),
+            _ => Ok(workers.len()),
+        }
     }
 
     async fn end(&mut self, pids: &[u32], patience: Duration) -> Result<(), Fault> {
@@ -172,6 +185,10 @@ impl Crew {
         }
         Ok(())
     }
+}
+
+fn no_daemon(status: ExitStatus) -> Fault {
+    format!("the daemon ended ({status})").into()
 }
 
 impl Ended {

@@ -3,6 +3,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use tenure_sidecar::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Crew, Fault, Reports, die_with_the_director, report};
+use super::{Crew, Fault, Reports, report, role};
 
 /// How the processes of a run reach the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,14 +75,10 @@ pub(super) enum News {
 }
 
 /// The daemon's process.
-pub(crate) async fn run(way: &Way, lease: Duration) -> Result<(), Fault> {
-    die_with_the_director()?;
+pub(crate) async fn run(way: &Way, lease: Duration) -> Result<ExitCode, Fault> {
     let Way::Daemon { store, socket } = way else { return Err("this store needs no daemon".into()) };
-    if let Err(fault) = serve(socket.clone(), store.clone(), lease, || report(News::Listening)).await {
-        // The director says it.
-        report(News::Failed { message: fault.to_string() })?;
-    }
-    Ok(())
+    let serving = serve(socket.clone(), store.clone(), lease, || report(News::Listening));
+    role(serving, |message| News::Failed { message }).await
 }
 
 /// Serves `store` until SIGTERM, and then drains. `listening` is called when clients can connect.

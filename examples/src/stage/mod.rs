@@ -74,8 +74,23 @@ pub(crate) fn main<O: clap::Parser, F: Future<Output = Result<ExitCode, Fault>>>
     }
 }
 
+/// The work of a process that the director starts, and then its exit code. A fault goes to the director, who says it.
+pub(crate) async fn role<N: Serialize>(
+    work: impl Future<Output = Result<(), Fault>>,
+    failed: impl FnOnce(String) -> N,
+) -> Result<ExitCode, Fault> {
+    die_with_the_director()?;
+    match work.await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(fault) => {
+            report(failed(fault.to_string()))?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
 /// Has the kernel kill this process, stopped or not, when the director ends however it ends.
-pub(crate) fn die_with_the_director() -> Result<(), Fault> {
+fn die_with_the_director() -> Result<(), Fault> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     Ok(())
 }

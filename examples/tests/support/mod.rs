@@ -42,29 +42,51 @@ pub fn broken(summary: &Value) -> Vec<&str> {
 
 /// Interrupts it once a line has `sign` in it: it must end with 130, say `words`, and leave no process and no file.
 pub fn interrupt(name: &str, arguments: &[&str], sign: &str, words: &str) {
+    disturb(name, arguments, sign, Signal::SIGINT, |_, director| Some(director), (130, words));
+}
+
+/// Kills the daemon once a line has `sign` in it: the run must fail, say so, and leave no process and no file.
+pub fn kill_the_daemon(name: &str, arguments: &[&str], sign: &str) {
+    let daemon = |directory: &Path, _| {
+        processes_of(directory).into_iter().find_map(|(pid, line)| line.contains("--role\0daemon").then_some(pid))
+    };
+    disturb(name, arguments, sign, Signal::SIGKILL, daemon, (2, "the daemon ended (signal: 9"));
+}
+
+fn disturb(
+    name: &str,
+    arguments: &[&str],
+    sign: &str,
+    signal: Signal,
+    whom: impl Fn(&Path, i32) -> Option<i32>,
+    (code, words): (i32, &str),
+) {
     let temporary = tempfile::tempdir().unwrap();
     let mut command = example(name);
     command.args(arguments).env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut director = command.spawn().unwrap();
     let mut lines = BufReader::new(director.stdout.take().unwrap()).lines();
     lines.find(|line| line.as_ref().unwrap().contains(sign)).unwrap().unwrap();
-    assert_ne!(processes_of(temporary.path()), Vec::<String>::new());
-    kill(Pid::from_raw(director.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert_ne!(processes_of(temporary.path()), []);
+    kill(Pid::from_raw(whom(temporary.path(), director.id().try_into().unwrap()).unwrap()), signal).unwrap();
     lines.for_each(drop);
-    assert_eq!(director.wait().unwrap().code(), Some(130));
+    assert_eq!(director.wait().unwrap().code(), Some(code));
     let mut said = String::new();
     director.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains(words), "{said}");
-    assert_eq!(processes_of(temporary.path()), Vec::<String>::new());
+    assert_eq!(processes_of(temporary.path()), []);
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
-/// Command lines of living processes that name `directory`.
-fn processes_of(directory: &Path) -> Vec<String> {
+/// Numbers and command lines of living processes that name `directory`.
+fn processes_of(directory: &Path) -> Vec<(i32, String)> {
     let directory = directory.to_str().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let lines = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
-    lines.filter(|line| line.contains(directory)).collect()
+    let processes = processes.filter_map(|process| {
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        Some((pid, std::fs::read_to_string(process.path().join("cmdline")).ok()?))
+    });
+    processes.filter(|(_, line)| line.contains(directory)).collect()
 }
 
 /// Runs it with arguments that make no sense: one clear error that has `part` in it.

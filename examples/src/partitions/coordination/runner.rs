@@ -214,6 +214,8 @@ async fn follow(events: impl Stream<Item = tenure::Result<MemberEvent>>, partiti
         let assignment = passing.assignment(partitions);
         plan.send_modify(|plan| plan.assignment = assignment);
     }
+    // Who cannot see the group any more does not know what is its own.
+    plan.send_modify(|plan| plan.stopping = true);
 }
 
 /// Who tends one partition.
