@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{broken, interrupt, refused, summary};
+use support::{broken, interrupt, kill_the_daemon, refused, summary};
 use tenure_tests::{NatsServer, unique_bucket};
 
 fn nothing_is_broken((code, summary): &(Option<i32>, Value)) {
@@ -44,6 +44,11 @@ async fn without_fences_the_check_fails() {
 fn an_interrupt_ends_everybody() {
     let words = "ended 3 candidates and the daemon";
     interrupt("leader_failover", &["--rounds", "1000", "--store", "memory:"], "leads in term", words);
+}
+
+#[test]
+fn a_daemon_that_is_killed_ends_the_run() {
+    kill_the_daemon("leader_failover", &["--rounds", "1000"], "leads in term");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One candidate: campaigns, writes while it leads, and campaigns again when a write is refused.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,7 +9,7 @@ use super::{
     coordination::{Candidacy, Put},
     options::Options,
 };
-use crate::stage::{Fault, die_with_the_director, report};
+use crate::stage::{Fault, report, role};
 
 /// From one write to the next.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -31,13 +31,8 @@ pub(super) enum News {
 }
 
 /// Campaigns and leads until SIGTERM.
-pub(super) async fn run(options: &Options) -> Result<(), Fault> {
-    die_with_the_director()?;
-    let outcome = work(options).await;
-    if let Err(fault) = &outcome {
-        report(News::Failed { message: fault.to_string() })?;
-    }
-    outcome
+pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
+    role(work(options), |message| News::Failed { message }).await
 }
 
 async fn work(options: &Options) -> Result<(), Fault> {

@@ -29,8 +29,8 @@ pub fn main() -> ExitCode {
     stage::main("leader_failover", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
-            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await.map(|()| ExitCode::SUCCESS),
-            Some(options::Role::Candidate) => candidate::run(&options).await.map(|()| ExitCode::SUCCESS),
+            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await,
+            Some(options::Role::Candidate) => candidate::run(&options).await,
         }
     })
 }

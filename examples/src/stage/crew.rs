@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -111,12 +112,16 @@ impl Crew {
         self.names.get(&pid).map_or("?", String::as_str)
     }
 
-    /// Sends `signal` to a process that is not reaped yet.
+    /// Sends `signal` to a process, unless it has ended.
     pub(crate) fn signal(&self, pid: u32, signal: Signal) -> Result<(), Fault> {
-        if self.alive.contains(&pid) {
-            kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        if !self.alive.contains(&pid) {
+            return Ok(());
         }
-        Ok(())
+        match kill(Pid::from_raw(i32::try_from(pid)?), signal) {
+            // It has ended, and nobody has asked yet.
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Starts the daemon, before anybody else, and waits until it listens.
