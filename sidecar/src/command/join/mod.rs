@@ -98,7 +98,7 @@ const MORE: &str = "\
 Examples:
   tenure join web --addr 10.0.0.7:8080 -- ./server     a member while it runs
   tenure join web --id w1 --addr 10.0.0.7:8080 --check http://10.0.0.7:8080/health -- ./server
-  tenure join workers --meta version=1.9 --zone eu-1a  a member until interrupted
+  tenure join workers --meta version=1.9 --zone eu-1a  a member until interrupted; prints its id
   tenure join web --check ttl:10s -- ./server          a member that has to say it is well
 
 Checks move the member between passing, warning (HTTP status 429) and critical. A member with a tcp

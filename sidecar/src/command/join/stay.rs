@@ -14,7 +14,7 @@ use crate::{
         exit::Failure,
         keep::{Patience, Refused, Source, Unreleased},
         run::{self, Hold, Run, Signals, Validity},
-        say::{say, span},
+        say::{print, say, span},
     },
     protocol::LeaseRef,
 };
@@ -93,6 +93,7 @@ async fn body<S: Source<Held: Joining>>(
     ending: &Notify,
 ) -> Result<End, Failure> {
     if plan.command.is_empty() {
+        print(&format!("{}\n", plan.request.id));
         return tokio::select! {
             biased;
             signal = signals.next_that_ends() => Ok(left(signal.as_raw())),
