@@ -104,9 +104,10 @@ With --forever a campaign follows every end of the command and every loss, after
 that doubles up to 10s and begins anew once the command has run for 10s. INT, TERM and QUIT end it,
 by ending the command; so does a command that cannot be executed or found (126, 127).
 
-Candidates lead in the order in which they came. One with a higher --priority than the leader's asks
-it to make way. A leader with --yield does: its command gets TERM, and KILL after --kill-after, and
-then that candidate leads, whoever else waits. Without --yield the leader stays.
+Where nobody leads any of those who wait may win: unlike a lock, an election has no queue. A candidate
+with a higher --priority than the leader's asks it to make way. A leader with --yield does: its
+command gets TERM, and KILL after --kill-after, and then that candidate leads, whoever else waits.
+Without --yield the leader stays.
 
 --observe prints the state there is and each later one, that nobody leads included: that a leader
 died is known after its lease. While the daemon or the store is out of reach it says so on standard
