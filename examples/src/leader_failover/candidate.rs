@@ -36,7 +36,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
 }
 
 async fn work(options: &Options) -> Result<(), Fault> {
-    let (Some(name), Some(run)) = (&options.name, &options.run) else {
+    let (Some(name), Some(run)) = (&options.setting.name, &options.setting.run) else {
         return Err("--role is for processes that the director starts; leave it out".into());
     };
     let mut terminate = signal(SignalKind::terminate())?;

@@ -63,7 +63,7 @@ pub(super) enum Put {
 impl Candidacy {
     /// Gets ready for the election of `run`.
     pub(super) async fn open(options: &Options, run: &str, name: &str) -> Result<Self, Fault> {
-        let link = match options.way() {
+        let link = match options.setting.way() {
             Way::Direct { store } => {
                 let store = tenure_kv::open(&store).await?;
                 Link::Direct(Session::builder(store).lease(options.lease).label(name).open().await?)

@@ -43,11 +43,11 @@ impl Gaps {
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-leader-failover-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let way = Way::to(options.store.as_deref(), dir.path());
+    let way = Way::to(options.setting.store.as_deref(), dir.path());
     let lease = humantime::format_duration(options.lease).to_string();
     let mut arguments: Vec<std::ffi::OsString> = ["--lease", &lease, "--run", &id, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
-    if let Some(store) = &options.store {
+    if let Some(store) = &options.setting.store {
         arguments.extend(["--store".into(), store.into()]);
     }
     if let Some(Sabotage::NoFence) = options.sabotage {
@@ -58,7 +58,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         options,
         crew,
         reports,
-        screen: Screen::new(options.json),
+        screen: Screen::new(options.setting.json),
         heard: Vec::new(),
         started: 0,
         leader: None,
@@ -225,7 +225,7 @@ impl Director<'_> {
         let count = |wanted: fn(&News) -> bool| self.heard.iter().filter(|report| wanted(&report.news)).count();
         let writes = count(|news| matches!(news, News::Wrote { .. }));
         let refused = count(|news| matches!(news, News::Refused { .. }));
-        if self.options.json {
+        if self.options.setting.json {
             let all = serde_json::json!({
                 "ok": ok, "writes": writes, "refused": refused, "gaps": self.gaps, "verdicts": verdicts
             });

@@ -51,7 +51,7 @@ impl Place {
     /// Joins the group of `run` as `name`, and begins to own what is assigned.
     pub(super) async fn join(options: &Options, run: &str, name: &str) -> Result<Self, Fault> {
         let grace = if options.sabotage == Some(Sabotage::Keep) { SHORT } else { GRACE };
-        match options.way() {
+        match options.setting.way() {
             Way::Direct { store } => {
                 let store = tenure_kv::open(&store).await?;
                 let session = Session::builder(store).lease(options.lease).label(name).open().await?;

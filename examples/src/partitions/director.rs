@@ -30,12 +30,12 @@ struct Move {
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-partitions-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let way = Way::to(options.store.as_deref(), dir.path());
+    let way = Way::to(options.setting.store.as_deref(), dir.path());
     let (lease, partitions) = (humantime::format_duration(options.lease).to_string(), options.partitions.to_string());
     let mut arguments: Vec<std::ffi::OsString> =
         ["--lease", &lease, "--run", &id, "--partitions", &partitions, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
-    if let Some(store) = &options.store {
+    if let Some(store) = &options.setting.store {
         arguments.extend(["--store".into(), store.into()]);
     }
     if let Some(Sabotage::Keep) = options.sabotage {
@@ -46,7 +46,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         options,
         crew,
         reports,
-        screen: Screen::new(options.json),
+        screen: Screen::new(options.setting.json),
         started: 0,
         workers: BTreeMap::new(),
         owners: BTreeMap::new(),
@@ -201,7 +201,7 @@ impl Director<'_> {
         verdicts.push(Verdict { promise: "nothing moved that need not", broken: self.needless.clone() });
         let ok = verdicts.iter().all(|verdict| verdict.broken.is_empty());
         let lines = text.lines().count();
-        if self.options.json {
+        if self.options.setting.json {
             let all = serde_json::json!({ "ok": ok, "moves": self.moves, "lines": lines, "verdicts": verdicts });
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
         }

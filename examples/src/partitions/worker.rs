@@ -47,7 +47,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
 }
 
 async fn work(options: &Options) -> Result<(), Fault> {
-    let (Some(name), Some(run), Some(dir)) = (&options.name, &options.run, &options.dir) else {
+    let (Some(name), Some(run), Some(dir)) = (&options.setting.name, &options.setting.run, &options.setting.dir) else {
         return Err("--role is for processes that the director starts; leave it out".into());
     };
     let mut terminate = signal(SignalKind::terminate())?;

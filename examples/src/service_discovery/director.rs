@@ -37,11 +37,11 @@ enum Act {
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-service-discovery-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let way = Way::to(options.store.as_deref(), dir.path());
+    let way = Way::to(options.setting.store.as_deref(), dir.path());
     let lease = humantime::format_duration(options.lease).to_string();
     let mut arguments: Vec<std::ffi::OsString> = ["--lease", &lease, "--run", &id, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
-    if let Some(store) = &options.store {
+    if let Some(store) = &options.setting.store {
         arguments.extend(["--store".into(), store.into()]);
     }
     if let Some(Sabotage::NoDrain) = options.sabotage {
@@ -52,7 +52,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         options,
         crew,
         reports,
-        screen: Screen::new(options.json),
+        screen: Screen::new(options.setting.json),
         tally: Tally::default(),
         up: VecDeque::new(),
         started: 0,
@@ -219,7 +219,7 @@ impl Director<'_> {
     fn conclude(&self) -> Result<ExitCode, Fault> {
         let verdicts = self.tally.verdicts();
         let ok = verdicts.iter().all(|verdict| verdict.broken.is_empty());
-        if self.options.json {
+        if self.options.setting.json {
             let all = serde_json::json!({ "ok": ok, "tally": self.tally, "verdicts": verdicts });
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
         }

@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
     stage::main("service_discovery", |options: options::Options| async move {
         match options.role {
             None => director::run(&options).await,
-            Some(options::Role::Daemon) => stage::daemon::run(&options.way(), options.lease).await,
+            Some(options::Role::Daemon) => stage::daemon::run(&options.setting.way(), options.lease).await,
             Some(options::Role::Server) => server::run(&options).await,
         }
     })

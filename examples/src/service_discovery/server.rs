@@ -59,7 +59,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
 }
 
 async fn serve(options: &Options) -> Result<(), Fault> {
-    let (Some(name), Some(run)) = (&options.name, &options.run) else {
+    let (Some(name), Some(run)) = (&options.setting.name, &options.setting.run) else {
         return Err("--role is for processes that the director starts; leave it out".into());
     };
     let mut terminate = signal(SignalKind::terminate())?;
@@ -76,7 +76,7 @@ async fn serve(options: &Options) -> Result<(), Fault> {
         }
     };
     tokio::pin!(accept);
-    let mut here = Registration::join(&options.way(), run, name, options.lease, address.clone()).await?;
+    let mut here = Registration::join(&options.setting.way(), run, name, options.lease, address.clone()).await?;
     report(News::Joined { address })?;
     tokio::select! {
         fault = &mut accept => return Err(fault),

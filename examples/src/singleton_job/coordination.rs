@@ -55,7 +55,7 @@ impl Candidacy {
     /// Gets ready for the election of `run`.
     pub(super) async fn open(options: &Options, run: &str, name: &str) -> Result<Self, Fault> {
         let lease = options.lease;
-        let link = match options.way() {
+        let link = match options.setting.way() {
             Way::Direct { store } => {
                 let store = tenure_kv::open(&store).await?;
                 Link::Direct(Session::builder(store).lease(lease).label(name).open().await?)

@@ -27,13 +27,13 @@ struct TakeOver {
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-singleton-job-").tempdir()?;
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let way = Way::to(options.store.as_deref(), dir.path());
+    let way = Way::to(options.setting.store.as_deref(), dir.path());
     let time = |duration| humantime::format_duration(duration).to_string();
     let (lease, round) = (time(options.lease), time(options.round));
     let mut arguments: Vec<std::ffi::OsString> =
         ["--lease", &lease, "--round", &round, "--run", &id, "--dir"].map(Into::into).into();
     arguments.push(dir.path().into());
-    if let Some(store) = &options.store {
+    if let Some(store) = &options.setting.store {
         arguments.extend(["--store".into(), store.into()]);
     }
     if let Some(Sabotage::Everyone) = options.sabotage {
@@ -44,7 +44,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
         options,
         crew,
         reports,
-        screen: Screen::new(options.json),
+        screen: Screen::new(options.setting.json),
         leader: None,
         ran: 0,
         ended: None,
@@ -159,7 +159,7 @@ impl Director<'_> {
         let verdicts = check(text, 3);
         let ok = verdicts.iter().all(|verdict| verdict.broken.is_empty());
         let jobs = text.lines().count();
-        if self.options.json {
+        if self.options.setting.json {
             let all = serde_json::json!({ "ok": ok, "jobs": jobs, "take_overs": self.take_overs, "verdicts": verdicts });
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
         }

@@ -1,21 +1,17 @@
 //! The command line, of the director and of the workers it starts.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::stage::Way;
+use crate::stage::Setting;
 
 /// Three processes and a job that runs once per round, only on the leader, whoever dies.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "singleton_job")]
 pub(super) struct Options {
-    /// Where the election lives: nats://HOST/BUCKET, file:PATH or memory: [default: a file: store in a temporary directory]
-    #[arg(long, value_name = "URL")]
-    pub(super) store: Option<String>,
+    #[command(flatten)]
+    pub(super) setting: Setting,
 
     /// How many processes there are
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(3..=50))]
@@ -33,10 +29,6 @@ pub(super) struct Options {
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = crate::stage::lease)]
     pub(super) lease: Duration,
 
-    /// Print one JSON object at the end, and nothing on the way
-    #[arg(long)]
-    pub(super) json: bool,
-
     /// Break a rule on purpose, to see the check fail
     #[arg(long, hide = true)]
     pub(super) sabotage: Option<Sabotage>,
@@ -44,25 +36,6 @@ pub(super) struct Options {
     /// Which process this is
     #[arg(long, hide = true, requires_all = ["name", "run", "dir"])]
     pub(super) role: Option<Role>,
-
-    /// What this process is called
-    #[arg(long, hide = true)]
-    pub(super) name: Option<String>,
-
-    /// The name of this run
-    #[arg(long, hide = true)]
-    pub(super) run: Option<String>,
-
-    /// The directory of this run
-    #[arg(long, hide = true)]
-    pub(super) dir: Option<PathBuf>,
-}
-
-impl Options {
-    /// How this process, which the director started, reaches the store.
-    pub(super) fn way(&self) -> Way {
-        Way::to(self.store.as_deref(), self.dir.as_deref().unwrap_or(Path::new(".")))
-    }
 }
 
 /// What a process started by the director is.

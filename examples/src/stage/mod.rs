@@ -2,6 +2,7 @@
 
 mod crew;
 pub(crate) mod daemon;
+mod options;
 mod screen;
 pub(crate) mod socket;
 
@@ -13,6 +14,7 @@ use tenure_kv::{BootClock, Clock};
 pub(crate) use self::{
     crew::{Crew, Reports},
     daemon::Way,
+    options::Setting,
     screen::{Screen, Tone, Verdict},
 };
 
