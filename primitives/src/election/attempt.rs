@@ -13,7 +13,7 @@ use super::{
     withdrawal::{Beyond, Listed, Withdrawal, beyond},
 };
 use crate::{
-    Error, Loss, Result,
+    Error, Result,
     session::{Inner, Vigil, Wake},
 };
 
@@ -239,7 +239,7 @@ impl Attempt {
     /// A write that is not answered is sent again: of the copies at most one lands, for it moves the key.
     async fn seize(&mut self, at: Revision) -> Result<Option<Won>> {
         let inner = self.inner.clone();
-        self.until_grants().await?;
+        inner.until_grants().await?;
         let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
@@ -249,11 +249,7 @@ impl Attempt {
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
             match inner.store.commit(op.into()).await {
                 Ok(revision) => {
-                    if !inner.witness.committed(before, revision) {
-                        inner.witness.went_back(&*inner.clock, &inner.epoch);
-                        inner.lose(Loss::StoreReset);
-                        return Err(Error::lost(Loss::StoreReset));
-                    }
+                    inner.acknowledged(before, revision)?;
                     return Ok(Some(self.named(revision, revision)));
                 }
                 Err(tenure_kv::Error::Conflict { .. }) if !unanswered => {
@@ -324,27 +320,10 @@ impl Attempt {
         Ok(())
     }
 
-    /// A bucket that may have been made anew under a leader elects nobody for one lease.
-    async fn until_grants(&self) -> Result<()> {
-        let inner = &self.inner;
-        while let Some(from) = inner.witness.grants_from(&*inner.clock) {
-            tokio::select! {
-                loss = inner.lost() => return Err(Error::lost(loss)),
-                () = inner.clock.sleep_until(from) => {}
-            }
-        }
-        inner.witness.settle(&inner.store, &*inner.clock).await;
-        if inner.witness.is_in(&inner.epoch) {
-            return Ok(());
-        }
-        inner.lose(Loss::StoreReset);
-        Err(Error::lost(Loss::StoreReset))
-    }
-
     /// Our record stands there: the office is ours once the session can vouch for it.
     pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
         let inner = self.inner.clone();
-        self.until_grants().await?;
+        inner.until_grants().await?;
         inner.vouched().await?;
         // From here on the office sees to what is there.
         let left = self.left.clone();

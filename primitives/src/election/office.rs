@@ -213,9 +213,7 @@ impl Office {
             let answer = tokio::time::timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
             let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {
                 Ok(revision) => {
-                    if !inner.witness.committed(before, revision) {
-                        inner.witness.went_back(&*inner.clock, &inner.epoch);
-                        inner.lose(Loss::StoreReset);
+                    if inner.acknowledged(before, revision).is_err() {
                         return Applied::Lost(self.reign.hold.end(Loss::StoreReset));
                     }
                     self.found_at(revision);

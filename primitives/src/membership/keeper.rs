@@ -149,12 +149,10 @@ impl Keeper {
         let before = self.inner.witness.highest();
         let answer = timeout(PATIENCE, self.inner.store.commit(op.into())).await;
         let revision = answer.unwrap_or_else(|_| Err(StoreError::unknown("the write of a member was not answered")))?;
-        if !self.inner.witness.committed(before, revision) {
-            self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
-            self.inner.lose(Loss::StoreReset);
-            return Err(StoreError::unknown("the bucket was set back to an earlier state"));
+        match self.inner.acknowledged(before, revision) {
+            Ok(()) => Ok(revision),
+            Err(_) => Err(StoreError::unknown("the bucket was set back to an earlier state")),
         }
-        Ok(revision)
     }
 
     async fn look(&self) -> Result<Option<Entry>, StoreError> {

@@ -1,6 +1,8 @@
 //! Liveness: one lease, renewed by one task, for everything a process holds.
 
 mod broken;
+mod bucket;
+mod builder;
 mod observer;
 mod renewal;
 mod sightings;
@@ -20,21 +22,20 @@ use std::{
     time::Duration,
 };
 
-use tenure_kv::{BootClock, Clock, Key, Moment, Revision, Store};
+use tenure_kv::{Clock, Key, Moment, Revision, Store};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::timing::{MAX_LEASE, MIN_LEASE};
+pub use self::{
+    builder::SessionBuilder,
+    timing::{MAX_LEASE, MIN_LEASE},
+};
 pub(crate) use self::{
     observer::{Vigil, Wake, Watched},
     withdrawal::{Ended, Leaving, why_ended},
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
-use crate::{
-    Election, Error, Group, Loss, Mutex, Result, janitor, layout,
-    mutex::Lines,
-    record::{SessionRecord, TicketRecord},
-};
+use crate::{Election, Group, Loss, Mutex, Result, janitor, mutex::Lines, record::TicketRecord};
 
 /// Whether a session can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Session {
 
     /// Options for a session in `store`.
     pub fn builder(store: Arc<dyn Store>) -> SessionBuilder {
-        SessionBuilder { store, lease: None, label: None, host: None, pid: None, clock: Arc::new(BootClock) }
+        SessionBuilder::new(store)
     }
 
     /// The session's id, random and never used again.
@@ -390,115 +391,4 @@ impl fmt::Debug for Inner {
 fn locked<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
     // Nothing that runs under these locks can panic half-way through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a [`Session`] is opened.
-#[derive(Debug)]
-#[must_use]
-pub struct SessionBuilder {
-    store: Arc<dyn Store>,
-    lease: Option<Duration>,
-    label: Option<String>,
-    host: Option<String>,
-    pid: Option<u32>,
-    clock: Arc<dyn Clock>,
-}
-
-impl SessionBuilder {
-    /// The length of the lease, [`MIN_LEASE`] to [`MAX_LEASE`]; rounded down to whole milliseconds.
-    pub const fn lease(mut self, lease: Duration) -> Self {
-        self.lease = Some(lease);
-        self
-    }
-
-    /// What to show to people as the owner of what this session holds.
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = Some(label.into());
-        self
-    }
-
-    /// The machine to show as the owner's; this one's name otherwise.
-    pub fn host(mut self, host: impl Into<String>) -> Self {
-        self.host = Some(host.into());
-        self
-    }
-
-    /// The process to show as the owner; this one otherwise.
-    pub const fn pid(mut self, pid: u32) -> Self {
-        self.pid = Some(pid);
-        self
-    }
-
-    /// The clock that leases are measured with; the kernel's boot-time clock otherwise.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Opens the session. Needs a Tokio runtime, where its tasks will run.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a lease outside the limits, outside a runtime, or when the bucket is
-    /// somebody else's; [`Error::Unavailable`] and [`Error::Unknown`] when the store does not answer.
-    ///
-    /// # Cancel safety
-    /// Safe to drop: a session key that was written is forgotten by the store after its TTL.
-    pub async fn open(self) -> Result<Session> {
-        match self.attempt().await {
-            // The bucket went back, as the first write has shown: once more, in a new epoch.
-            Err(Error::Lost { loss: Loss::StoreReset, .. }) => self.attempt().await,
-            outcome => outcome,
-        }
-    }
-
-    async fn attempt(&self) -> Result<Session> {
-        let Ok(runtime) = Handle::try_current() else {
-            return Err(Error::invalid("a session needs a Tokio runtime: open it inside one"));
-        };
-        let default = if self.store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
-        let lease = self.lease.unwrap_or(default);
-        if !(MIN_LEASE..=MAX_LEASE).contains(&lease) {
-            return Err(Error::invalid(format!("a lease of {lease:?} is outside the limits; use 150 ms to 24 h")));
-        }
-        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let lease = Duration::from_millis(lease_ms);
-        let witness = Witness::of(&self.store);
-        let epoch = witness.establish(&self.store, &*self.clock, lease).await?;
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let owner = TicketRecord {
-            host: self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
-            pid: self.pid.unwrap_or_else(std::process::id),
-            label: self.label.clone(),
-        };
-        let record = SessionRecord { lease_ms, beat: 0, host: owner.host.clone(), pid: owner.pid, label: owner.label.clone() };
-        let stop = CancellationToken::new();
-        let inner = Arc::new(Inner {
-            key: layout::session_key(&id)?,
-            validity: Validity::until(self.clock.now()),
-            states: watch::Sender::new(SessionState::Held),
-            sightings: StdMutex::default(),
-            tickets: AtomicU64::new(1),
-            holds: StdMutex::default(),
-            floors: StdMutex::default(),
-            lines: Lines::default(),
-            seats: StdMutex::default(),
-            candidate: AtomicBool::new(false),
-            tasks: TaskTracker::new(),
-            stop: stop.clone(),
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-            id,
-            lease,
-            owner,
-            epoch,
-            witness,
-            runtime,
-        });
-        let (revision, sent) = renewal::announce(&inner, &record).await?;
-        inner.validity.renewed(&*inner.clock, sent + timing::validity(lease));
-        locked(&inner.sightings).saw(revision, inner.clock.now());
-        inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
-        inner.spawn(broken::listen(inner.clone()));
-        Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
-    }
 }

@@ -130,8 +130,7 @@ impl Renewal {
     }
 
     fn renewed(&mut self, before: Revision, revision: Revision, sent: Moment) -> Next {
-        if !self.inner.witness.committed(before, revision) {
-            self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
+        if self.inner.acknowledged(before, revision).is_err() {
             return Next::Lost(Loss::StoreReset);
         }
         self.revision = revision;
@@ -254,6 +253,7 @@ pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Resu
         let op = Op::put(inner.key.clone(), encode(record)).if_at(Revision::ZERO).ttl(timing::garbage(inner.lease));
         match inner.store.commit(op.into()).await {
             Ok(revision) => {
+                // Not a session yet that could be lost.
                 if !inner.witness.committed(before, revision) {
                     inner.witness.went_back(&*inner.clock, &inner.epoch);
                     return Err(Error::lost(Loss::StoreReset));

@@ -1,0 +1,45 @@
+//! What a session's own acknowledged writes tell of the bucket, and from when it may be granted anything there.
+
+use tenure_kv::Revision;
+
+use super::Inner;
+use crate::{Error, Loss, Result};
+
+impl Inner {
+    /// Takes note of a write that was acknowledged at `now`, when `before` was the highest revision known as it
+    /// was sent.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when it shows that the bucket has gone back; the session is over then.
+    pub(crate) fn acknowledged(&self, before: Revision, now: Revision) -> Result<()> {
+        if self.witness.committed(before, now) {
+            return Ok(());
+        }
+        self.witness.went_back(&*self.clock, &self.epoch);
+        Err(self.reset())
+    }
+
+    /// Resolves when grants may be given: in a bucket that may have been made anew under a holder nobody is
+    /// granted anything for one lease.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when the session is, or the bucket is not the one it was opened in.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn until_grants(self: &std::sync::Arc<Self>) -> Result<()> {
+        while let Some(from) = self.witness.grants_from(&*self.clock) {
+            tokio::select! {
+                loss = self.lost() => return Err(Error::lost(loss)),
+                () = self.clock.sleep_until(from) => {}
+            }
+        }
+        self.witness.settle(&self.store, &*self.clock).await;
+        if self.witness.is_in(&self.epoch) { Ok(()) } else { Err(self.reset()) }
+    }
+
+    fn reset(&self) -> Error {
+        self.lose(Loss::StoreReset);
+        Error::lost(Loss::StoreReset)
+    }
+}
