@@ -94,11 +94,12 @@ async fn a_crowd_hears_of_a_release_that_was_forgotten_while_it_was_cut_off() {
     all_served(tasks).await;
 }
 
-/// A store whose watches miss ends while it is deaf.
+/// A store whose watches miss ends, or values, while it is deaf.
 #[derive(Debug)]
 struct Deaf {
     store: Memory,
     deaf: Arc<AtomicBool>,
+    to_values: bool,
 }
 
 #[async_trait]
@@ -113,11 +114,11 @@ impl Store for Deaf {
         self.store.commit(batch).await
     }
     async fn watch(&self, range: KeyRange, since: Since) -> tenure_kv::Result<BoxStream<'static, tenure_kv::Result<Event>>> {
-        let deaf = self.deaf.clone();
+        let (deaf, to_values) = (self.deaf.clone(), self.to_values);
         let events = self.store.watch(range, since).await?;
         let missed = move |event: &_| {
-            let end = matches!(event, Ok(Event::Entry(entry)) if !entry.is_live());
-            std::future::ready(!(end && deaf.load(Ordering::SeqCst)))
+            let missed = matches!(event, Ok(Event::Entry(entry)) if entry.is_live() == to_values);
+            std::future::ready(!(missed && deaf.load(Ordering::SeqCst)))
         };
         Ok(events.filter(missed).boxed())
     }
@@ -132,7 +133,7 @@ impl Store for Deaf {
 #[tokio::test]
 async fn an_end_that_a_watch_never_tells_holds_a_crowd_up_for_a_lease_at_most() {
     let deaf = Arc::new(AtomicBool::new(false));
-    let store = Arc::new(Deaf { store: Memory::new(), deaf: deaf.clone() });
+    let store = Arc::new(Deaf { store: Memory::new(), deaf: deaf.clone(), to_values: false });
     let lease = Duration::from_secs(1);
     let (holder, waiting) = (session(store.clone(), lease).await, session(store.clone(), lease).await);
     let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
@@ -165,4 +166,17 @@ async fn ending_the_tickets_of_the_dead_is_not_tried_without_pause() {
     all_served(tasks).await;
     assert!(tries <= 40, "{tries} tries in a second");
     drop(guard);
+}
+
+#[tokio::test]
+async fn whose_ticket_a_watch_never_tells_does_not_lose_its_place() {
+    let store = Arc::new(Deaf { store: Memory::new(), deaf: Arc::new(AtomicBool::new(true)), to_values: true });
+    let lease = Duration::from_secs(60);
+    let (holder, waiting) = (session(store.clone(), lease).await, session(store.clone(), lease).await);
+    let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
+    let tasks = queue_up(&store.store, &waiting).await;
+    // All that the crowd's view hears is this end, which is later than every ticket: none seems to be there.
+    guard.release().await.unwrap();
+    all_served(tasks).await;
+    assert!(tickets(&store.store).await.is_empty());
 }

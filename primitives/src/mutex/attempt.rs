@@ -87,14 +87,10 @@ impl Attempt {
                 inner.store.commit(op.into()).await.map(Some)
             };
             match outcome {
-                Ok(Some(token)) if inner.witness.committed(before, token) => {
+                Ok(Some(token)) => {
+                    inner.acknowledged(before, token)?;
                     self.token = Some(token);
                     return Ok(());
-                }
-                Ok(Some(_)) => {
-                    inner.witness.went_back(&*inner.clock, &inner.epoch);
-                    inner.lose(Loss::StoreReset);
-                    return Err(Error::lost(Loss::StoreReset));
                 }
                 Ok(None) => {
                     inner.let_go(&self.ticket);
@@ -217,8 +213,9 @@ impl Attempt {
                 if let Some(crowd) = place.crowd(&tickets) {
                     match crowd.turn(self.token.unwrap_or_default()).await? {
                         Turn::First => return Ok(true),
-                        Turn::Gone => return Err(self.ended_by_others().await),
-                        Turn::Alone => {}
+                        // A view is hearsay where it says that our ticket is gone: the search below proves it, or a
+                        // ticket that lives would be left in everybody's way.
+                        Turn::Gone | Turn::Alone => {}
                     }
                 }
                 let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
@@ -247,29 +244,9 @@ impl Attempt {
     pub(super) async fn grant(mut self) -> Result<Guard> {
         let inner = self.inner().clone();
         let token = self.token.unwrap_or_default();
-        while let Some(from) = inner.witness.grants_from(&*inner.clock) {
-            tokio::select! {
-                loss = inner.lost() => return Err(Error::lost(loss)),
-                () = inner.clock.sleep_until(from) => {}
-            }
-        }
-        inner.witness.settle(&inner.store, &*inner.clock).await;
-        if !inner.witness.is_in(&inner.epoch) {
-            inner.lose(Loss::StoreReset);
-            return Err(Error::lost(Loss::StoreReset));
-        }
-        if inner.validity.remaining(&*inner.clock).is_zero() {
-            // Ours, but nobody may rely on it before a renewal says that the session still lives.
-            let mut states = self.mutex.session.states();
-            while inner.validity.remaining(&*inner.clock).is_zero() {
-                if let Some(loss) = inner.validity.lost() {
-                    return Err(Error::lost(loss));
-                }
-                if states.changed().await.is_err() {
-                    return Err(Error::lost(Loss::Closed));
-                }
-            }
-        }
+        inner.until_grants().await?;
+        // Ours, but nobody may rely on it before a renewal says that the session still lives.
+        inner.vouched().await?;
         inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(token.get() - 1)));
         let Some(ended) = self.ended.take() else { return Err(Error::lost(Loss::Closed)) };
         let broken = *ended.borrow();
