@@ -13,7 +13,7 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt};
 use tenure_kv::{BootClock, Clock, Revision, Store};
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     aside::Cooling,
@@ -156,10 +156,9 @@ impl BalancerBuilder {
             sticky: Mutex::new(Sticky::new(self.sticky_keys)),
             progress: watch::Sender::new(Progress::default()),
         });
-        let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(shared.clone().listen(events)));
+        let task = AbortOnDropHandle::new(tokio::spawn(shared.clone().listen(events)));
         let mut progress = shared.progress.subscribe();
-        let balancer = Balancer { shared, _stop: Arc::new(stop.drop_guard()) };
+        let balancer = Balancer { shared, _task: Arc::new(task) };
         let told = progress.wait_for(|progress| progress.caught_up || progress.ended.is_some()).await;
         // A stream that has told all it will ever tell has done its part.
         if let Some(why) = told.ok().filter(|progress| !progress.caught_up).and_then(|progress| progress.ended.clone()) {
@@ -198,7 +197,7 @@ impl BalancerBuilder {
 pub struct Balancer {
     shared: Arc<Shared>,
     // Only handles hold this; the last of them ends the task.
-    _stop: Arc<DropGuard>,
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 pub(super) struct Shared {
