@@ -70,7 +70,10 @@ pub(super) fn failure(error: &CallError) -> Failure {
 
 /// A daemon that listens and says nothing.
 pub(super) fn unanswered(path: &Path) -> Failure {
-    Failure::failed(format_args!("tenured at {} does not answer; look at its log, or restart it", path.display()))
+    Failure::failed(format_args!(
+        "tenured at {} does not answer, and may have done what it was asked for; look at its log, or restart it",
+        path.display()
+    ))
 }
 
 impl From<Owner> for Person {

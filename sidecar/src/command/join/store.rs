@@ -102,7 +102,8 @@ impl Grip for Member {
 
     async fn release(self) -> Result<(), Error> {
         let left = tokio::time::timeout(FAREWELL, self.leave()).await;
-        let unanswered = || Error::Unavailable { message: "the store does not answer".to_owned(), source: None };
+        // The leaving goes on, and may have been applied.
+        let unanswered = || Error::Unknown { message: "the store does not answer".to_owned(), source: None };
         left.unwrap_or_else(|_| Err(unanswered()))
     }
 }
