@@ -183,8 +183,11 @@ impl Crew {
 }
 
 fn send(pid: u32, signal: Signal) -> Result<(), Fault> {
-    kill(raw(pid)?, signal)?;
-    Ok(())
+    match kill(raw(pid)?, signal) {
+        // It has ended, and nobody has asked yet.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn raw(pid: u32) -> Result<Pid, Fault> {
