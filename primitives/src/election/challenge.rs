@@ -116,7 +116,7 @@ impl Bell {
         // Nobody is left who rang. Whoever rings meanwhile moves the key.
         let answered: Key = key;
         if let Err(error) = inner.store.commit(Op::purge(answered).if_at(ring.revision).ttl(tenure_kv::Ttl::MIN).into()).await {
-            tracing::debug!(%error, "a challenge that is over stays for now");
+            tracing::debug!(%error, "a challenge that is over is ended at the next look");
         }
         Ok(None)
     }

@@ -18,7 +18,7 @@ pub(super) fn sweep(inner: &Arc<Inner>, ballot: &Ballot) {
             _ = lost => {}
             swept = remove_dead(&owner, &ballot) => {
                 if let Err(error) = swept {
-                    tracing::debug!(election = ballot.name.as_str(), %error, "dead candidates stay listed for now");
+                    tracing::debug!(election = ballot.name.as_str(), %error, "dead candidates are removed at the next sweep");
                 }
             }
         }
