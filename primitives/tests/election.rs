@@ -274,6 +274,29 @@ async fn a_higher_priority_asks_and_the_leader_chooses_when() {
 }
 
 #[tokio::test]
+async fn dead_challengers_do_not_hide_a_living_one() {
+    let store = memory();
+    // So long that no sweep comes to its help.
+    let one = Session::builder(store.clone()).lease(Duration::from_secs(2)).open().await.unwrap();
+    let (two, (dying, faults)) = (session(&store).await, process(&store).await);
+    let first = one.election("x").unwrap().min_tenure(Duration::from_secs(1)).campaign("a").await.unwrap();
+    let campaign = |session: &Session, priority| {
+        let election = session.election("x").unwrap().priority(priority);
+        tokio::spawn(async move { election.campaign("b").await })
+    };
+    let dead: Vec<_> = (0..12).map(|_| campaign(&dying, 9)).collect();
+    until_listed(&one.election("x").unwrap(), 12).await;
+    faults.partition(Partition::Refuse);
+    let key = Key::new(format!("session.{}", dying.id())).unwrap();
+    store.delete(&key, tenure_kv::Expect::Any).await.unwrap();
+    let living = campaign(&two, 5);
+    let challenger = within("the challenge", first.asked_to_step_down()).await;
+    assert_eq!((challenger.priority, challenger.session.as_str()), (5, two.id()));
+    living.abort();
+    dead.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn who_is_unhealthy_does_not_lead() {
     let store = memory();
     let (one, two) = (session(&store).await, session(&store).await);

@@ -15,9 +15,6 @@ use crate::{
     session::{Inner, Watched, timing},
 };
 
-/// Challengers whose sessions are looked at.
-const LOOKED_AT: usize = 8;
-
 /// Rings, unless it has rung and nobody has answered yet.
 pub(super) async fn challenge(inner: &Inner, ballot: &Ballot, id: &str) -> Result<()> {
     let key = ballot.name.challenge()?;
@@ -97,21 +94,26 @@ impl Bell {
     async fn challenger(&mut self, inner: &Inner) -> Result<Option<Candidate>> {
         let key = self.ballot.name.challenge()?;
         let Some(ring) = inner.store.entry(&key).await?.filter(tenure_kv::Entry::is_live) else { return Ok(None) };
-        let mut listed: Vec<(i64, Record)> = Vec::new();
+        let (mut listed, mut sessions) = (Vec::new(), Vec::new());
         for entry in inner.store.list(&self.ballot.name.candidates()?).await? {
             if let Some(record) = read(&self.ballot, &entry.key, &entry)
                 && record.priority > self.ballot.priority
+                && let Ok(session) = layout::session_key(&record.session)
             {
-                listed.push((-i64::from(record.priority), record));
+                listed.push(record);
+                sessions.push(session);
+            }
+        }
+        self.watched.retain(|session, _| listed.iter().any(|record| record.session == *session));
+        let mut alive = Vec::new();
+        for (record, session) in listed.into_iter().zip(inner.store.entries(&sessions).await?) {
+            if record.session == inner.id || self.lives(inner, &record.session, session.as_ref())? {
+                alive.push(record);
             }
         }
         // Of equals the one that came first.
-        listed.sort_by_key(|(order, _)| *order);
-        self.watched.retain(|session, _| listed.iter().any(|(_, record)| record.session == *session));
-        for (_, record) in listed.into_iter().take(LOOKED_AT) {
-            if record.session == inner.id || self.lives(inner, &record.session).await? {
-                return Ok(Some(record.candidate()));
-            }
+        if let Some(record) = alive.into_iter().rev().max_by_key(|record| record.priority) {
+            return Ok(Some(record.candidate()));
         }
         // Nobody is left who rang. Whoever rings meanwhile moves the key.
         let answered: Key = key;
@@ -121,8 +123,7 @@ impl Bell {
         Ok(None)
     }
 
-    async fn lives(&mut self, inner: &Inner, session: &str) -> Result<bool> {
-        let entry = inner.store.entry(&layout::session_key(session)?).await?;
+    fn lives(&mut self, inner: &Inner, session: &str, entry: Option<&tenure_kv::Entry>) -> Result<bool> {
         if entry.is_none() {
             return Ok(false);
         }
@@ -130,7 +131,7 @@ impl Bell {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(free) => free.insert(Watched::new(inner, session)?),
         };
-        Ok(!watched.saw(inner, entry.as_ref()) && !watched.is_silent(inner))
+        Ok(!watched.saw(inner, entry) && !watched.is_silent(inner))
     }
 }
 
