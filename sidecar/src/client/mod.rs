@@ -247,6 +247,9 @@ impl Client {
     }
 
     /// Resolves when the connection has ended, and with it everything held through it.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         self.shared.closed.clone().cancelled_owned()
     }
