@@ -11,7 +11,7 @@ use super::{
     check::check,
     options::{Options, Sabotage},
 };
-use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Way, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Way, interrupted, now, run_id, unless_interrupted};
 
 /// How long anything may take at most, beside the leases.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,17 +42,14 @@ impl Gaps {
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-leader-failover-").tempdir()?;
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let id = run_id();
     let way = Way::to(options.setting.store.as_deref(), dir.path());
     let lease = humantime::format_duration(options.lease).to_string();
-    let mut arguments: Vec<std::ffi::OsString> = ["--lease", &lease, "--run", &id, "--dir"].map(Into::into).into();
-    arguments.push(dir.path().into());
-    if let Some(store) = &options.setting.store {
-        arguments.extend(["--store".into(), store.into()]);
-    }
+    let mut own = vec![("--lease", &*lease)];
     if let Some(Sabotage::NoFence) = options.sabotage {
-        arguments.extend(["--sabotage", "no-fence"].map(Into::into));
+        own.push(("--sabotage", "no-fence"));
     }
+    let arguments = options.setting.arguments(&id, dir.path(), &own);
     let (crew, reports) = Crew::new(arguments)?;
     let mut director = Director {
         options,
@@ -69,13 +66,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let ended = director.crew.retire(PATIENCE).await?;
     match outcome? {
         Ok(played) => played?,
-        Err(code) => {
-            let path = dir.path().to_owned();
-            dir.close()?;
-            let daemon = way.and_the_daemon();
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} candidates{daemon}, removed {}", path.display());
-            return Ok(ExitCode::from(code));
-        }
+        Err(code) => return interrupted(code, &format!("{ended} candidates{}", way.and_the_daemon()), dir),
     }
     director.conclude()
 }

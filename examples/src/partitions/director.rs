@@ -13,7 +13,7 @@ use super::{
     options::{Options, Sabotage},
     worker::{News, file},
 };
-use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Verdict, Way, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Verdict, Way, interrupted, now, run_id, unless_interrupted};
 
 /// How long anything may take at most, beside the lease.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,18 +29,14 @@ struct Move {
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-partitions-").tempdir()?;
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let id = run_id();
     let way = Way::to(options.setting.store.as_deref(), dir.path());
     let (lease, partitions) = (humantime::format_duration(options.lease).to_string(), options.partitions.to_string());
-    let mut arguments: Vec<std::ffi::OsString> =
-        ["--lease", &lease, "--run", &id, "--partitions", &partitions, "--dir"].map(Into::into).into();
-    arguments.push(dir.path().into());
-    if let Some(store) = &options.setting.store {
-        arguments.extend(["--store".into(), store.into()]);
-    }
+    let mut own = vec![("--lease", &*lease), ("--partitions", &partitions)];
     if let Some(Sabotage::Keep) = options.sabotage {
-        arguments.extend(["--sabotage", "keep"].map(Into::into));
+        own.push(("--sabotage", "keep"));
     }
+    let arguments = options.setting.arguments(&id, dir.path(), &own);
     let (crew, reports) = Crew::new(arguments)?;
     let mut director = Director {
         options,
@@ -58,13 +54,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let ended = director.crew.retire(if options.sabotage.is_some() { Duration::ZERO } else { PATIENCE }).await?;
     match outcome? {
         Ok(played) => played?,
-        Err(code) => {
-            let path = dir.path().to_owned();
-            dir.close()?;
-            let daemon = way.and_the_daemon();
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers{daemon}, removed {}", path.display());
-            return Ok(ExitCode::from(code));
-        }
+        Err(code) => return interrupted(code, &format!("{ended} workers{}", way.and_the_daemon()), dir),
     }
     let text = tokio::fs::read_to_string(file(dir.path())).await?;
     director.conclude(&text)

@@ -18,7 +18,7 @@ use super::{
     server::News,
     tally::Tally,
 };
-use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Way, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Report, Reports, Screen, Tone, Way, interrupted, now, run_id, unless_interrupted};
 
 /// How long servers may take to open the store and join, and to drain.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,17 +36,14 @@ enum Act {
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-service-discovery-").tempdir()?;
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let id = run_id();
     let way = Way::to(options.setting.store.as_deref(), dir.path());
     let lease = humantime::format_duration(options.lease).to_string();
-    let mut arguments: Vec<std::ffi::OsString> = ["--lease", &lease, "--run", &id, "--dir"].map(Into::into).into();
-    arguments.push(dir.path().into());
-    if let Some(store) = &options.setting.store {
-        arguments.extend(["--store".into(), store.into()]);
-    }
+    let mut own = vec![("--lease", &*lease)];
     if let Some(Sabotage::NoDrain) = options.sabotage {
-        arguments.extend(["--sabotage", "no-drain"].map(Into::into));
+        own.push(("--sabotage", "no-drain"));
     }
+    let arguments = options.setting.arguments(&id, dir.path(), &own);
     let (crew, reports) = Crew::new(arguments)?;
     let mut director = Director {
         options,
@@ -62,13 +59,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let ended = director.crew.retire(PATIENCE).await?;
     match outcome? {
         Ok(played) => played?,
-        Err(code) => {
-            let path = dir.path().to_owned();
-            dir.close()?;
-            let daemon = way.and_the_daemon();
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} servers{daemon}, removed {}", path.display());
-            return Ok(ExitCode::from(code));
-        }
+        Err(code) => return interrupted(code, &format!("{ended} servers{}", way.and_the_daemon()), dir),
     }
     director.conclude()
 }

@@ -11,7 +11,7 @@ use super::{
     options::{Options, Sabotage},
     worker::{News, file},
 };
-use crate::stage::{Crew, Fault, Nanos, Report, Reports, Screen, Tone, Way, now, unless_interrupted};
+use crate::stage::{Crew, Fault, Nanos, Report, Reports, Screen, Tone, Way, interrupted, now, run_id, unless_interrupted};
 
 /// How long anything may take at most, beside the lease.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,19 +26,15 @@ struct TakeOver {
 /// Makes the run, and cleans up however it ends.
 pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let dir = tempfile::Builder::new().prefix("tenure-singleton-job-").tempdir()?;
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let id = run_id();
     let way = Way::to(options.setting.store.as_deref(), dir.path());
     let time = |duration| humantime::format_duration(duration).to_string();
     let (lease, round) = (time(options.lease), time(options.round));
-    let mut arguments: Vec<std::ffi::OsString> =
-        ["--lease", &lease, "--round", &round, "--run", &id, "--dir"].map(Into::into).into();
-    arguments.push(dir.path().into());
-    if let Some(store) = &options.setting.store {
-        arguments.extend(["--store".into(), store.into()]);
-    }
+    let mut own = vec![("--lease", &*lease), ("--round", &round)];
     if let Some(Sabotage::Everyone) = options.sabotage {
-        arguments.extend(["--sabotage", "everyone"].map(Into::into));
+        own.push(("--sabotage", "everyone"));
     }
+    let arguments = options.setting.arguments(&id, dir.path(), &own);
     let (crew, reports) = Crew::new(arguments)?;
     let mut director = Director {
         options,
@@ -54,13 +50,7 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, Fault> {
     let ended = director.crew.retire(PATIENCE).await?;
     match outcome? {
         Ok(played) => played?,
-        Err(code) => {
-            let path = dir.path().to_owned();
-            dir.close()?;
-            let daemon = way.and_the_daemon();
-            let _ = writeln!(std::io::stderr(), "interrupted: ended {ended} workers{daemon}, removed {}", path.display());
-            return Ok(ExitCode::from(code));
-        }
+        Err(code) => return interrupted(code, &format!("{ended} workers{}", way.and_the_daemon()), dir),
     }
     director.conclude(&tokio::fs::read_to_string(file(dir.path())).await?)
 }

@@ -118,3 +118,17 @@ pub(crate) fn lease(text: &str) -> Result<std::time::Duration, String> {
     }
     Ok(lease)
 }
+
+/// A name for a run, so that several may share a bucket.
+pub(crate) fn run_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+/// Says that a run was interrupted, and what was cleaned up.
+pub(crate) fn interrupted(code: u8, ended: &str, dir: tempfile::TempDir) -> Result<ExitCode, Fault> {
+    let path = dir.path().to_owned();
+    dir.close()?;
+    // With standard error closed the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "interrupted: ended {ended}, removed {}", path.display());
+    Ok(ExitCode::from(code))
+}

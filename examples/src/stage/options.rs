@@ -1,6 +1,9 @@
 //! What the command lines of all stories have in common.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use super::Way;
 
@@ -29,6 +32,15 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// What every process of the run `id` in `dir` is told: this, and `own` of the story.
+    pub(crate) fn arguments(&self, id: &str, dir: &Path, own: &[(&str, &str)]) -> Vec<OsString> {
+        let mut arguments = vec!["--run".into(), id.into(), "--dir".into(), dir.into()];
+        for (flag, value) in own.iter().copied().chain(self.store.as_deref().map(|store| ("--store", store))) {
+            arguments.extend([flag.into(), value.into()]);
+        }
+        arguments
+    }
+
     /// How this process, which the director started, reaches the store.
     pub(crate) fn way(&self) -> Way {
         Way::to(self.store.as_deref(), self.dir.as_deref().unwrap_or(Path::new(".")))
