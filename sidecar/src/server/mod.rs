@@ -278,11 +278,21 @@ async fn idle(daemon: &Daemon) {
 
 async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &TaskTracker) {
     let mut failing = false;
+    // A client whose process cannot be watched yet, mostly for want of descriptors. It is not sent away: it sees a slow
+    // daemon and no closed connection, like those that are still in the socket's backlog.
+    let mut unknown = None;
     loop {
-        let accepted = match listener.accept().await {
-            Ok((stream, _)) => Peer::of(&stream).map(|peer| (stream, peer)),
-            Err(error) => Err(error),
+        let accepted = match unknown.take() {
+            Some(stream) => Ok(stream),
+            None => listener.accept().await.map(|(stream, _)| stream),
         };
+        let accepted = accepted.and_then(|stream| match Peer::of(&stream) {
+            Ok(peer) => Ok((stream, peer)),
+            Err(error) => {
+                unknown = Some(stream);
+                Err(error)
+            }
+        });
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
