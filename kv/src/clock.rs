@@ -1,8 +1,8 @@
 //! Where time comes from: one small trait, so that tests can own it.
 
-use std::{fmt, ops::Add, time::Duration};
+use std::{fmt, ops::Add, pin::pin, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 
 /// A reading of a [`Clock`]: time since an origin that never moves while the machine is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,42 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Resolves at or after `at`. After a suspend it may resolve late: check [`Clock::now`] again.
     fn sleep_until(&self, at: Moment) -> BoxFuture<'static, ()>;
 }
+
+/// Conveniences over [`Clock`]; implemented for every clock and by nobody else.
+pub trait ClockExt: Clock {
+    /// Resolves when `time` has passed on this clock.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        self.sleep_until(self.now() + time)
+    }
+
+    /// What `future` gives, unless `limit` passes on this clock first. It is asked before the clock is, so one that is
+    /// ready at once costs no timer.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when the time was up; `future` was dropped then.
+    ///
+    /// # Cancel safety
+    /// As `future`.
+    fn timeout<F: Future + Send>(&self, limit: Duration, future: F) -> impl Future<Output = Result<F::Output, Elapsed>> + Send
+    where
+        F::Output: Send,
+    {
+        let late = self.sleep(limit);
+        async move {
+            match select(pin!(future), late).await {
+                Either::Left((output, _)) => Ok(output),
+                Either::Right(((), _)) => Err(Elapsed),
+            }
+        }
+    }
+}
+
+impl<C: Clock + ?Sized> ClockExt for C {}
+
+/// The time that something was given is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time is up")]
+pub struct Elapsed;
 
 /// The kernel's boot-time clock (`CLOCK_BOOTTIME`), which counts suspend.
 #[derive(Clone, Copy, Debug, Default)]

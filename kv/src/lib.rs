@@ -36,7 +36,7 @@ mod open;
 mod store;
 
 pub use batch::{Batch, Change, Expect, Fence, MAX_BATCH, MAX_VALUE, Op};
-pub use clock::{BootClock, Clock, Moment};
+pub use clock::{BootClock, Clock, ClockExt, Elapsed, Moment};
 pub use embedded::{File, FileOptions, Memory, Sync};
 pub use entry::{Entry, Revision, State, Ttl};
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
-use tenure_kv::{Batch, Key, Op, Revision, Ttl};
+use tenure_kv::{Batch, ClockExt, Key, Op, Revision, Ttl};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
@@ -165,7 +165,7 @@ impl Guard {
             }
             // Should this future be dropped meanwhile.
             self.unanswered = true;
-            let tried = tokio::time::timeout(patience, hold.inner.end_ticket(&mut leaving)).await;
+            let tried = hold.inner.clock.timeout(patience, hold.inner.end_ticket(&mut leaving)).await;
             leaving.unanswered |= tried.is_err();
             self.unanswered = leaving.unanswered;
             let error = match tried {

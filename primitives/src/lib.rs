@@ -34,6 +34,7 @@ mod error;
 mod fencing;
 mod guard;
 mod hold;
+mod ids;
 mod janitor;
 mod layout;
 mod leash;
@@ -46,6 +47,9 @@ mod record;
 mod rendezvous;
 mod roster;
 mod session;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 mod view;
 
 pub use election::{Candidate, Election, Leader, Leadership};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
-use tenure_kv::{Entry, Key, Notice, Op, Revision};
+use tenure_kv::{ClockExt, Entry, Key, Notice, Op, Revision};
 
 use super::{
     Election, Leadership,
@@ -81,7 +81,7 @@ impl Attempt {
                     if inner.clock.now().saturating_since(begun) > inner.lease {
                         pause = Duration::from_millis(2);
                     }
-                    tokio::time::sleep(pause).await;
+                    inner.clock.sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
                 outcome => return outcome,
@@ -221,7 +221,7 @@ impl Attempt {
             if latest.as_ref().map_or(Revision::ZERO, |entry| entry.revision) != at {
                 return Ok(latest);
             }
-            tokio::time::sleep(Duration::from_millis(1 << n)).await;
+            self.inner.clock.sleep(Duration::from_millis(1 << n)).await;
         }
         // What a commit has not found, and reads do not show any more, is probably gone without a trace.
         Ok(latest.filter(|_| !vanished))
@@ -280,7 +280,7 @@ impl Attempt {
                 Err(_) => {}
             }
             tries += 1;
-            tokio::time::sleep(Duration::from_millis((5 * tries).min(500))).await;
+            self.inner.clock.sleep(Duration::from_millis((5 * tries).min(500))).await;
         }
     }
 

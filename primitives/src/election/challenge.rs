@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use tenure_kv::{Key, Moment, Notice, Op, StoreExt};
+use tenure_kv::{ClockExt, Key, Moment, Notice, Op, StoreExt};
 
 use super::{Ballot, Candidate, leadership::patience, record::Record};
 use crate::{
@@ -84,7 +84,7 @@ impl Bell {
             return None;
         }
         self.rung = false;
-        let answer = tokio::time::timeout(patience(inner.lease).min(Duration::from_secs(1)), self.challenger(inner)).await;
+        let answer = inner.clock.timeout(patience(inner.lease).min(Duration::from_secs(1)), self.challenger(inner)).await;
         let challenger = answer.ok()?.ok()?;
         let news = challenger.is_some() || self.asked;
         self.asked = challenger.is_some();

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use tenure_kv::{Batch, Key, Revision};
+use tenure_kv::{Batch, ClockExt, Key, Revision};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -253,7 +253,7 @@ impl Leadership {
                 // The fence it was, and only a replica does not show it yet.
                 Ok(_) if key.as_ref() == Some(&self.reign.key) && shown < 8 => {
                     shown += 1;
-                    tokio::time::sleep(Duration::from_millis(1 << shown)).await;
+                    self.session.inner().clock.sleep(Duration::from_millis(1 << shown)).await;
                 }
                 Err(error @ Error::Lost { .. }) => return Err(error),
                 Ok(_) | Err(_) => return Err(Error::Conflict { message, key, revision }),

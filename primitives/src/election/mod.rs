@@ -15,7 +15,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use tenure_kv::{Key, StoreExt};
+use tenure_kv::{ClockExt, Key, StoreExt};
 use tokio::sync::watch;
 
 use self::attempt::Attempt;
@@ -192,7 +192,7 @@ impl Election {
                 () = &mut stop => true,
             };
             // What takes longer goes on in the session.
-            let _ = tokio::time::timeout(COURTESY, attempt.withdraw()).await;
+            let _ = clock.timeout(COURTESY, attempt.withdraw()).await;
             if stopped {
                 break;
             }
@@ -292,7 +292,7 @@ impl Election {
 
     async fn not_elected(&self, waited: Duration) -> Error {
         // Who leads is a courtesy; it must not delay the answer.
-        let look = tokio::time::timeout(COURTESY, self.leader()).await;
+        let look = self.session.inner().clock.timeout(COURTESY, self.leader()).await;
         let leader = look.ok().and_then(Result::ok).flatten();
         let message = match &leader {
             Some(leader) => format!("the election {} is led by {leader}", self.name()),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tenure_kv::{Batch, Entry, Error as StoreError, Key, Op, Revision, State};
+use tenure_kv::{Batch, ClockExt, Entry, Error as StoreError, Key, Op, Revision, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -210,7 +210,7 @@ impl Office {
                 return error.loss().map_or_else(|| Applied::Unsettled(self.unsettled(past_deadline())), Applied::Lost);
             }
             let before = inner.witness.highest();
-            let answer = tokio::time::timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
+            let answer = inner.clock.timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
             let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {
                 Ok(revision) => {
                     if inner.acknowledged(before, revision).is_err() {

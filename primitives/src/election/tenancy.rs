@@ -94,6 +94,6 @@ impl Election {
 
 /// Between half of it and all, so that candidates that failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {
-    let draw = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    let draw = u32::from(fastrand::u8(..));
     pause / 2 + pause / 2 * draw / 255
 }

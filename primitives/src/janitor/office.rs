@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tenure_kv::{Batch, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State};
-use tokio::time::timeout;
+use tenure_kv::{Batch, ClockExt, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State};
 
 use super::ledger::{Chore, Ledger, Silent};
 use crate::{
@@ -158,12 +157,12 @@ impl<'a> Office<'a> {
         if self.inner.validity.remaining(&*self.inner.clock).is_zero() {
             return Err(StoreError::unavailable("the janitor's lease is not valid now"));
         }
-        let answer = timeout(PATIENCE, self.inner.store.commit(batch)).await;
+        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.commit(batch)).await;
         answer.unwrap_or_else(|_| Err(StoreError::unknown("the janitor's write was not answered")))
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let answer = timeout(PATIENCE, self.inner.store.entry(key)).await;
+        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.entry(key)).await;
         answer.unwrap_or_else(|_| Err(StoreError::unavailable("the janitor's read was not answered")))
     }
 

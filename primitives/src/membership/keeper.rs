@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tenure_kv::{Entry, Error as StoreError, Expect, Moment, Op, Revision, Ttl};
-use tokio::{sync::oneshot, time::timeout};
+use tenure_kv::{ClockExt, Entry, Error as StoreError, Expect, Moment, Op, Revision, Ttl};
+use tokio::sync::oneshot;
 
 use super::{Instance, InstanceState, Seat, member::Refused, record::Written};
 use crate::{
@@ -121,7 +121,7 @@ impl Keeper {
             _ => true,
         };
         if same {
-            let _ = timeout(self.inner.lease.min(PATIENCE), self.withdraw(false)).await;
+            let _ = self.inner.clock.clone().timeout(self.inner.lease.min(PATIENCE), self.withdraw(false)).await;
         }
     }
 
@@ -147,7 +147,7 @@ impl Keeper {
     /// Sends one batch. Whoever calls has noted what that may leave behind.
     async fn commit(&self, op: Op) -> Result<Revision, StoreError> {
         let before = self.inner.witness.highest();
-        let answer = timeout(PATIENCE, self.inner.store.commit(op.into())).await;
+        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.commit(op.into())).await;
         let revision = answer.unwrap_or_else(|_| Err(StoreError::unknown("the write of a member was not answered")))?;
         match self.inner.acknowledged(before, revision) {
             Ok(()) => Ok(revision),
@@ -156,7 +156,7 @@ impl Keeper {
     }
 
     async fn look(&self) -> Result<Option<Entry>, StoreError> {
-        let answer = timeout(PATIENCE, self.inner.store.entry(&self.seat.key)).await;
+        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.entry(&self.seat.key)).await;
         answer.unwrap_or_else(|_| Err(StoreError::unavailable("the read of a member was not answered")))
     }
 

@@ -34,7 +34,7 @@ use self::{
     record::{Author, Written},
 };
 pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of};
-use crate::{Error, Loss, Result, Session, session::Inner};
+use crate::{Error, Loss, Result, Session, ids, session::Inner};
 
 /// A group that members join, seen from one session. Cheap to clone.
 ///
@@ -198,7 +198,7 @@ impl Group {
             id: id.to_owned(),
             author: Author {
                 session: self.session.id().to_owned(),
-                nonce: uuid::Uuid::new_v4().simple().to_string(),
+                nonce: ids::fresh(),
                 host,
                 pid,
                 label: options.label.clone().or_else(|| owner.label.clone()),

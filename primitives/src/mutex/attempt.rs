@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tenure_kv::{Key, KeyRange, Op, Revision};
+use tenure_kv::{Clock, ClockExt, Key, KeyRange, Op, Revision};
 use tokio::sync::watch;
 
 use super::{
@@ -115,7 +115,7 @@ impl Attempt {
             }
             tokio::select! {
                 loss = inner.lost() => return Err(Error::lost(loss)),
-                () = tokio::time::sleep(Duration::from_millis(5 * tries)) => {}
+                () = inner.clock.sleep(Duration::from_millis(5 * tries)) => {}
             }
         }
     }
@@ -145,7 +145,7 @@ impl Attempt {
                         let pause = Duration::from_millis(1 << lagging.min(6));
                         tokio::select! {
                             loss = inner.lost() => return Err(Error::lost(loss)),
-                            () = tokio::time::sleep(pause) => {}
+                            () = inner.clock.sleep(pause) => {}
                         }
                     }
                     (from, limit)
@@ -191,7 +191,7 @@ impl Attempt {
     pub(super) async fn is_first(&mut self) -> Result<bool> {
         let mut gone = Gone::default();
         while let Some((ticket, revision)) = self.before().await? {
-            gone.pause_if_shown_again(revision).await;
+            gone.pause_if_shown_again(&*self.inner().clock, revision).await;
             let inner = self.inner().clone();
             let Some((_, session)) = layout::parse_ticket(&ticket) else { return Ok(false) };
             if !pass_over(&inner, &ticket, revision, session).await? {
@@ -219,7 +219,7 @@ impl Attempt {
                     }
                 }
                 let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
-                gone.pause_if_shown_again(revision).await;
+                gone.pause_if_shown_again(&*inner.clock, revision).await;
                 Behind::new(&inner, ticket, revision).wait(&inner).await
             };
             let outcome: Result<bool> = tokio::select! {
@@ -232,7 +232,7 @@ impl Attempt {
                 Ok(false) => pause = Duration::from_millis(2),
                 Err(error @ (Error::Unavailable { .. } | Error::Unknown { .. } | Error::Conflict { .. })) => {
                     tracing::debug!(lock = self.mutex.name(), %error, "waiting goes on");
-                    tokio::time::sleep(pause).await;
+                    inner.clock.sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
                 Err(error) => return Err(error),
@@ -274,10 +274,10 @@ struct Gone {
 
 impl Gone {
     /// Holds back who comes to the same ticket again and again, so that lagging replicas are not stormed.
-    async fn pause_if_shown_again(&mut self, ticket: Revision) {
+    async fn pause_if_shown_again(&mut self, clock: &dyn Clock, ticket: Revision) {
         if self.ticket.replace(ticket) == Some(ticket) {
             self.times += 1;
-            tokio::time::sleep(Duration::from_millis(1 << self.times.min(6))).await;
+            clock.sleep(Duration::from_millis(1 << self.times.min(6))).await;
         } else {
             self.times = 0;
         }

@@ -6,7 +6,7 @@ mod crowd;
 
 use std::{future::Future, time::Duration};
 
-use tenure_kv::Key;
+use tenure_kv::{ClockExt, Key};
 
 pub(crate) use self::crowd::Lines;
 use self::{attempt::Attempt, behind::pass_over};
@@ -151,7 +151,7 @@ impl Mutex {
                 }
             }
             // What takes longer goes on in the session.
-            () = &mut stop => drop(tokio::time::timeout(COURTESY, attempt.withdraw()).await),
+            () = &mut stop => drop(clock.timeout(COURTESY, attempt.withdraw()).await),
         }
         Err(self.not_acquired(clock.now().saturating_since(begun)).await)
     }
@@ -201,7 +201,7 @@ impl Mutex {
 
     async fn not_acquired(&self, waited: Duration) -> Error {
         // Who holds it is a courtesy; it must not delay the answer.
-        let look = tokio::time::timeout(COURTESY, self.queue()).await;
+        let look = self.session.inner().clock.timeout(COURTESY, self.queue()).await;
         let holder = look.ok().and_then(Result::ok).and_then(|queue| queue.holder);
         let message = match &holder {
             Some(holder) => format!("the lock {} is held by {holder}", self.name()),

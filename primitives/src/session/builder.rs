@@ -17,7 +17,7 @@ use super::{
     witness::Witness,
 };
 use crate::{
-    Error, Loss, Result, layout,
+    Error, Loss, Result, ids, layout,
     mutex::Lines,
     record::{SessionRecord, TicketRecord},
 };
@@ -98,7 +98,7 @@ impl SessionBuilder {
         let lease = Duration::from_millis(lease_ms);
         let witness = Witness::of(&self.store);
         let epoch = witness.establish(&self.store, &*self.clock, lease).await?;
-        let id = uuid::Uuid::new_v4().simple().to_string();
+        let id = ids::fresh();
         let owner = TicketRecord {
             host: self.host.clone().unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned()),
             pid: self.pid.unwrap_or_else(std::process::id),

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tenure_kv::{Moment, Op, Revision, State};
+use tenure_kv::{ClockExt, Moment, Op, Revision, State};
 
 use super::{Inner, SessionState, timing, witness::Witness};
 use crate::{
@@ -78,7 +78,7 @@ impl Renewal {
         // Counted from before the send: the store may take it at any moment from here on.
         let sent = clock.now();
         let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
-        let answer = tokio::time::timeout(patience, self.inner.store.commit(op.into())).await;
+        let answer = clock.timeout(patience, self.inner.store.commit(op.into())).await;
         let proven = match answer {
             Ok(Ok(revision)) => return self.renewed(before, revision, sent),
             // Ours is the higher revision, so it was a server that lags which refused; or the bucket went back,
@@ -108,7 +108,7 @@ impl Renewal {
         if !proven {
             self.inner.suspect();
         }
-        match tokio::time::timeout(patience, self.read_back(proven)).await {
+        match clock.timeout(patience, self.read_back(proven)).await {
             Ok(next) => next,
             // The conflict alone is the proof; only its reason is not known.
             Err(_) if proven => Next::Lost(Loss::Deposed),
@@ -213,7 +213,7 @@ impl Renewal {
             }
         };
         // Past the lease the tombstone is of no use to anybody.
-        let _ = tokio::time::timeout(self.inner.lease, farewell).await;
+        let _ = self.inner.clock.timeout(self.inner.lease, farewell).await;
     }
 }
 

@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use tenure_kv::{Clock, Expect, Moment, Op, Revision, Store};
+use tenure_kv::{Clock, ClockExt, Expect, Moment, Op, Revision, Store};
 use tokio::sync::watch;
 
 use crate::{
-    Result, layout,
+    Result, ids, layout,
     record::{EpochRecord, decode, encode},
 };
 
@@ -116,7 +116,7 @@ impl Witness {
     /// holders. Nobody can tell, so grants wait one lease, once in the bucket's life.
     pub(crate) async fn establish(&self, store: &Arc<dyn Store>, clock: &dyn Clock, lease: Duration) -> Result<String> {
         let spoiled = self.sight().spoiled.clone();
-        let record = read_or_write(store, spoiled.as_deref()).await?;
+        let record = read_or_write(store, clock, spoiled.as_deref()).await?;
         let mut sight = self.sight();
         sight.longest = sight.longest.max(lease);
         let changed = sight.epoch.as_ref().is_some_and(|known| *known != record.id);
@@ -184,9 +184,9 @@ async fn write_settled(store: &Arc<dyn Store>, epoch: &str) -> tenure_kv::Result
 }
 
 /// The epoch that is written down, unless it is `spoiled`; else a new one, written down now.
-async fn read_or_write(store: &Arc<dyn Store>, spoiled: Option<&str>) -> Result<EpochRecord> {
+async fn read_or_write(store: &Arc<dyn Store>, clock: &dyn Clock, spoiled: Option<&str>) -> Result<EpochRecord> {
     let key = layout::epoch_key()?;
-    let fresh = EpochRecord { id: uuid::Uuid::new_v4().simple().to_string(), settled: !store.info().shared };
+    let fresh = EpochRecord { id: ids::fresh(), settled: !store.info().shared };
     let mut tries = 0;
     loop {
         let mut expect = Expect::Absent;
@@ -209,7 +209,7 @@ async fn read_or_write(store: &Arc<dyn Store>, spoiled: Option<&str>) -> Result<
             // Somebody was first, or our own write landed: a read from a replica may lag behind.
             Err(error) if (error.is_conflict() || error.is_unknown()) && tries < 40 => {
                 tries += 1;
-                tokio::time::sleep(Duration::from_millis(5 * tries)).await;
+                clock.sleep(Duration::from_millis(5 * tries)).await;
             }
             Err(error) => return Err(error.into()),
         }
