@@ -251,7 +251,7 @@ pub enum Mode {
 }
 
 /// What must be under a key for a write to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// Anything.
@@ -477,6 +477,8 @@ pub enum SessionState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ViewKind {
+    /// It was opened; `key` is what its range lies under, without the last dot, or the one key it is of.
+    Open,
     /// An entry.
     Entry,
     /// It may have missed something, and begins again.

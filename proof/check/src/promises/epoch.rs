@@ -1,0 +1,56 @@
+//! Epochs: when the bucket was made anew or set back, no session of before holds anything afterwards.
+
+use crate::{
+    case::{Case, Prize},
+    history::{Micros, Sight},
+    verdict::{Promise, Verdict},
+};
+
+pub(super) fn check(case: &Case<'_>) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Epoch);
+    for grant in case.grants() {
+        verdict.checked();
+        let session = case.sessions.get(grant.session);
+        let own = case.tenure(grant.prize, grant.epoch, grant.token).is_some();
+        let elsewhere = case.stream.epochs().filter(|epoch| !own && *epoch != grant.epoch);
+        let other = elsewhere.filter_map(|epoch| case.tenure(grant.prize, epoch, grant.token)).next();
+        if let Some(session) = session.filter(|session| session.epoch != grant.epoch || other.is_some()) {
+            let what = format!(
+                "{}: {} was granted in epoch {} to a session of epoch {}",
+                grant.prize,
+                grant.token,
+                other.map_or(grant.epoch, |other| other.epoch),
+                session.epoch
+            );
+            let lines = case.lines([grant.operation]).into_iter().chain(other.map(|other| other.born.line));
+            verdict.violated(what, Some(grant.returned), lines);
+        }
+    }
+    let began: Vec<(u64, Micros)> = case.stream.epochs().skip(1).filter_map(|epoch| Some((epoch, began(case, epoch)?))).collect();
+    for (line, seen) in &case.seen {
+        let (prize, token) = match &seen.what {
+            Sight::Held { lock, token, yes: true } => (Prize::Lock(lock), *token),
+            Sight::Leading { election, term, yes: true } => (Prize::Election(election), *term),
+            _ => continue,
+        };
+        let Some(grant) = case.grant(prize, token, seen.client) else { continue };
+        let Some(session) = case.sessions.get(grant.session) else { continue };
+        let next = began.iter().find(|(epoch, _)| *epoch > session.epoch);
+        // What was renewed just before is valid for the lease, and nobody else is granted anything meanwhile.
+        if let Some((epoch, at)) = next.filter(|(_, at)| seen.from > at.saturating_add(session.lease + case.slack)) {
+            let what = format!(
+                "{prize}: client {} holds {token} of epoch {} at {} µs; epoch {epoch} began by {at} µs",
+                seen.client, session.epoch, seen.from
+            );
+            verdict.violated(what, Some(seen.from), case.lines([grant.operation]).into_iter().chain([*line]));
+        }
+    }
+    verdict
+}
+
+/// By when an epoch had begun. What survived a rollback is recorded anew without an instant.
+fn began(case: &Case<'_>, epoch: u64) -> Option<Micros> {
+    let writes = case.stream.writes(epoch);
+    let known = writes.iter().filter_map(|entry| entry.write.at).min();
+    known.or_else(|| writes.last().map(|entry| entry.latest).filter(|latest| *latest < Micros::MAX))
+}

@@ -1,0 +1,75 @@
+//! Promise 9: tickets are granted in the order of revisions, and a cancelled or dead waiter never blocks the queue.
+
+use super::{
+    Limits,
+    queue::{jumps, open_waits},
+};
+use crate::{
+    case::{Case, End, Prize, Tenure},
+    history::{Micros, Mode, Op},
+    verdict::{Promise, Verdict},
+};
+
+pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Fifo);
+    verdict.checked = case.grants().filter(|grant| matches!(grant.prize, Prize::Lock(_))).count() as u64;
+    for jump in jumps(case, false) {
+        let (token, over) = (jump.granted.token, jump.over.token);
+        let key = &jump.granted.born.write.key;
+        let what = format!("token {token} was granted while {over}, which waits, was still live and before it ({key})");
+        verdict.violated(what, jump.at(case), jump.lines(case));
+    }
+    if let Some(quiet) = case.quiet.or_else(|| case.faults.all.is_empty().then_some(0)) {
+        nobody_waits_for_ever(case, limits, quiet, &mut verdict);
+    }
+    verdict
+}
+
+/// Whoever is first in line once no fault is active, and all before it gone that must go, is granted soon.
+fn nobody_waits_for_ever(case: &Case<'_>, limits: &Limits, quiet: Micros, verdict: &mut Verdict) {
+    let open = open_waits(case);
+    for (prize, tickets) in &case.tenures {
+        let Prize::Lock(lock) = prize else { continue };
+        // When the last lower ticket went, or must have gone at the latest.
+        let (mut free, mut before): (Micros, Option<&Tenure<'_>>) = (quiet, None);
+        for ticket in tickets.iter().filter(|ticket| ticket.epoch == case.stream.last_epoch()) {
+            let waiting = ticket.session.and_then(|session| open.get(&(*lock, session))).copied();
+            if let Some(place) = ticket.grant.or(waiting.filter(|_| may_wait(case, ticket))) {
+                let operation = &case.operations[place];
+                let deadline = free.max(operation.call.at).saturating_add(case.longest_lease + limits.settle + case.slack);
+                let endless = matches!(operation.op(), Op::Acquire { mode: Mode::Wait, .. });
+                if endless && deadline > case.end && operation.returned.is_none() {
+                    verdict.skip();
+                } else if endless && operation.ended() > deadline {
+                    let what = format!("{lock}: ticket {} was first in line and not granted by {deadline} µs", ticket.token);
+                    let lines =
+                        operation.lines().into_iter().chain([ticket.born.line]).chain(before.map(|before| before.born.line));
+                    verdict.violated(what, Some(deadline), lines);
+                }
+            }
+            let goes = goes_by(case, ticket, waiting.is_some(), quiet);
+            if goes >= free {
+                (free, before) = (goes, Some(ticket));
+            }
+        }
+    }
+}
+
+/// It is live at the end of the recording, and so is its session.
+fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>) -> bool {
+    matches!(ticket.end, End::Never)
+        && ticket.session.is_some_and(|session| !case.is_gone(session) && case.death(ticket.epoch, session).entry().is_none())
+}
+
+/// Until when this ticket may rightly stand in the way.
+fn goes_by(case: &Case<'_>, ticket: &Tenure<'_>, waiting: bool, quiet: Micros) -> Micros {
+    let alive = ticket.session.is_some_and(|session| !case.is_gone(session));
+    let rightly = alive && (ticket.grant.is_some() || waiting);
+    match ticket.end {
+        End::At(end) if rightly => end.latest,
+        End::At(end) => end.earliest.min(quiet),
+        End::Never if rightly => Micros::MAX,
+        End::Never => quiet,
+        End::Missed => Micros::MAX,
+    }
+}

@@ -1,0 +1,113 @@
+//! Promise 7: a member with a live session is never removed; one with a dead session goes within lease + 1 s while
+//! any janitor candidate lives.
+
+use std::collections::HashMap;
+
+use super::Limits;
+use crate::{
+    case::Case,
+    history::{Micros, Op},
+    stream::Entry,
+    verdict::{Promise, Verdict},
+};
+
+pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Members);
+    let (leaves, janitors) = (leaves(case), janitors(case));
+    for epoch in case.stream.epochs() {
+        for (key, entries) in case.stream.keys_under(epoch, "member.") {
+            for (place, record) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
+                let Some(session) = record.write.value.session.as_deref() else { continue };
+                let next = entries.get(place + 1);
+                // What the same session writes there again, it may.
+                let kept = next.is_some_and(|next| next.is_live() && next.write.value.session.as_deref() == Some(session));
+                if kept {
+                    continue;
+                }
+                if let Some(next) = next {
+                    verdict.checked();
+                    if !may_go(case, epoch, session, &leaves, record, next) {
+                        let what = format!("{key}: the record of the live session {session} was ended at {}", next.revision());
+                        verdict.violated(what, next.write.at, [record.line, next.line]);
+                    }
+                }
+                if epoch == case.stream.last_epoch() {
+                    goes_soon(case, limits, &janitors, record, next, &mut verdict);
+                }
+            }
+        }
+    }
+    verdict
+}
+
+/// When each session first asked to leave, by the member's key.
+type Leaves<'c> = HashMap<(&'c str, String), Micros>;
+
+fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
+    let mut leaves = HashMap::new();
+    for operation in &case.operations {
+        if let Op::Leave { session, group, member } = operation.op()
+            && operation.failed().is_none()
+        {
+            leaves.entry((session.as_str(), format!("member.{group}.{member}"))).or_insert(operation.call.at);
+        }
+    }
+    leaves
+}
+
+fn may_go(case: &Case<'_>, epoch: u64, session: &str, leaves: &Leaves<'_>, record: &Entry<'_>, end: &Entry<'_>) -> bool {
+    if case.death(epoch, session).may_be_below(end.revision()) || case.stream.gap(epoch, record.revision(), end.revision()) {
+        return true;
+    }
+    let by = end.latest.saturating_add(case.slack);
+    let closed = case.sessions.get(session).and_then(|session| session.closed);
+    let left = leaves.get(&(session, record.write.key.clone())).copied();
+    closed.into_iter().chain(left).any(|asked| asked <= by)
+}
+
+fn goes_soon(
+    case: &Case<'_>,
+    limits: &Limits,
+    janitors: &[(Micros, Micros)],
+    record: &Entry<'_>,
+    end: Option<&Entry<'_>>,
+    verdict: &mut Verdict,
+) {
+    let Some(session) = record.write.value.session.as_deref() else { return };
+    let known = case.sessions.get(session);
+    let death = case.death(record.write.epoch, session).entry();
+    let crash = known.and_then(|known| case.faults.crashed(known.client));
+    let since = death.map(|death| death.latest).into_iter().chain(crash.map(|(_, at)| at)).min();
+    let Some(since) = since.filter(|since| *since < Micros::MAX).map(|since| since.max(record.earliest)) else { return };
+    let lease = known.map_or(case.longest_lease, |known| known.lease);
+    let alone = since + lease + limits.members + case.slack;
+    let calm = case.faults.calm(since, alone, case.longest_lease, crash.map(|(line, _)| line));
+    let deadline = match case.quiet {
+        _ if calm => alone,
+        // The janitor may have died too. Its successor has seen sessions a third of its own lease before.
+        Some(quiet) => since.max(quiet) + case.longest_lease * 4 / 3 + limits.members + case.slack,
+        None => return verdict.skip(),
+    };
+    if !janitors.iter().any(|(from, until)| *from <= since && *until > deadline) || (deadline > case.end && end.is_none()) {
+        return verdict.skip();
+    }
+    verdict.checked();
+    if end.is_none_or(|end| end.earliest > deadline) {
+        let what = format!(
+            "{}: the session {session} was dead at {since} µs; its record was still there at {deadline} µs",
+            record.write.key
+        );
+        let lines = [Some(record.line), death.map(|death| death.line), crash.map(|(line, _)| line), end.map(|end| end.line)];
+        verdict.violated(what, Some(deadline), lines.into_iter().flatten());
+    }
+}
+
+/// Since when and until when each living session with a member may be the janitor.
+fn janitors(case: &Case<'_>) -> Vec<(Micros, Micros)> {
+    let candidate = |operation: &crate::case::Operation<'_>| {
+        let Op::Join { session, .. } = operation.op() else { return None };
+        let of = case.sessions.get(session.as_str()).filter(|of| case.faults.crashed(of.client).is_none())?;
+        operation.ok().map(|_| (operation.ended(), of.closed.unwrap_or(Micros::MAX)))
+    };
+    case.operations.iter().filter_map(candidate).collect()
+}

@@ -1,0 +1,59 @@
+//! One module per promise: a digested history goes in, a verdict comes out.
+
+mod chain;
+mod converges;
+mod crash;
+mod epoch;
+mod exclusive;
+mod fenced;
+mod fifo;
+mod linear;
+mod members;
+mod queue;
+mod recording;
+mod release;
+mod unknown;
+mod validity;
+mod views;
+
+use crate::{case::Case, verdict::Verdict};
+
+pub(crate) use fenced::refused;
+
+/// How long things may take, in microseconds. The defaults are what is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Beyond the lease, until the next holder has what a crashed one held.
+    pub crash: u64,
+    /// The same for leases under a second, where the store is on the same machine.
+    pub short_crash: u64,
+    /// Beyond the lease, until the members of a dead session are gone.
+    pub members: u64,
+    /// Beyond the lease, until everything has converged after the last fault.
+    pub settle: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { crash: 250_000, short_crash: 60_000, members: 1_000_000, settle: 10_000_000 }
+    }
+}
+
+pub(crate) fn all(case: &Case<'_>, limits: &Limits) -> Vec<Verdict> {
+    vec![
+        exclusive::check(case),
+        fenced::check(case),
+        validity::check(case),
+        crash::check(case, limits),
+        release::check(case),
+        unknown::check(case),
+        members::check(case, limits),
+        views::check(case, limits),
+        fifo::check(case, limits),
+        converges::check(case, limits),
+        chain::check(case),
+        epoch::check(case),
+        linear::check(case),
+        recording::check(case),
+    ]
+}

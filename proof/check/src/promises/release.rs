@@ -1,0 +1,106 @@
+//! Promise 5: a release that returned ok is visible to every later acquire, and a release never frees another hold
+//! than its own.
+
+use std::collections::HashMap;
+
+use crate::{
+    case::{Case, Prize, Tenure},
+    history::{Hold, Micros, Op, SessionState, Sight},
+    stream::Entry,
+    verdict::{Promise, Verdict},
+};
+
+pub(super) fn check(case: &Case<'_>) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Release);
+    for operation in &case.operations {
+        let (prize, token) = match operation.op() {
+            Op::Release { lock, token, .. } => (Prize::Lock(lock), *token),
+            Op::Resign { election, term, .. } => (Prize::Election(election), *term),
+            _ => continue,
+        };
+        let Some(tenure) = operation.ok().and_then(|_| case.tenure(prize, case.epoch_of(operation), token)) else { continue };
+        verdict.checked();
+        if tenure.end.surely_after(operation.ended().saturating_add(case.slack)) {
+            let what = format!("{prize}: the release of {token} returned ok, and it was live after that");
+            let lines = operation.lines().into_iter().chain([tenure.born.line]).chain(tenure.end.line());
+            verdict.violated(what, Some(operation.ended()), lines);
+        }
+    }
+    let reasons = Reasons::new(case);
+    for (prize, tickets) in &case.tenures {
+        for ticket in tickets.iter().filter(|_| matches!(prize, Prize::Lock(_))) {
+            if let Some((operation, end)) = ticket.grant.zip(ticket.end.entry()) {
+                verdict.checked();
+                if !reasons.explain(case, *prize, ticket, &end) {
+                    let what = format!(
+                        "{prize}: {} was ended at {} though its holder had not released it, its session lived, and nobody broke it",
+                        ticket.token,
+                        end.revision()
+                    );
+                    let lines = case.lines([operation]).into_iter().chain([ticket.born.line, end.line]);
+                    verdict.violated(what, end.write.at, lines);
+                }
+            }
+        }
+    }
+    verdict
+}
+
+/// Who asked for the end of a ticket, or nobody in particular, and when.
+type Asked<'a> = (Option<&'a str>, Micros);
+
+/// Since when a ticket may be ended by its owner, or by an administrator.
+struct Reasons<'a> {
+    asked: HashMap<(&'a str, u64), Vec<Asked<'a>>>,
+    /// Sessions that were lost, as their own client saw it: it withdraws what it had.
+    lost: HashMap<&'a str, Micros>,
+    /// Holds that were lost by their own client's clock or will.
+    given_up: HashMap<(&'a str, u64, u64), Micros>,
+}
+
+impl<'a> Reasons<'a> {
+    fn new(case: &Case<'a>) -> Self {
+        let mut reasons = Self { asked: HashMap::new(), lost: HashMap::new(), given_up: HashMap::new() };
+        for operation in &case.operations {
+            let (lock, token, session) = match operation.op() {
+                Op::Release { lock, token, session } => (lock, *token, Some(session.as_str())),
+                Op::Break { lock, token } => (lock, *token, None),
+                _ => continue,
+            };
+            // What was certainly not done explains nothing.
+            if operation.failed().is_none() {
+                reasons.asked.entry((lock, token)).or_default().push((session, operation.call.at));
+            }
+        }
+        for (_, seen) in &case.seen {
+            match &seen.what {
+                Sight::Session { session, state: SessionState::Lost } => {
+                    reasons.lost.entry(session).or_insert(seen.from);
+                }
+                Sight::Lost { hold: Hold::Lock { lock, token }, loss } if loss != "broken" => {
+                    reasons.given_up.entry((lock, *token, seen.client)).or_insert(seen.from);
+                }
+                _ => {}
+            }
+        }
+        reasons
+    }
+
+    fn explain(&self, case: &Case<'a>, prize: Prize<'a>, ticket: &Tenure<'a>, end: &Entry<'_>) -> bool {
+        let (Prize::Lock(lock), Some(session)) = (prize, ticket.session) else { return true };
+        if case.death(ticket.epoch, session).may_be_below(end.revision())
+            || case.stream.gap(ticket.epoch, ticket.token, end.revision())
+        {
+            return true;
+        }
+        let by = end.latest.saturating_add(case.slack);
+        let asked = self.asked.get(&(lock, ticket.token)).map_or(&[][..], Vec::as_slice);
+        let asked = asked.iter().any(|(of, at)| *at <= by && of.is_none_or(|of| of == session));
+        let known = case.sessions.get(session);
+        let closed = known.and_then(|session| session.closed).is_some_and(|closed| closed <= by);
+        let lost = self.lost.contains_key(session);
+        // A hold says that it is lost about when its ticket is withdrawn, before or after.
+        let given_up = known.is_some_and(|known| self.given_up.contains_key(&(lock, ticket.token, known.client)));
+        asked || closed || lost || given_up
+    }
+}

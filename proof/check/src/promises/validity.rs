@@ -1,0 +1,149 @@
+//! Promise 3: validity never overlaps. Whoever says that it holds does so before anybody else can be granted, and
+//! no session is ended before its lease has run out.
+
+use std::collections::HashMap;
+
+use crate::{
+    case::{Case, Prize, prize},
+    history::{Micros, Sight},
+    stream::Entry,
+    verdict::{Promise, Verdict},
+};
+
+/// A hold as its client names it.
+type Named<'a> = (Prize<'a>, u64, u64);
+
+/// The last time that a client said of a hold that it has it.
+#[derive(Clone, Copy)]
+struct LastYes {
+    from: Micros,
+    line: usize,
+}
+
+pub(super) fn check(case: &Case<'_>) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Validity);
+    let last = last_yes(case);
+    for (named, yes) in &last {
+        verdict.checked();
+        its_own_end(case, *named, *yes, &mut verdict);
+    }
+    overlaps(case, &last, &mut verdict);
+    after_it_was_lost(case, &last, &mut verdict);
+    sessions(case, &mut verdict);
+    verdict.violations.sort_by(|a, b| a.lines.cmp(&b.lines));
+    verdict
+}
+
+fn last_yes<'a>(case: &Case<'a>) -> HashMap<Named<'a>, LastYes> {
+    let mut last: HashMap<_, LastYes> = HashMap::new();
+    for (line, seen) in &case.seen {
+        let hold = match &seen.what {
+            Sight::Held { lock, token, yes: true } => (Prize::Lock(lock), *token),
+            Sight::Leading { election, term, yes: true } => (Prize::Election(election), *term),
+            _ => continue,
+        };
+        // The answer may be as old as the beginning of the look.
+        let yes = LastYes { from: seen.from, line: *line };
+        let kept = last.entry((hold.0, hold.1, seen.client)).or_insert(yes);
+        if yes.from > kept.from {
+            *kept = yes;
+        }
+    }
+    last
+}
+
+/// Nobody holds what was not granted to it, nor what has ended in the stream, nor under a dead session.
+fn its_own_end(case: &Case<'_>, (prize, token, client): Named<'_>, yes: LastYes, verdict: &mut Verdict) {
+    let Some(grant) = case.grant(prize, token, client) else {
+        let what = format!("{prize}: client {client} says that it holds {token}, which was not granted to it");
+        return verdict.violated(what, Some(yes.from), [yes.line]);
+    };
+    let latest = yes.from.saturating_sub(case.slack).saturating_sub(1);
+    let tenure = case.tenure(prize, grant.epoch, token);
+    // A hold broken by an administrator passes on at once: that is the one exception.
+    let over = tenure.filter(|tenure| !tenure.was_broken() && tenure.end.surely_by(latest));
+    let death = case.death(grant.epoch, grant.session);
+    let (what, end) = match over {
+        Some(tenure) => ("its end in the stream", tenure.end.entry()),
+        None if death.surely_by(latest) && !tenure.is_some_and(|tenure| tenure.was_broken()) => {
+            ("its session's end", death.entry())
+        }
+        None => return,
+    };
+    let what = format!("{prize}: client {client} says that it holds {token} after {what}");
+    let lines = case.lines([grant.operation]).into_iter().chain([yes.line]).chain(end.map(|end| end.line));
+    verdict.violated(what, Some(yes.from), lines);
+}
+
+fn overlaps(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut Verdict) {
+    for (prize, grants) in &case.grants {
+        // Ascending by (epoch, token); seen from the end, the earliest return of all later grants.
+        let mut next: Option<&crate::case::Grant<'_>> = None;
+        for grant in grants.iter().rev() {
+            let broken = case.tenure(*prize, grant.epoch, grant.token).is_some_and(|tenure| tenure.was_broken());
+            let yes = last.get(&(*prize, grant.token, grant.client)).filter(|_| !broken);
+            if let Some((yes, next)) = yes.zip(next)
+                && yes.from > next.returned.saturating_add(case.slack)
+            {
+                let what = format!(
+                    "{prize}: client {} says that it holds {} at {} µs; client {} was granted {} by {} µs",
+                    grant.client, grant.token, yes.from, next.client, next.token, next.returned
+                );
+                let lines = case.lines([grant.operation, next.operation]).into_iter().chain([yes.line]);
+                verdict.violated(what, Some(yes.from), lines);
+            }
+            next = next.filter(|next| next.returned <= grant.returned).or(Some(grant));
+        }
+    }
+}
+
+/// What was lost is not held again.
+fn after_it_was_lost(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut Verdict) {
+    for (line, seen) in &case.seen {
+        let Sight::Lost { hold, loss } = &seen.what else { continue };
+        let (prize, token) = prize(hold);
+        if let Some(yes) = last.get(&(prize, token, seen.client)).filter(|yes| yes.from > seen.at) {
+            let what = format!("{prize}: client {} lost {token} ({loss}) and says later that it holds it", seen.client);
+            verdict.violated(what, Some(yes.from), [*line, yes.line]);
+        }
+    }
+}
+
+/// A session's death is permanent, and nobody brings it about while the lease runs.
+fn sessions(case: &Case<'_>, verdict: &mut Verdict) {
+    for epoch in case.stream.epochs() {
+        for (key, entries) in case.stream.keys_under(epoch, "session.") {
+            let id = &key["session.".len()..];
+            let Some(death) = entries.iter().position(|entry| !entry.is_live()) else { continue };
+            verdict.checked();
+            if let Some(revived) = entries[death..].iter().find(|entry| entry.is_live()) {
+                let what = format!("session {id} was written at {} after its end", revived.revision());
+                verdict.violated(what, revived.write.at, [entries[death].line, revived.line]);
+            }
+            if death > 0 {
+                deposed_early(case, id, &entries[death - 1], &entries[death], verdict);
+            }
+        }
+    }
+}
+
+fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'_>, verdict: &mut Verdict) {
+    let Some(session) = case.sessions.get(id) else { return };
+    // What its own client ends, it ends when it likes.
+    if session.closed.is_some_and(|closed| closed <= death.latest.saturating_add(case.slack)) {
+        return;
+    }
+    if death.latest == Micros::MAX
+        || renewal.earliest == 0
+        || case.stream.gap(death.write.epoch, renewal.revision(), death.revision())
+    {
+        return;
+    }
+    let silence = death.latest.saturating_sub(renewal.earliest).saturating_add(2 * case.slack);
+    // Clocks may differ by 1%, in either direction and on both sides.
+    if silence < session.lease - session.lease / 50 {
+        let lease = session.lease;
+        let what = format!("session {id} was ended {silence} µs after its last renewal; its lease is {lease} µs");
+        verdict.violated(what, Some(death.latest), [renewal.line, death.line]);
+    }
+}
