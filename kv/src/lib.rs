@@ -31,6 +31,8 @@ pub mod faults;
 #[cfg(feature = "testing")]
 mod hand_clock;
 mod key;
+#[doc(hidden)]
+pub mod mutants;
 pub mod nats;
 mod open;
 mod store;

@@ -1,6 +1,9 @@
 //! Fencing an application's batch with the key that proves a hold.
 
-use tenure_kv::{Batch, Expect, Fence, Key, Revision};
+use tenure_kv::{
+    Batch, Expect, Fence, Key, Revision,
+    mutants::{self, Mutant},
+};
 
 use crate::{Error, Result, layout};
 
@@ -17,6 +20,9 @@ pub(crate) fn check(batch: &Batch) -> Result<()> {
 
 /// Has the store refuse the whole batch unless `key` is at `revision`.
 pub(crate) fn fence(batch: &mut Batch, key: &Key, revision: Revision) {
+    if mutants::is_on(Mutant::MissingFence) {
+        return;
+    }
     // One fence guards the whole batch; a change without an expectation bears it for free.
     let bearer = batch.ops.iter().position(|op| op.expect == Expect::Any).unwrap_or(0);
     if let Some(op) = batch.ops.get_mut(bearer) {

@@ -4,7 +4,10 @@
 //! is gone whichever replica it came from; what a page lacks may only be missing because the replica
 //! lags. A page that reaches the reader's own ticket cannot lag behind any earlier one.
 
-use tenure_kv::{Entry, Key, Page, Revision};
+use tenure_kv::{
+    Entry, Key, Page, Revision,
+    mutants::{self, Mutant},
+};
 
 use crate::{layout::parse_ticket, session::Floor};
 
@@ -75,7 +78,10 @@ impl Search {
             self.entry(entry);
         }
         self.read = self.read.max(page.through);
-        if self.read < self.own {
+        if mutants::is_on(Mutant::ReorderedQueue) {
+            return self.by_name(page);
+        }
+        if self.read < self.own && !mutants::is_on(Mutant::MissingReread) {
             let next = self.from.max(self.read.next());
             if page.complete {
                 return Step::Again(next, FRONT);
@@ -86,7 +92,7 @@ impl Search {
             }
             return Step::Read(next, DEEP);
         }
-        if !self.own_seen {
+        if !self.own_seen && !mutants::is_on(Mutant::MissingReread) {
             return Step::Gone;
         }
         if let Some((key, revision)) = self.latest.clone() {
@@ -98,6 +104,18 @@ impl Search {
         let looked = self.own.get() - self.from.get();
         self.look_back(looked.saturating_mul(WIDER).max(NEAR));
         Step::Read(self.from, DEEP)
+    }
+
+    /// The defect [`Mutant::ReorderedQueue`].
+    fn by_name(&self, page: &Page) -> Step {
+        let own = page.entries.iter().find(|entry| entry.revision == self.own);
+        let first = page.entries.iter().min_by(|a, b| a.key.cmp(&b.key));
+        match (own, first) {
+            (Some(own), Some(first)) if own.key == first.key => Step::First,
+            (Some(_), Some(first)) => Step::Behind(first.key.clone(), first.revision),
+            _ if page.through < self.own || !page.complete => Step::Again(Revision::ZERO, DEEP),
+            _ => Step::Gone,
+        }
     }
 
     fn entry(&mut self, entry: &Entry) {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use tenure_kv::{Batch, ClockExt, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State};
+use tenure_kv::{
+    Batch, ClockExt, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State,
+    mutants::{self, Mutant},
+};
 
 use super::ledger::{Chore, Ledger, Silent};
 use crate::{
@@ -190,6 +193,9 @@ impl<'a> Office<'a> {
     }
 
     async fn depose_one(&self, silent: &Silent) -> Outcome {
+        if mutants::is_on(Mutant::JanitorWithoutPrecondition) {
+            return Outcome::Dead;
+        }
         // A session that no key can name has no key.
         let Ok(key) = layout::session_key(&silent.session) else { return Outcome::Dead };
         let lease = silent.last.map_or(self.inner.lease, |(_, lease)| lease);
@@ -227,7 +233,10 @@ impl<'a> Office<'a> {
 
     /// All at once, or where that does not go each alone.
     async fn purge(&mut self, records: Vec<(Key, Revision)>) {
-        let purge = |(key, revision): &(Key, Revision)| Op::purge(key.clone()).if_at(*revision).ttl(farewell());
+        let purge = |(key, revision): &(Key, Revision)| {
+            let purge = Op::purge(key.clone()).ttl(farewell());
+            if mutants::is_on(Mutant::JanitorWithoutPrecondition) { purge } else { purge.if_at(*revision) }
+        };
         let outcome = self.commit(records.iter().map(purge).collect()).await;
         let settled: Vec<_> = match outcome {
             Ok(_) => {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tenure_kv::{Clock, ClockExt, Key, KeyRange, Op, Revision};
+use tenure_kv::{
+    Clock, ClockExt, Key, KeyRange, Op, Revision,
+    mutants::{self, Mutant},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -37,7 +40,7 @@ impl Drop for Attempt {
         if self.ended.is_some() {
             self.mutex.session.inner().let_go(&self.ticket);
         }
-        if self.open {
+        if self.open && !mutants::is_on(Mutant::ForgottenTicket) {
             self.mutex.session.inner().leave(Leaving::new(self.ticket.clone(), self.token));
         }
     }

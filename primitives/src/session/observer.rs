@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures::{StreamExt, stream::BoxStream};
-use tenure_kv::{Entry, Expect, Key, Moment, Notice, Op, Revision};
+use tenure_kv::{
+    Entry, Expect, Key, Moment, Notice, Op, Revision,
+    mutants::{self, Mutant},
+};
 
 use super::{Inner, timing};
 use crate::{
@@ -83,7 +86,7 @@ impl Watched {
             if self.last.is_none() {
                 self.since = inner.clock.now();
             }
-            return false;
+            return mutants::is_on(Mutant::TtlDecides);
         };
         let Some(value) = entry.value() else { return true };
         if self.last.is_none_or(|last| entry.revision > last) {

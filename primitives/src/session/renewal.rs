@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tenure_kv::{ClockExt, Moment, Op, Revision, State};
+use tenure_kv::{
+    ClockExt, Expect, Moment, Op, Revision, State,
+    mutants::{self, Mutant},
+};
 
 use super::{Inner, SessionState, timing, witness::Witness};
 use crate::{
@@ -74,13 +77,21 @@ impl Renewal {
         let (lease, clock) = (self.inner.lease, self.inner.clock.clone());
         self.record.beat += 1;
         let op = Op::put(self.inner.key.clone(), encode(&self.record)).if_at(self.revision).ttl(timing::garbage(lease));
+        let op = if mutants::is_on(Mutant::RevivedSession) { op.expect(Expect::Any) } else { op };
         let before = self.inner.witness.highest();
         // Counted from before the send: the store may take it at any moment from here on.
         let sent = clock.now();
         let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
         let answer = clock.timeout(patience, self.inner.store.commit(op.into())).await;
         let proven = match answer {
-            Ok(Ok(revision)) => return self.renewed(before, revision, sent),
+            Ok(Ok(revision)) => {
+                let sent = if mutants::is_on(Mutant::DeadlineFromAnswer) { clock.now() } else { sent };
+                return self.renewed(before, revision, sent);
+            }
+            Ok(Err(error)) if error.is_unknown() && mutants::is_on(Mutant::UnknownIsSuccess) => {
+                return self.renewed(before, before.next(), sent);
+            }
+            Err(_) if mutants::is_on(Mutant::UnknownIsSuccess) => return self.renewed(before, before.next(), sent),
             // Ours is the higher revision, so it was a server that lags which refused; or the bucket went back,
             // which is for the deadline to say.
             Ok(Err(tenure_kv::Error::Conflict { revision: Some(found), .. }))

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tenure_kv::mutants::{self, Mutant};
+
 /// The shortest lease.
 pub const MIN_LEASE: Duration = Duration::from_millis(150);
 /// The longest lease.
@@ -39,6 +41,9 @@ pub(crate) fn forestall() -> tenure_kv::Ttl {
 
 /// The session's TTL: garbage collection, long after everybody else could have deposed it.
 pub(crate) fn garbage(lease: Duration) -> tenure_kv::Ttl {
+    if mutants::is_on(Mutant::TtlDecides) {
+        return tenure_kv::Ttl::at_least(lease);
+    }
     tenure_kv::Ttl::at_least(lease * 2 + Duration::from_secs(2))
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tenure_kv::{Error, Key, Op, Revision, State, Store, Ttl};
+use tenure_kv::{
+    Error, Key, KeyRange, Op, Revision, State, Store, Ttl,
+    mutants::{self, Mutant},
+};
 
 use super::{Inner, timing};
 use crate::{
@@ -124,6 +127,9 @@ pub(crate) fn why_ended(state: Option<&State>) -> Loss {
 }
 
 async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
+    if leaving.held && mutants::is_on(Mutant::ReleaseWithoutCas) {
+        return release_whoever_is_first(store, &leaving.ticket).await;
+    }
     let ticket = leaving.ticket.clone();
     let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
     match store.commit(op.if_at(token).ttl(Ttl::MIN).into()).await {
@@ -143,4 +149,14 @@ async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Re
         },
         Err(error) => Err(error),
     }
+}
+
+/// The defect [`Mutant::ReleaseWithoutCas`].
+async fn release_whoever_is_first(store: &dyn Store, ticket: &Key) -> Result<Ended, Error> {
+    let Some((lock, _)) = ticket.as_str().rsplit_once('.') else { return Ok(Ended::ByUs) };
+    let page = store.scan(&KeyRange::children(&Key::new(lock)?)?, Revision::ZERO, 1).await?;
+    if let Some(first) = page.entries.first() {
+        store.commit(Op::delete(first.key.clone()).note(Bytes::from_static(HELD)).ttl(Ttl::MIN).into()).await?;
+    }
+    Ok(Ended::ByUs)
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use tenure_kv::{Entry, Event, KeyRange, Since, Store};
+use tenure_kv::{
+    Entry, Event, KeyRange, Since, Store,
+    mutants::{self, Mutant},
+};
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -195,6 +198,7 @@ impl Drop for End {
 
 async fn run(end: End, store: Arc<dyn Store>, range: KeyRange) {
     let cell = &end.0;
+    let again = mutants::is_on(Mutant::DroppedGap).then(|| (store.clone(), range.clone()));
     let mut watch: BoxStream<'static, tenure_kv::Result<Event>> = match store.watch(range, Since::Current).await {
         Ok(watch) => watch,
         Err(error) => return cell.end(&error.to_string()),
@@ -218,6 +222,12 @@ async fn run(end: End, store: Arc<dyn Store>, range: KeyRange) {
                 Some(more) => next = more,
                 None => break,
             }
+        }
+        if let Some((store, range)) = again.as_ref().filter(|_| events.contains(&Event::Gap))
+            && let Ok(anew) = store.watch(range.clone(), Since::Now).await
+        {
+            watch = anew;
+            continue;
         }
         cell.take(events.into_iter());
         if let Some(reason) = failed {

@@ -1,0 +1,194 @@
+//! `tenure-sim`: runs seeds on every core and checks each.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use tenure_check::history::Line;
+use tenure_kv::mutants::Mutant;
+use tenure_sim::{Plan, Verdict, judge, shrink};
+
+/// Simulates processes that use Tenure, with everything that can go wrong, and checks each run against the promises.
+/// One seed is one run, the same each time.
+#[derive(Debug, Parser)]
+#[command(name = "tenure-sim", version)]
+struct Arguments {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, one after the other.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// At most so many runs at once; all cores if 0.
+    #[arg(long, default_value_t = 0)]
+    jobs: usize,
+    /// Runs each seed twice and compares the histories byte by byte.
+    #[arg(long)]
+    twice: bool,
+    /// Writes the history of each failed seed, shrunk, into this folder; of every seed with --keep.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Keeps the history of every seed, whole.
+    #[arg(long, requires = "out")]
+    keep: bool,
+    /// Switches a deliberate defect on: its name, or `list`. Needs the feature `mutants`.
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Stops at the first seed that fails.
+    #[arg(long)]
+    first: bool,
+}
+
+#[derive(Default)]
+struct Totals {
+    seeds: AtomicU64,
+    failed: AtomicU64,
+    operations: AtomicU64,
+    faults: AtomicU64,
+    writes: AtomicU64,
+    stop: AtomicBool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tenure-sim: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> io::Result<ExitCode> {
+    if !cfg!(tokio_unstable) {
+        eprintln!("tenure-sim: built without --cfg tokio_unstable, so a seed is not the same run each time; set RUSTFLAGS");
+    }
+    let mutant = match arguments.mutant.as_deref() {
+        Some("list") => {
+            Mutant::ALL.iter().for_each(|mutant| println!("{}", name(*mutant)));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(wanted) => match Mutant::ALL.iter().find(|mutant| name(**mutant) == wanted) {
+            Some(_) if !cfg!(feature = "mutants") => return Err(io::Error::other("deliberate defects need --features mutants")),
+            Some(mutant) => Some(*mutant),
+            None => return Err(io::Error::other(format!("there is no defect called {wanted}; --mutant list names them"))),
+        },
+        None => None,
+    };
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder)?;
+    }
+    let jobs = if arguments.jobs > 0 { arguments.jobs } else { std::thread::available_parallelism()?.get() };
+    let (totals, next, begun) = (Totals::default(), AtomicU64::new(0), Instant::now());
+    let failed = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !totals.stop.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= arguments.count {
+                        break;
+                    }
+                    if let Err(error) = one(arguments, arguments.seed + n, mutant, &totals) {
+                        *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        totals.stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    summary(&totals, begun.elapsed());
+    Ok(if totals.failed.load(Ordering::Relaxed) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn one(arguments: &Arguments, seed: u64, mutant: Option<Mutant>, totals: &Totals) -> io::Result<()> {
+    let plan = Plan::draw(seed);
+    let all = vec![true; plan.faults.len()];
+    let verdict = judge(&plan, &all, mutant)?;
+    let again = if arguments.twice { Some(judge(&plan, &all, mutant)?) } else { None };
+    totals.seeds.fetch_add(1, Ordering::Relaxed);
+    let count = |wanted: fn(&Line) -> bool| verdict.history.lines.iter().filter(|line| wanted(line)).count() as u64;
+    totals.operations.fetch_add(count(|line| matches!(line, Line::Call(_))), Ordering::Relaxed);
+    totals.faults.fetch_add(count(|line| matches!(line, Line::Fault(_))), Ordering::Relaxed);
+    totals.writes.fetch_add(count(|line| matches!(line, Line::Write(_))), Ordering::Relaxed);
+    let differs = match &again {
+        Some(again) => text(&verdict)? != text(again)?,
+        None => false,
+    };
+    if differs {
+        println!("seed {seed}: two runs of it differ");
+        if let (Some(folder), Some(again)) = (&arguments.out, &again) {
+            save(folder, &format!("{seed}-first"), &verdict)?;
+            save(folder, &format!("{seed}-second"), again)?;
+        }
+    }
+    if arguments.keep
+        && let Some(folder) = &arguments.out
+    {
+        save(folder, &seed.to_string(), &verdict)?;
+    }
+    if verdict.broken.is_empty() && !differs {
+        return Ok(());
+    }
+    totals.failed.fetch_add(1, Ordering::Relaxed);
+    totals.stop.fetch_or(arguments.first, Ordering::Relaxed);
+    if let Some(shrunk) = shrink(&plan, verdict, mutant)? {
+        println!("seed {seed}:\n{shrunk}");
+        if let Some(folder) = &arguments.out {
+            let path = save(folder, &format!("{seed}-shrunk"), &shrunk.verdict)?;
+            println!("  its history: {}", path.display());
+        }
+        io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn text(verdict: &Verdict) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    verdict.history.write(&mut text)?;
+    Ok(text)
+}
+
+fn save(folder: &Path, name: &str, verdict: &Verdict) -> io::Result<PathBuf> {
+    let path = folder.join(format!("{name}.jsonl"));
+    verdict.history.write(BufWriter::new(File::create(&path)?))?;
+    Ok(path)
+}
+
+/// `ReleaseWithoutCas` is `release-without-cas`.
+fn name(mutant: Mutant) -> String {
+    let mut name = String::new();
+    for letter in format!("{mutant:?}").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+fn summary(totals: &Totals, took: Duration) {
+    let get = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    println!(
+        "{} seeds, {} operations, {} writes, {} faults, {} seeds failed, {:.1} s",
+        get(&totals.seeds),
+        get(&totals.operations),
+        get(&totals.writes),
+        get(&totals.faults),
+        get(&totals.failed),
+        took.as_secs_f64()
+    );
+}

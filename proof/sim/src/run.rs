@@ -1,0 +1,248 @@
+//! One run: processes, server and faults take their turns until everything is over.
+
+use std::{io, sync::Arc};
+
+use tenure_check::history::{Fault, Head, History, Line, Micros};
+use tenure_kv::Clock;
+
+use crate::{
+    actors::{self, Actor},
+    clock::MachineClock,
+    plan::{Plan, What},
+    process::Process,
+    store::Remote,
+    wire::Cut,
+    world::{Event, World},
+};
+
+/// Runs `plan` with those of its faults that `keep` names, and returns what happened.
+///
+/// # Errors
+/// When a runtime cannot be made.
+pub fn run(plan: &Plan, keep: &[bool]) -> io::Result<History> {
+    tenure::testing::seed(Some(plan.seed));
+    let stage = Stage::new(plan, keep);
+    let history = stage.play();
+    tenure::testing::seed(None);
+    history
+}
+
+struct Stage<'a> {
+    plan: &'a Plan,
+    keep: &'a [bool],
+    world: Arc<World>,
+    processes: Vec<Option<Process>>,
+    /// How many pauses each machine is in.
+    paused: Vec<usize>,
+    /// How many crashes each machine is in: the process starts when all are over.
+    down: Vec<usize>,
+    processes_made: u64,
+}
+
+impl<'a> Stage<'a> {
+    fn new(plan: &'a Plan, keep: &'a [bool]) -> Self {
+        let slots = plan.machines.len();
+        let world = World::new(plan.seed, slots, plan.clustered);
+        {
+            let mut inner = world.inner();
+            for (slot, machine) in plan.machines.iter().enumerate() {
+                inner.agenda.add(machine.starts, Event::Start { slot });
+            }
+            for (n, fault) in plan.faults.iter().enumerate().filter(|(n, _)| keep[*n]) {
+                inner.agenda.add(fault.from, Event::Fault { n, begins: true });
+                inner.agenda.add(fault.until, Event::Fault { n, begins: false });
+            }
+            inner.agenda.add(plan.quiet, Event::Quiet);
+            inner.agenda.add(plan.finish(), Event::Finish);
+        }
+        Self {
+            plan,
+            keep,
+            world,
+            processes: (0..slots).map(|_| None).collect(),
+            paused: vec![0; slots],
+            down: vec![0; slots],
+            processes_made: 0,
+        }
+    }
+
+    fn play(mut self) -> io::Result<History> {
+        let end = self.plan.end();
+        while let Some(event) = self.world.next(end) {
+            self.step(event)?;
+        }
+        self.world.note(Line::End { at: end });
+        let lines = std::mem::take(&mut self.world.inner().lines);
+        let head = Head {
+            version: 1,
+            store: "sim".to_owned(),
+            seed: Some(self.plan.seed.to_string()),
+            slack_us: 0,
+            notes: vec![format!("{} of {} faults", self.keep.iter().filter(|keep| **keep).count(), self.keep.len())],
+        };
+        let mut history = History::new(head);
+        history.lines = lines;
+        Ok(history)
+    }
+
+    fn step(&mut self, event: Event) -> io::Result<()> {
+        let slot = match event {
+            Event::Ring { slot, bell } => {
+                bell.ring();
+                slot
+            }
+            Event::Arrive(request) => {
+                self.world.inner().serve(request);
+                return Ok(());
+            }
+            Event::Answer { slot, to, said } => {
+                drop(to.send(said));
+                slot
+            }
+            Event::Told { slot, to, told } => {
+                drop(to.send(told));
+                slot
+            }
+            Event::Noticed { slot, to, notice } => {
+                drop(to.send(notice));
+                slot
+            }
+            Event::Resume { slot } => {
+                self.world.inner().resume(slot);
+                return Ok(());
+            }
+            Event::Start { slot } => {
+                self.start(slot)?;
+                slot
+            }
+            Event::Fault { n, begins } => return self.fault(n, begins),
+            Event::Quiet => {
+                let at = self.world.now();
+                self.world.note(Line::Quiet { at });
+                return Ok(());
+            }
+            Event::Finish => {
+                self.world.inner().finishing = true;
+                return Ok(());
+            }
+        };
+        self.turn(slot);
+        Ok(())
+    }
+
+    fn turn(&self, slot: usize) {
+        if self.paused[slot] == 0
+            && let Some(process) = &self.processes[slot]
+        {
+            process.run();
+        }
+    }
+
+    fn start(&mut self, slot: usize) -> io::Result<()> {
+        if self.down[slot] > 0 || self.processes[slot].is_some() {
+            return Ok(());
+        }
+        self.processes_made += 1;
+        let machine = &self.plan.machines[slot];
+        let clock: Arc<dyn Clock> = Arc::new(MachineClock::new(self.world.clone(), slot, machine.drift, machine.origin));
+        let replicas = if self.plan.clustered { 3 } else { 1 };
+        let store = Remote::new(self.world.clone(), slot, clock.clone(), self.plan.patience, replicas);
+        let process = Process::new(self.plan.seed ^ self.processes_made << 32)?;
+        process.start(actors::live(Actor {
+            world: self.world.clone(),
+            slot,
+            client: 0,
+            clock,
+            store: Arc::new(store),
+            habits: Arc::new(machine.habits.clone()),
+        }));
+        self.processes[slot] = Some(process);
+        Ok(())
+    }
+
+    fn fault(&mut self, n: usize, begins: bool) -> io::Result<()> {
+        let planned = &self.plan.faults[n];
+        if begins {
+            self.note(n);
+        }
+        match planned.what {
+            What::Crash(slot) if begins => {
+                self.down[slot] += 1;
+                self.processes[slot] = None;
+                self.world.strike(slot);
+            }
+            What::Crash(slot) => {
+                self.down[slot] -= 1;
+                self.start(slot)?;
+                self.turn(slot);
+            }
+            What::Pause(slot) => {
+                self.paused[slot] = if begins { self.paused[slot] + 1 } else { self.paused[slot] - 1 };
+                self.turn(slot);
+            }
+            What::Cut(slot, cut) => self.cut(slot, cut, begins),
+            What::CutStreams(slot) => {
+                if begins {
+                    self.world.inner().cut_streams(slot);
+                } else {
+                    self.world.inner().resume(slot);
+                }
+            }
+            What::Outage(cut) => (0..self.processes.len()).for_each(|slot| self.cut(slot, cut, begins)),
+            What::Rollback(by) => {
+                (0..self.processes.len()).for_each(|slot| self.cut(slot, Cut::Silent, begins));
+                if !begins {
+                    self.world.inner().reset(Some(planned.from.saturating_sub(by)));
+                }
+            }
+            What::Anew if begins => self.world.inner().reset(None),
+            What::WallStep(slot, by) if begins => self.world.move_wall(slot, by),
+            What::Anew | What::WallStep(..) => {}
+            What::LoseRequests(slot, chance) => {
+                self.world.inner().wires[slot].lose_requests = if begins { chance } else { 0.0 };
+            }
+            What::LoseAnswers(slot, chance) => {
+                self.world.inner().wires[slot].lose_answers = if begins { chance } else { 0.0 };
+            }
+            What::Twice(slot) => self.world.inner().wires[slot].duplicate = if begins { 0.3 } else { 0.0 },
+            What::Slow(slot, by) => self.world.inner().wires[slot].slow = if begins { by } else { 0 },
+            What::Stale(slot, by) => self.world.inner().wires[slot].stale = if begins { by } else { 0 },
+        }
+        Ok(())
+    }
+
+    fn note(&self, n: usize) {
+        let planned = &self.plan.faults[n];
+        let until = match planned.what {
+            What::Crash(_) | What::Anew | What::WallStep(..) => None,
+            _ => Some(planned.until),
+        };
+        // What strikes a machine strikes the client that is on it; a crash all that its process has been.
+        let here = planned.what.slot().map(|slot| self.world.present(slot)).unwrap_or_default();
+        let crash = matches!(planned.what, What::Crash(_));
+        let struck: Vec<Option<u64>> = match planned.what.slot() {
+            _ if crash => here.into_iter().map(Some).collect(),
+            Some(_) => vec![here.last().copied()],
+            None => vec![None],
+        };
+        for client in struck {
+            let (kind, note) = (planned.what.kind(), format!("{:?}", planned.what));
+            self.world.note(Line::Fault(Fault { from: planned.from, until, kind, client, server: None, note }));
+        }
+    }
+
+    fn cut(&self, slot: usize, cut: Cut, begins: bool) {
+        let mut inner = self.world.inner();
+        let cuts = &mut inner.wires[slot].cuts;
+        if begins {
+            cuts.push(cut);
+            inner.cut_streams(slot);
+        } else {
+            if let Some(at) = cuts.iter().position(|there| *there == cut) {
+                cuts.remove(at);
+            }
+            let at: Micros = inner.now + inner.rng.u64(1_000..60_000);
+            inner.agenda.add(at, Event::Resume { slot });
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The store as a simulated process has it: every verb is a message there and one back.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt, stream, stream::BoxStream};
+use tenure_kv::{
+    Batch, Clock, ClockExt, Entry, Error, Event as Told, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    wire::{Ask, Said},
+    world::{Event, Request, World},
+};
+
+/// A connection to the simulated server.
+pub(crate) struct Remote {
+    world: Arc<World>,
+    slot: usize,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
+    info: Info,
+}
+
+/// Why there is no answer.
+enum Silence {
+    /// It was never sent.
+    NotSent,
+    /// Nobody knows.
+    TimedOut,
+}
+
+impl Remote {
+    pub(crate) fn new(world: Arc<World>, slot: usize, clock: Arc<dyn Clock>, patience: Duration, replicas: u16) -> Self {
+        let info = Info { url: "sim:".to_owned(), shared: true, replicas };
+        Self { world, slot, clock, patience, info }
+    }
+
+    /// Sends a request and waits for its answer.
+    async fn ask(&self, ask: Ask) -> std::result::Result<Said, Silence> {
+        let (to, said) = oneshot::channel();
+        let answer = Arc::new(Mutex::new(Some(to)));
+        {
+            let mut world = self.world.inner();
+            let world = &mut *world;
+            let wire = &world.wires[self.slot];
+            if wire.is_refused() {
+                return Err(Silence::NotSent);
+            }
+            let request = Request { slot: self.slot, ask, answer: answer.clone(), epoch: world.epoch };
+            let at = world.now + wire.delay(&mut world.rng);
+            if wire.comes_twice(&mut world.rng) && matches!(&request.ask, Ask::Commit(batch) if is_conditional(batch)) {
+                let later = at + wire.delay(&mut world.rng) * 8;
+                world.agenda.add(later, Event::Arrive(request.clone()));
+            }
+            world.agenda.add(at, Event::Arrive(request));
+        }
+        let said = self.clock.timeout(self.patience, said).await;
+        drop(answer);
+        said.ok().and_then(std::result::Result::ok).ok_or(Silence::TimedOut)
+    }
+
+    async fn read(&self, ask: Ask) -> Result<Said> {
+        match self.ask(ask).await {
+            Ok(Said::Refused(error)) => Err(error),
+            Ok(said) => Ok(said),
+            Err(_) => Err(Error::unavailable("the server did not answer")),
+        }
+    }
+}
+
+/// A second copy of such a write changes nothing.
+fn is_conditional(batch: &Batch) -> bool {
+    batch.ops.iter().all(|op| matches!(op.expect, tenure_kv::Expect::At(_)))
+}
+
+fn astray() -> Error {
+    Error::unavailable("the answer belongs to another question")
+}
+
+#[async_trait]
+impl Store for Remote {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        Ok(self.entries(std::slice::from_ref(key)).await?.into_iter().next().flatten())
+    }
+
+    async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        match self.read(Ask::Entries(keys.to_vec())).await? {
+            Said::Entries(entries) => Ok(entries),
+            _ => Err(astray()),
+        }
+    }
+
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        match self.read(Ask::Scan(range.clone(), from, limit)).await? {
+            Said::Page(page) => Ok(page),
+            _ => Err(astray()),
+        }
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        batch.validate()?;
+        match self.ask(Ask::Commit(batch)).await {
+            Ok(Said::Committed(revision)) => Ok(revision),
+            Ok(Said::Refused(error)) => Err(error),
+            Ok(_) => Err(Error::unknown("the answer belongs to another question")),
+            Err(Silence::NotSent) => Err(Error::unavailable("the server is out of reach")),
+            Err(Silence::TimedOut) => Err(Error::unknown("the server did not answer")),
+        }
+    }
+
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Told>>> {
+        // Bounded by the length of a run.
+        let (to, told) = mpsc::unbounded_channel();
+        self.read(Ask::Watch(range, since, to)).await?;
+        Ok(stream::unfold(told, |mut told| async move { told.recv().await.map(|event| (event, told)) }).boxed())
+    }
+
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        let (to, notices) = mpsc::unbounded_channel();
+        self.read(Ask::Follow(key.clone(), to)).await?;
+        Ok(stream::unfold(notices, |mut notices| async move { notices.recv().await.map(|notice| (notice, notices)) }).boxed())
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
