@@ -162,9 +162,11 @@ pub(crate) struct Grant<'a> {
 }
 
 /// A session that a client opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Session {
     pub(crate) client: u64,
+    /// When it was asked for.
+    pub(crate) opened: Micros,
     pub(crate) lease: Micros,
     pub(crate) epoch: u64,
     /// When it was first asked to close.
@@ -440,6 +442,7 @@ fn sessions<'a>(operations: &[Operation<'a>]) -> HashMap<&'a str, Session> {
                 let Some(id) = &done.session else { continue };
                 sessions.entry(id.as_str()).or_insert(Session {
                     client: operation.call.client,
+                    opened: operation.call.at,
                     lease: lease_ms * 1000,
                     epoch: done.epoch.unwrap_or(1),
                     closed: None,

@@ -12,6 +12,8 @@ mod page;
 mod promises;
 mod report;
 mod stream;
+#[cfg(test)]
+mod tape;
 mod verdict;
 
 pub use counts::Counts;

@@ -164,3 +164,59 @@ fn within_their_calls(case: &Case<'_>, verdict: &mut Verdict) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::WriteState,
+        tape::{Tape, put},
+    };
+
+    const PROMISE: Promise = Promise::Chain;
+
+    fn done(tape: &mut Tape, at: u64, op: Op, nonce: &str) -> u64 {
+        let call = tape.call(at, 1, op);
+        let revision = tape.data(at, nonce);
+        tape.ok(at, call, revision);
+        revision
+    }
+
+    #[test]
+    fn each_follows_what_it_expected() {
+        let mut tape = Tape::new();
+        let first = done(&mut tape, 10, put("n1", Expect::Absent), "n1");
+        let mut twice = tape.clone();
+        done(&mut twice, 20, put("n2", Expect::Absent), "n2");
+        twice.breaks(PROMISE, "Absent was expected");
+        done(&mut tape, 20, put("n2", Expect::At(first)), "n2");
+        // A tombstone is no value.
+        tape.write(25, "data.k", WriteState::Deleted, "", "");
+        done(&mut tape, 30, put("n3", Expect::Absent), "n3");
+        tape.keeps(PROMISE);
+        done(&mut tape, 40, put("n4", Expect::At(first)), "n4");
+        tape.breaks(PROMISE, "At(3) was expected");
+    }
+
+    #[test]
+    fn a_conflict_has_a_moment_at_which_it_is_true() {
+        let mut tape = Tape::new();
+        let first = done(&mut tape, 10, put("n1", Expect::Any), "n1");
+        let call = tape.call(20, 2, put("n2", Expect::At(first)));
+        let mut alone = tape.clone();
+        alone.failed(25, call, Failure::Conflict);
+        alone.breaks(PROMISE, "a conflict was reported");
+        done(&mut tape, 22, put("n3", Expect::Any), "n3");
+        tape.failed(25, call, Failure::Conflict);
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_write_is_committed_within_its_call() {
+        let mut tape = Tape::new();
+        let call = tape.call(10, 1, put("n", Expect::Any));
+        let revision = tape.data(15, "n");
+        tape.ok(14, call, revision);
+        tape.breaks(PROMISE, "outside its call");
+    }
+}

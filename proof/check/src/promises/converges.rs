@@ -177,3 +177,70 @@ fn nobody_stays_suspect(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{Expect, FaultKind},
+        tape::{Tape, campaign, close, lost, put},
+    };
+
+    const PROMISE: Promise = Promise::Converges;
+
+    #[test]
+    fn with_no_fault_nothing_is_lost_that_nobody_gave_up() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let mut unasked = tape.clone();
+        unasked.seen(20, 1, lost(token, "deadline"));
+        unasked.breaks(PROMISE, "was lost (deadline)");
+        unasked.fault(15, Some(16), FaultKind::Pause, 1);
+        assert!(unasked.verdict(PROMISE).violations.is_empty(), "with a fault it may be");
+        tape.call(20, 1, close("a"));
+        tape.die(20, "a");
+        tape.seen(20, 1, lost(token, "closed"));
+        tape.seen(20, 1, Sight::Session { session: "a".into(), state: SessionState::Lost });
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn after_the_faults_every_operation_ends() {
+        let mut tape = Tape::new();
+        tape.fault(5, Some(100), FaultKind::Partition, 1);
+        let call = tape.call(10, 1, put("n", Expect::Any));
+        tape.quiet(100);
+        tape.end(20_000);
+        let mut slow = tape.clone();
+        slow.failed(10_601, call, Failure::Timeout);
+        slow.breaks(PROMISE, "had not ended");
+        tape.failed(10_600, call, Failure::Timeout);
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_session_does_not_stay_suspect() {
+        let mut tape = Tape::new();
+        let state = |state| Sight::Session { session: "a".into(), state };
+        tape.fault(5, Some(100), FaultKind::Partition, 1);
+        tape.seen(50, 1, state(SessionState::Suspect));
+        tape.quiet(100);
+        tape.end(20_000);
+        tape.breaks(PROMISE, "stayed so");
+        tape.seen(200, 1, state(SessionState::Restored));
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn an_office_does_not_stay_empty() {
+        let mut tape = Tape::new();
+        tape.call(10, 2, campaign("b"));
+        tape.end(20_000);
+        let mut led = tape.clone();
+        let call = led.call(11, 1, campaign("a"));
+        let term = led.leader(11, "a", None, "");
+        led.ok(11, call, term);
+        led.keeps(PROMISE);
+        tape.breaks(PROMISE, "nobody alive leads");
+    }
+}

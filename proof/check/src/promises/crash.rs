@@ -104,3 +104,70 @@ fn judge(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, next: &Operation<'_>
     let lines = next.lines().into_iter().chain([crash.line, held.born.line]).chain(held.end.line());
     verdict.violated(what, Some(deadline), lines);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::FaultKind,
+        tape::{Tape, acquire, campaign},
+    };
+
+    const PROMISE: Promise = Promise::Crash;
+
+    /// `a` is killed at 100 ms with the lock; `b`, which waits, has it at `granted`.
+    fn killed(granted: Option<u64>, end: u64) -> Tape {
+        let mut tape = Tape::new();
+        tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        tape.fault(100, None, FaultKind::Crash, 1);
+        if let Some(granted) = granted {
+            tape.die(granted, "a");
+            tape.untick(granted, "a");
+            tape.ok(granted, waits, next);
+        }
+        tape.end(end);
+        tape
+    }
+
+    #[test]
+    fn the_next_has_it_within_the_lease_and_60_ms() {
+        killed(Some(660), 2000).keeps(PROMISE);
+        killed(Some(661), 2000).breaks(PROMISE, "560000 µs are allowed");
+        killed(None, 2000).breaks(PROMISE, "never came");
+    }
+
+    #[test]
+    fn nothing_is_said_while_something_else_is_wrong_or_the_end_is_near() {
+        let undecided = |tape: &Tape| {
+            let verdict = tape.verdict(PROMISE);
+            assert_eq!((verdict.violations.len(), verdict.skipped), (0, 1), "{verdict:?}");
+        };
+        undecided(&killed(None, 600));
+        let mut faulty = killed(Some(900), 2000);
+        faulty.fault(300, Some(400), FaultKind::Partition, 2);
+        undecided(&faulty);
+    }
+
+    #[test]
+    fn some_candidate_takes_the_office_of_a_killed_leader() {
+        for (won, kept) in [(650, true), (700, false)] {
+            let mut tape = Tape::new();
+            let call = tape.call(10, 1, campaign("a"));
+            let term = tape.leader(10, "a", None, "");
+            tape.ok(10, call, term);
+            let waits = tape.call(20, 2, campaign("b"));
+            tape.fault(100, None, FaultKind::Crash, 1);
+            tape.die(won, "a");
+            let term = tape.leader(won, "b", None, "");
+            tape.ok(won, waits, term);
+            tape.end(2000);
+            if kept {
+                tape.keeps(PROMISE);
+            } else {
+                tape.breaks(PROMISE, "the next grant came");
+            }
+        }
+    }
+}

@@ -54,3 +54,45 @@ fn began(case: &Case<'_>, epoch: u64) -> Option<Micros> {
     let known = writes.iter().filter_map(|entry| entry.write.at).min();
     known.or_else(|| writes.last().map(|entry| entry.latest).filter(|latest| *latest < Micros::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{FaultKind, WriteState},
+        tape::{Tape, acquire, held},
+    };
+
+    const PROMISE: Promise = Promise::Epoch;
+
+    #[test]
+    fn a_hold_outlives_its_bucket_by_a_lease_at_most() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        tape.fault(100, Some(100), FaultKind::Recreate, 1);
+        (tape.epoch, tape.revision) = (2, 0);
+        tape.write(100, "meta.epoch", WriteState::Live, "", "");
+        tape.seen(600, 1, held(token, true));
+        tape.keeps(PROMISE);
+        tape.seen(601, 1, held(token, true));
+        tape.breaks(PROMISE, "of epoch 1");
+    }
+
+    #[test]
+    fn tokens_of_a_new_bucket_may_be_lower() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        (tape.epoch, tape.revision) = (2, 0);
+        tape.open(100, 2, "c");
+        let next = tape.granted(700, 2, "c");
+        assert!(next < token);
+        tape.keeps(PROMISE);
+        tape.keeps(Promise::Exclusive);
+        // To a session of before nothing is granted any more.
+        tape.untick(710, "c");
+        let call = tape.call(720, 2, acquire("b"));
+        let token = tape.ticket(720, "b");
+        tape.ok(720, call, token);
+        tape.breaks(PROMISE, "to a session of epoch 1");
+    }
+}

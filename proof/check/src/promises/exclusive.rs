@@ -164,3 +164,81 @@ fn transfers(case: &Case<'_>, election: &str, before: &Entry<'_>) -> bool {
         |operation| matches!(operation.op(), Op::Transfer { election: of, term: given, .. } if of == election && *given == term),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::WriteState,
+        tape::{Tape, acquire, campaign, fenced, lock},
+    };
+
+    const PROMISE: Promise = Promise::Exclusive;
+
+    #[test]
+    fn a_hold_ends_before_the_next_begins() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        let mut early = tape.clone();
+        early.ok(29, waits, next);
+        early.released(30, 1, "a", token);
+        early.breaks(PROMISE, "two holders");
+        tape.released(30, 1, "a", token);
+        tape.ok(30, waits, next);
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn outside_a_simulation_the_order_of_operations_tells() {
+        let mut tape = Tape::of("memory");
+        let token = tape.granted(10, 1, "a");
+        tape.granted(20, 2, "b");
+        let mut unclear = tape.clone();
+        // When the tombstone was written is not known, so it may have been in time.
+        unclear.untick(0, "a");
+        unclear.keeps(PROMISE);
+        // A write under the token of the later tombstone shows that it was not.
+        let call = tape.call(30, 1, fenced("a", lock(token), "n"));
+        let revision = tape.data(0, "n");
+        tape.ok(31, call, revision);
+        tape.untick(0, "a");
+        tape.breaks(PROMISE, "two holders");
+    }
+
+    #[test]
+    fn an_office_passes_on_by_death_resignation_or_transfer() {
+        let mut led = Tape::new();
+        let call = led.call(10, 1, campaign("a"));
+        let term = led.leader(10, "a", None, "");
+        led.ok(10, call, term);
+        led.leader(15, "a", Some(term), "p");
+        let successor = |mut tape: Tape| {
+            let call = tape.call(20, 2, campaign("b"));
+            let term = tape.leader(20, "b", None, "");
+            tape.ok(20, call, term);
+            tape
+        };
+        successor(led.clone()).breaks(PROMISE, "in office");
+        let mut dead = led.clone();
+        dead.die(19, "a");
+        successor(dead).keeps(PROMISE);
+        let mut resigned = led.clone();
+        resigned.write(19, "election.e", WriteState::Deleted, "", "");
+        successor(resigned).keeps(PROMISE);
+        led.write(19, "candidate.e.b-1", WriteState::Deleted, "", "");
+        led.noted("transferred");
+        successor(led).keeps(PROMISE);
+    }
+
+    #[test]
+    fn who_speaks_for_a_term_is_its_leader() {
+        let mut tape = Tape::new();
+        let call = tape.call(10, 1, campaign("a"));
+        let term = tape.leader(10, "a", None, "");
+        tape.ok(10, call, term);
+        tape.leader(15, "b", Some(term), "p");
+        tape.breaks(PROMISE, "speaks for term");
+    }
+}

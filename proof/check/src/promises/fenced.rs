@@ -75,3 +75,58 @@ pub(crate) fn refused(case: &Case<'_>) -> u64 {
     };
     fenced(case).filter(|(operation, under, _)| stale((operation, under))).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Counts,
+        history::{Failure, WriteState},
+        tape::{Tape, fenced, lock},
+    };
+
+    const PROMISE: Promise = Promise::Fenced;
+
+    #[test]
+    fn a_write_is_taken_as_long_as_its_ticket_lives() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let call = tape.call(20, 1, fenced("a", lock(token), "n1"));
+        let revision = tape.data(20, "n1");
+        tape.ok(20, call, revision);
+        tape.released(30, 1, "a", token);
+        tape.keeps(PROMISE);
+        let late = tape.call(40, 1, fenced("a", lock(token), "n2"));
+        let mut taken = tape.clone();
+        taken.data(40, "n2");
+        // Whether its caller was told so or not.
+        taken.breaks(PROMISE, "which had ended");
+        tape.failed(40, late, Failure::Conflict);
+        tape.keeps(PROMISE);
+        assert_eq!(Counts::of(&tape.history).refused, 1);
+    }
+
+    #[test]
+    fn a_later_holder_is_enough_to_refuse() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        tape.granted(20, 2, "b");
+        tape.call(30, 1, fenced("a", lock(token), "n"));
+        tape.data(30, "n");
+        tape.breaks(PROMISE, "after a later holder");
+    }
+
+    #[test]
+    fn the_fence_of_a_leader_follows_its_proclamations() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.leader(15, "a", Some(term), "p");
+        tape.call(20, 1, fenced("a", Hold::Election { election: "e".into(), term }, "n1"));
+        tape.data(20, "n1");
+        tape.keeps(PROMISE);
+        tape.write(25, "election.e", WriteState::Deleted, "", "");
+        tape.call(30, 1, fenced("a", Hold::Election { election: "e".into(), term }, "n2"));
+        tape.data(30, "n2");
+        tape.breaks(PROMISE, "which had ended");
+    }
+}

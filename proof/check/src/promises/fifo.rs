@@ -73,3 +73,56 @@ fn goes_by(case: &Case<'_>, ticket: &Tenure<'_>, waiting: bool, quiet: Micros) -
         End::Missed => Micros::MAX,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{Failure, FaultKind},
+        tape::{Tape, acquire},
+    };
+
+    const PROMISE: Promise = Promise::Fifo;
+
+    #[test]
+    fn a_ticket_withdrawn_is_out_of_the_way() {
+        let mut tape = Tape::new();
+        let waits = tape.call(10, 1, acquire("a"));
+        tape.ticket(10, "a");
+        let mut jumped = tape.clone();
+        jumped.granted(20, 2, "b");
+        jumped.breaks(PROMISE, "which waits");
+        tape.untick(15, "a");
+        tape.failed(16, waits, Failure::Timeout);
+        tape.granted(20, 2, "b");
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn who_waits_behind_a_living_holder_waits_rightly() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        tape.call(20, 2, acquire("b"));
+        tape.ticket(20, "b");
+        tape.end(60_000);
+        tape.keeps(PROMISE);
+        let mut freed = tape.clone();
+        freed.released(30_000, 1, "a", token);
+        freed.breaks(PROMISE, "first in line");
+        tape.fault(100, None, FaultKind::Crash, 1);
+        tape.quiet(200);
+        tape.breaks(PROMISE, "first in line");
+    }
+
+    #[test]
+    fn a_ticket_left_by_an_acquire_that_failed_blocks_nobody() {
+        let mut tape = Tape::new();
+        let tried = tape.call(10, 1, acquire("a"));
+        tape.ticket(10, "a");
+        tape.failed(11, tried, Failure::Unavailable);
+        tape.call(20, 2, acquire("b"));
+        tape.ticket(20, "b");
+        tape.end(60_000);
+        tape.breaks(PROMISE, "first in line");
+    }
+}

@@ -1,7 +1,7 @@
 //! A second opinion on small histories: each key of `data.` as a compare-and-set register, its conditional writes
 //! searched for a linear order by `stateright`, which knows nothing of revisions' own order but that they grow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 
@@ -91,8 +91,9 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
             keys.entry(key).or_default().push(event(false, 0));
         }
     }
+    let unanswered = unanswered_deletes(case);
     for (key, events) in keys {
-        if events.len() > MAX_OPERATIONS || unanswered_delete(case, key) {
+        if events.len() > MAX_OPERATIONS || unanswered.contains(key) {
             verdict.skip();
             continue;
         }
@@ -109,12 +110,14 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
     verdict
 }
 
-/// A delete has no nonce, so one without an answer cannot be found in the stream.
-fn unanswered_delete(case: &Case<'_>, key: &str) -> bool {
-    case.operations.iter().any(|operation| {
-        let open = operation.ok().is_none() && operation.failed().is_none();
-        open && matches!(operation.op(), Op::Delete { key: of, .. } if of == key)
-    })
+/// The keys with a delete that was not answered: it has no nonce, so the stream does not tell whether it was done.
+fn unanswered_deletes<'a>(case: &Case<'a>) -> HashSet<&'a str> {
+    let open = case.operations.iter().filter(|operation| operation.ok().is_none() && operation.failed().is_none());
+    let deletes = open.filter_map(|operation| match operation.op() {
+        Op::Delete { key, .. } => Some(key.as_str()),
+        _ => None,
+    });
+    deletes.collect()
 }
 
 fn is_linear(events: &[Event]) -> bool {
@@ -131,4 +134,93 @@ fn is_linear(events: &[Event]) -> bool {
         told.is_ok()
     });
     told && tester.is_consistent()
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::{
+        check as all_checks,
+        history::Failure,
+        tape::{Tape, put},
+    };
+
+    const PROMISE: Promise = Promise::Linear;
+
+    /// A short history of one register with several clients at once; `lies` of its outcomes are changed.
+    fn random(rng: &mut Rng, lies: usize) -> Tape {
+        let mut tape = Tape::of("memory");
+        // Instants: a call, its moment, its end.
+        let mut all: Vec<_> = (0..rng.u64(2..9))
+            .map(|_| {
+                let called = rng.u64(10..60);
+                let moment = called + rng.u64(0..12);
+                (moment, called, moment + rng.u64(0..12))
+            })
+            .collect();
+        all.sort_unstable();
+        let lies: Vec<usize> = (0..lies).map(|_| rng.usize(0..all.len())).collect();
+        let (mut standing, mut live) = (0, false);
+        for (place, (_, called, ended)) in all.into_iter().enumerate() {
+            let expect = match rng.u8(0..4) {
+                0 => Expect::Any,
+                1 => Expect::Absent,
+                _ => Expect::At(standing.max(2)),
+            };
+            let nonce = format!("n{place}");
+            let mut applied = match expect {
+                Expect::Any => true,
+                Expect::Absent => !live,
+                Expect::At(revision) => revision == standing,
+            };
+            if lies.contains(&place) && expect != Expect::Any {
+                applied = !applied;
+            }
+            let call = tape.call(called, 1, put(&nonce, expect));
+            if applied {
+                (standing, live) = (tape.data(0, &nonce), true);
+                if rng.u8(0..6) > 0 {
+                    tape.ok(ended, call, standing);
+                }
+            } else {
+                tape.failed(ended, call, Failure::Conflict);
+            }
+        }
+        tape
+    }
+
+    #[test]
+    fn the_search_and_the_chain_agree() {
+        let mut rng = Rng::with_seed(7);
+        let mut found = [0, 0];
+        for round in 0..600 {
+            let tape = random(&mut rng, round % 3);
+            let [linear, chain] = [PROMISE, Promise::Chain].map(|promise| tape.verdict(promise).violations.is_empty());
+            assert_eq!(linear, chain, "{round}: {:#?}", all_checks(&tape.history));
+            found[usize::from(linear)] += 1;
+        }
+        assert!(found.iter().all(|count| *count > 100), "both sorts are among them: {found:?}");
+    }
+
+    #[test]
+    fn conflicts_that_follow_each_other_need_moments_in_that_order() {
+        let mut tape = Tape::of("memory");
+        let call = tape.call(10, 1, put("n1", Expect::Any));
+        let first = tape.data(0, "n1");
+        tape.ok(11, call, first);
+        // While `n2` may or may not have been done, one says that it was and a later one that it was not.
+        let slow = tape.call(20, 1, put("n2", Expect::Any));
+        let second = tape.data(0, "n2");
+        tape.ok(50, slow, second);
+        let call = tape.call(30, 2, put("n3", Expect::At(first)));
+        tape.failed(31, call, Failure::Conflict);
+        tape.keeps(PROMISE);
+        tape.keeps(Promise::Chain);
+        let call = tape.call(40, 2, put("n4", Expect::At(second)));
+        tape.failed(41, call, Failure::Conflict);
+        tape.breaks(PROMISE, "no linear order");
+        tape.breaks(Promise::Chain, "a conflict was reported");
+    }
 }

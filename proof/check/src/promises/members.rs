@@ -111,3 +111,63 @@ fn janitors(case: &Case<'_>) -> Vec<(Micros, Micros)> {
     };
     case.operations.iter().filter_map(candidate).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{FaultKind, WriteState},
+        tape::{Tape, close},
+    };
+
+    const PROMISE: Promise = Promise::Members;
+
+    #[test]
+    fn a_member_goes_when_it_leaves_or_its_session_ends() {
+        let mut tape = Tape::new();
+        tape.joined(10, 1, "a", "j");
+        let gone = |add: &dyn Fn(&mut Tape) -> u64| {
+            let mut tape = tape.clone();
+            add(&mut tape);
+            tape.unmember(30, "a");
+            tape
+        };
+        gone(&|_| 0).breaks(PROMISE, "live session a");
+        gone(&|tape| tape.die(29, "a")).keeps(PROMISE);
+        gone(&|tape| tape.call(29, 1, close("a"))).keeps(PROMISE);
+        let leave = || Op::Leave { session: "a".into(), group: "g".into(), member: "m-a".into() };
+        gone(&|tape| tape.call(29, 1, leave())).keeps(PROMISE);
+        gone(&|tape| tape.call(31, 1, leave())).breaks(PROMISE, "live session a");
+    }
+
+    #[test]
+    fn an_id_is_taken_over_from_the_dead_alone() {
+        let mut tape = Tape::new();
+        tape.joined(10, 1, "a", "j");
+        let mut dead = tape.clone();
+        dead.die(15, "a");
+        for (mut tape, kept) in [(tape, false), (dead, true)] {
+            tape.write(20, "member.g.m-a", WriteState::Live, "b", "j2");
+            assert_eq!(tape.verdict(PROMISE).violations.is_empty(), kept);
+        }
+    }
+
+    #[test]
+    fn the_dead_go_within_their_lease_and_a_second_while_a_janitor_lives() {
+        let killed = |gone: u64, janitor: bool| {
+            let mut tape = Tape::new();
+            tape.joined(10, 1, "a", "j");
+            if janitor {
+                tape.joined(11, 2, "b", "j2");
+            }
+            tape.fault(100, None, FaultKind::Crash, 1);
+            tape.die(620, "a");
+            tape.unmember(gone, "a");
+            tape.end(5000);
+            tape
+        };
+        killed(1600, true).keeps(PROMISE);
+        killed(1601, true).breaks(PROMISE, "was still there");
+        killed(4000, false).keeps(PROMISE);
+    }
+}

@@ -88,3 +88,44 @@ fn nonces(case: &Case<'_>, verdict: &mut Verdict) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::Expect,
+        tape::{Tape, put},
+    };
+
+    const PROMISE: Promise = Promise::Recording;
+
+    #[test]
+    fn one_write_may_be_recorded_twice_but_not_two_at_one_revision() {
+        let mut tape = Tape::new();
+        tape.data(10, "n");
+        let mut twice = tape.clone();
+        twice.history.lines.extend(tape.history.lines.last().cloned());
+        twice.keeps(PROMISE);
+        tape.revision -= 1;
+        tape.data(10, "m");
+        tape.breaks(PROMISE, "two writes at revision 3");
+    }
+
+    #[test]
+    fn clients_may_have_been_recorded_apart() {
+        let mut tape = Tape::new();
+        let call = tape.call(10, 1, put("n", Expect::Any));
+        let revision = tape.data(10, "n");
+        tape.ok(11, call, revision);
+        tape.history.lines.reverse();
+        tape.keeps(PROMISE);
+        tape.keeps(Promise::Unknown);
+    }
+
+    #[test]
+    fn an_answer_belongs_to_a_call() {
+        let mut tape = Tape::new();
+        tape.ok(10, 77, 1);
+        tape.breaks(PROMISE, "no call 77");
+    }
+}

@@ -104,3 +104,62 @@ impl<'a> Reasons<'a> {
         asked || closed || lost || given_up
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::Failure,
+        tape::{Tape, close, lost, release},
+    };
+
+    const PROMISE: Promise = Promise::Release;
+
+    #[test]
+    fn a_released_ticket_is_ended_when_that_is_told() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let call = tape.call(20, 1, release("a", token));
+        let mut late = tape.clone();
+        late.ok(25, call, 99);
+        late.untick(26, "a");
+        late.breaks(PROMISE, "it was live after that");
+        tape.untick(24, "a");
+        tape.ok(25, call, 99);
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_ticket_is_ended_by_its_owner_its_session_s_death_or_an_administrator() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let ended = |mut tape: Tape| {
+            tape.untick(20, "a");
+            tape
+        };
+        ended(tape.clone()).breaks(PROMISE, "nobody broke it");
+        let with = |add: &dyn Fn(&mut Tape) -> u64| {
+            let mut tape = tape.clone();
+            add(&mut tape);
+            ended(tape)
+        };
+        with(&|tape| tape.call(20, 1, release("a", token))).keeps(PROMISE);
+        with(&|tape| tape.call(20, 1, close("a"))).keeps(PROMISE);
+        with(&|tape| tape.call(20, 3, Op::Break { lock: "l".into(), token })).keeps(PROMISE);
+        with(&|tape| tape.die(19, "a")).keeps(PROMISE);
+        with(&|tape| {
+            tape.seen(20, 1, lost(token, "deadline"));
+            0
+        })
+        .keeps(PROMISE);
+        // Not by what is asked for later, nor by another's release, nor by one that was not done.
+        with(&|tape| tape.call(21, 1, release("a", token))).breaks(PROMISE, "nobody broke it");
+        with(&|tape| tape.call(20, 2, release("b", token))).breaks(PROMISE, "nobody broke it");
+        with(&|tape| {
+            let call = tape.call(20, 1, release("a", token));
+            tape.failed(20, call, Failure::Unavailable);
+            call
+        })
+        .breaks(PROMISE, "nobody broke it");
+    }
+}

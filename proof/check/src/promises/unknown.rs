@@ -132,3 +132,75 @@ fn key(op: &Op) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{Expect, Failure, Line, Return},
+        tape::{Tape, put},
+    };
+
+    const PROMISE: Promise = Promise::Unknown;
+
+    #[test]
+    fn an_unknown_outcome_may_be_either() {
+        for landed in [true, false] {
+            let mut tape = Tape::new();
+            let call = tape.call(10, 1, put("n", Expect::Any));
+            if landed {
+                tape.data(10, "n");
+            }
+            tape.failed(11, call, Failure::Timeout);
+            let told = tape.verdict(PROMISE);
+            assert_eq!(told.violations.len(), usize::from(landed), "certainly not done, and {landed}");
+            let last = tape.history.lines.len() - 1;
+            tape.history.lines[last] =
+                Line::Return(Return { at: 11_000, id: call, outcome: Outcome::Unknown { why: String::new() } });
+            assert!(tape.verdict(PROMISE).violations.is_empty());
+        }
+    }
+
+    #[test]
+    fn ok_is_at_that_revision_under_that_key() {
+        let mut tape = Tape::new();
+        let call = tape.call(10, 1, put("n", Expect::Any));
+        let revision = tape.data(10, "n");
+        let told = |revision| {
+            let mut tape = tape.clone();
+            tape.ok(11, call, revision);
+            tape
+        };
+        told(revision).keeps(PROMISE);
+        told(revision - 1).breaks(PROMISE, "where the stream has");
+        told(revision + 1).breaks(PROMISE, "the stream does not have it");
+    }
+
+    #[test]
+    fn a_revision_that_the_recorder_missed_proves_nothing() {
+        let mut tape = Tape::of("nats-r1");
+        let call = tape.call(10, 1, put("n", Expect::Any));
+        tape.revision += 1;
+        let missed = tape.revision;
+        tape.ok(11, call, missed);
+        tape.data(20, "other");
+        assert_eq!((tape.verdict(PROMISE).violations.len(), tape.verdict(PROMISE).skipped), (0, 1));
+    }
+
+    #[test]
+    fn updates_of_one_member_may_go_out_as_one_write() {
+        let mut tape = Tape::new();
+        tape.joined(10, 1, "a", "j");
+        let update =
+            |nonce: &str| Op::Update { session: "a".into(), group: "g".into(), member: "m-a".into(), nonce: nonce.into() };
+        let (first, second) = (tape.call(20, 1, update("u1")), tape.call(20, 1, update("u2")));
+        let revision = tape.member(21, "a", "u2");
+        tape.ok(22, first, revision);
+        tape.ok(22, second, revision);
+        tape.keeps(PROMISE);
+        // One that was over before is not among them.
+        let third = tape.call(30, 1, update("u3"));
+        tape.ok(31, third, revision);
+        tape.breaks(PROMISE, "u3 was reported");
+    }
+}

@@ -133,10 +133,8 @@ fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'
     if session.closed.is_some_and(|closed| closed <= death.latest.saturating_add(case.slack)) {
         return;
     }
-    if death.latest == Micros::MAX
-        || renewal.earliest == 0
-        || case.stream.gap(death.write.epoch, renewal.revision(), death.revision())
-    {
+    let unknown = death.latest == Micros::MAX || (renewal.earliest == 0 && renewal.write.at.is_none());
+    if unknown || case.stream.gap(death.write.epoch, renewal.revision(), death.revision()) {
         return;
     }
     let silence = death.latest.saturating_sub(renewal.earliest).saturating_add(2 * case.slack);
@@ -145,5 +143,73 @@ fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'
         let lease = session.lease;
         let what = format!("session {id} was ended {silence} µs after its last renewal; its lease is {lease} µs");
         verdict.violated(what, Some(death.latest), [renewal.line, death.line]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        history::{Line, Seen},
+        tape::{Tape, acquire, close, held},
+    };
+
+    const PROMISE: Promise = Promise::Validity;
+
+    /// `a` held the lock; `b` has it from 600 ms on.
+    fn passed_on(note: Option<&str>) -> (Tape, u64) {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        if note.is_none() {
+            tape.die(599, "a");
+        }
+        tape.untick(600, "a");
+        note.into_iter().for_each(|note| tape.noted(note));
+        tape.ok(600, waits, next);
+        (tape, token)
+    }
+
+    #[test]
+    fn the_last_word_of_a_holder_is_before_the_next_grant() {
+        let (mut tape, token) = passed_on(None);
+        tape.seen(598, 1, held(token, true));
+        tape.seen(700, 1, held(token, false));
+        tape.keeps(PROMISE);
+        tape.seen(601, 1, held(token, true));
+        tape.breaks(PROMISE, "client 2 was granted");
+    }
+
+    #[test]
+    fn a_look_counts_from_its_beginning() {
+        let (mut tape, token) = passed_on(None);
+        let what = held(token, true);
+        tape.line(Line::Seen(Seen { from: 598_000, at: 700_000, client: 1, what }));
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn what_an_administrator_breaks_passes_on_at_once() {
+        let (mut tape, token) = passed_on(Some("broken"));
+        tape.seen(601, 1, held(token, true));
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_session_is_deposed_after_its_lease_and_no_sooner() {
+        for (at, early) in [(400, true), (489, true), (500, false)] {
+            let mut tape = Tape::new();
+            tape.die(at, "a");
+            if early {
+                tape.breaks(PROMISE, "its lease is 500000");
+            } else {
+                tape.keeps(PROMISE);
+            }
+        }
+        let mut closed = Tape::new();
+        closed.call(100, 1, close("a"));
+        closed.die(101, "a");
+        closed.keeps(PROMISE);
     }
 }

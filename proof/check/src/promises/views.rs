@@ -306,3 +306,82 @@ fn read(case: &Case<'_>, operation: &Operation<'_>, verdict: &mut Verdict) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{history::WriteState, tape::Tape};
+
+    const PROMISE: Promise = Promise::Views;
+
+    fn view(key: &str, revision: u64, live: bool, kind: ViewKind) -> Sight {
+        Sight::View { view: 1, key: key.into(), revision, live, nonce: None, kind }
+    }
+
+    fn leader(term: Option<u64>, unknown: bool) -> Sight {
+        Sight::Leader { observer: 1, election: "e".into(), term, unknown }
+    }
+
+    #[test]
+    fn writes_may_merge_and_the_last_is_shown() {
+        let mut tape = Tape::new();
+        tape.seen(1, 2, view("data", 0, false, ViewKind::Open));
+        tape.data(10, "n1");
+        let last = tape.data(11, "n2");
+        tape.end(12_000);
+        tape.breaks(PROMISE, "the last state of data.k");
+        tape.seen(20, 2, view("data.k", last, true, ViewKind::Entry));
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_key_found_gone_may_have_the_revision_of_its_last_write() {
+        let mut tape = Tape::new();
+        let revision = tape.data(10, "n1");
+        tape.seen(11, 2, view("data.k", revision, true, ViewKind::Entry));
+        tape.seen(12, 2, view("", 0, false, ViewKind::Gap));
+        tape.seen(13, 2, view("data.k", revision, false, ViewKind::Entry));
+        tape.keeps(PROMISE);
+        tape.seen(14, 2, view("data.k", revision, true, ViewKind::Entry));
+        tape.breaks(PROMISE, "went back");
+    }
+
+    #[test]
+    fn what_is_shown_was_written_by_then() {
+        let mut tape = Tape::new();
+        let revision = tape.data(10, "n1");
+        let mut early = tape.clone();
+        early.seen(9, 2, view("data.k", revision, true, ViewKind::Entry));
+        early.breaks(PROMISE, "was not written yet");
+        tape.seen(10, 2, view("data.k", revision - 1, true, ViewKind::Entry));
+        tape.breaks(PROMISE, "is not what was written there");
+    }
+
+    #[test]
+    fn an_observer_shows_who_was_in_office_since_its_last_word() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.seen(15, 2, leader(None, false));
+        tape.write(20, "election.e", WriteState::Deleted, "", "");
+        let mut late = tape.clone();
+        // It is told late, of an office that lasted beyond its last word.
+        late.seen(30, 2, leader(Some(term), false));
+        late.seen(31, 2, leader(None, false));
+        late.keeps(PROMISE);
+        tape.seen(25, 2, leader(None, true));
+        tape.seen(30, 2, leader(Some(term), false));
+        tape.breaks(PROMISE, "who was not in office");
+    }
+
+    #[test]
+    fn one_that_cannot_tell_is_not_wrong() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.seen(15, 2, leader(Some(term), false));
+        tape.write(20, "election.e", WriteState::Deleted, "", "");
+        tape.end(12_000);
+        tape.breaks(PROMISE, "ended with Some");
+        tape.seen(30, 2, leader(None, true));
+        tape.keeps(PROMISE);
+    }
+}
