@@ -185,7 +185,9 @@ pub(crate) struct Case<'a> {
     pub(crate) tenures: BTreeMap<Prize<'a>, Vec<Tenure<'a>>>,
     /// Ascending by epoch and token.
     pub(crate) grants: BTreeMap<Prize<'a>, Vec<Grant<'a>>>,
-    granted: HashMap<(Prize<'a>, u64, u64), usize>,
+    granted: HashMap<(Prize<'a>, u64, u64), Vec<usize>>,
+    /// Each epoch but the first, ascending: when the one before was over, and by when it had begun.
+    pub(crate) began: Vec<(u64, Micros, Micros)>,
     deaths: HashMap<(u64, &'a str), End<'a>>,
     /// Ascending by when they were over.
     pub(crate) seen: Vec<(usize, &'a Seen)>,
@@ -251,12 +253,18 @@ impl<'a> Case<'a> {
             tenures: BTreeMap::new(),
             grants: BTreeMap::new(),
             granted: HashMap::new(),
+            began: Vec::new(),
             deaths: HashMap::new(),
             operations,
             seen,
             quiet,
             end,
         };
+        let mut resets = case.faults.resets().into_iter();
+        for epoch in case.stream.epochs().skip(1) {
+            let reset = resets.next().or_else(|| case.stream.began(epoch).map(|at| (at, at)));
+            case.began.extend(reset.map(|(over, began)| (epoch, over, began)));
+        }
         let known = case.known();
         case.stream.bound(known);
         case.find_grants();
@@ -313,8 +321,9 @@ impl<'a> Case<'a> {
             grants.sort_by_key(|grant| (grant.epoch, grant.token, grant.returned));
         }
         for (prize, grants) in &self.grants {
-            let places = grants.iter().enumerate().map(|(place, grant)| ((*prize, grant.token, grant.client), place));
-            self.granted.extend(places);
+            for (place, grant) in grants.iter().enumerate() {
+                self.granted.entry((*prize, grant.token, grant.client)).or_default().push(place);
+            }
         }
     }
 
@@ -388,9 +397,12 @@ impl<'a> Case<'a> {
         self.grants.values().flatten()
     }
 
-    pub(crate) fn grant<'b>(&'b self, prize: Prize<'b>, token: u64, client: u64) -> Option<&'b Grant<'b>> {
-        let place = self.granted.get(&(prize, token, client))?;
-        self.grants.get(&prize)?.get(*place)
+    /// What a client means at `at` by its hold of `token`. In another epoch it may have had another one.
+    pub(crate) fn grant<'b>(&'b self, prize: Prize<'b>, token: u64, client: u64, at: Micros) -> Option<&'b Grant<'b>> {
+        let grants = self.grants.get(&prize)?;
+        let places = self.granted.get(&(prize, token, client))?;
+        let all = || places.iter().filter_map(|place| grants.get(*place));
+        all().rfind(|grant| grant.returned <= at).or_else(|| all().next())
     }
 
     /// The end of a session in the stream: its tombstone.
@@ -407,10 +419,32 @@ impl<'a> Case<'a> {
         if let Some(session) = session {
             return session.epoch;
         }
-        let landed = nonce(operation.op()).map(|nonce| self.stream.nonce(nonce));
-        let revision = operation.ok().and_then(|done| done.revision);
-        let found = landed.into_iter().flatten().find(|(_, entry)| Some(entry.revision()) == revision);
-        found.map_or_else(|| self.stream.last_epoch(), |(epoch, _)| epoch)
+        let current = self.epoch_at(operation.call.at);
+        let Some((key, revision)) = key(operation.op()).zip(operation.ok().and_then(|done| done.revision)) else {
+            return current;
+        };
+        // It may have been called before one began and done after, so where it is in the stream comes first.
+        let is_there = |epoch: &u64| {
+            self.stream.at(*epoch, revision).is_some_and(|entry| {
+                entry.write.key == key && entry.is_live() == !matches!(operation.op(), Op::Delete { .. }) && {
+                    let nonce = nonce(operation.op());
+                    nonce.is_none() || entry.write.value.nonce.as_deref() == nonce
+                }
+            })
+        };
+        let mut found = Some(current).into_iter().chain(self.stream.epochs()).filter(is_there);
+        found.next().unwrap_or(current)
+    }
+
+    /// The epoch at this instant, as far as is known.
+    fn epoch_at(&self, at: Micros) -> u64 {
+        let began = self.began.iter().rfind(|(_, over, _)| *over <= at).map(|(epoch, ..)| *epoch);
+        began.or_else(|| self.stream.epochs().next()).unwrap_or(1)
+    }
+
+    /// An epoch began while it was under way.
+    pub(crate) fn spans_epochs(&self, operation: &Operation<'_>) -> bool {
+        self.began.iter().any(|(_, over, began)| operation.call.at <= *began && *over <= operation.ended())
     }
 
     /// The client of a session was killed, or closed the session.
@@ -489,5 +523,17 @@ pub(crate) fn session_of(op: &Op) -> Option<&str> {
         | Op::Update { session, .. }
         | Op::Leave { session, .. } => Some(session),
         Op::Open { .. } | Op::Break { .. } | Op::Put { .. } | Op::Delete { .. } | Op::Get { .. } | Op::Members { .. } => None,
+    }
+}
+
+/// The key that an operation writes, but for tickets and terms, which are won.
+pub(crate) fn key(op: &Op) -> Option<String> {
+    match op {
+        Op::Put { key, .. } | Op::FencedPut { key, .. } | Op::Delete { key, .. } => Some(format!("data.{key}")),
+        Op::Proclaim { election, .. } => Some(format!("election.{election}")),
+        Op::Join { group, member, .. } | Op::Update { group, member, .. } | Op::Leave { group, member, .. } => {
+            Some(format!("member.{group}.{member}"))
+        }
+        _ => None,
     }
 }

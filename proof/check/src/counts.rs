@@ -50,7 +50,7 @@ impl Counts {
             clients: clients.len() as u64,
             operations: case.operations.len() as u64,
             seen: case.seen.len() as u64,
-            writes: case.stream.epochs().map(|epoch| case.stream.writes(epoch).len() as u64).sum(),
+            writes: case.stream.epochs().map(|epoch| case.stream.own(epoch).count() as u64).sum(),
             missing: case.stream.missing(),
             epochs: case.stream.epochs().count() as u64,
             refused: promises::refused(&case),

@@ -41,6 +41,15 @@ impl<'a> Faults<'a> {
         self.crashed.iter().map(|(client, (line, at))| (*client, *line, *at))
     }
 
+    /// When each incarnation of the bucket was over, and by when the next had begun.
+    pub(crate) fn resets(&self) -> Vec<(Micros, Micros)> {
+        let kinds = [FaultKind::Recreate, FaultKind::Rollback];
+        let resets = self.all.iter().filter(|(_, fault)| kinds.contains(&fault.kind));
+        let mut resets: Vec<_> = resets.map(|(_, fault)| (fault.from, fault.until.unwrap_or(fault.from))).collect();
+        resets.sort_unstable();
+        resets
+    }
+
     /// Nothing but the fault at line `but` can be felt between the two instants. `lease`: for so long a fault may
     /// be felt beyond its end, since sessions that did not outlive it must run out.
     pub(crate) fn calm(&self, from: Micros, to: Micros, lease: Micros, but: Option<usize>) -> bool {

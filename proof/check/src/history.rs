@@ -2,7 +2,8 @@
 //!
 //! Instants are integer microseconds on one monotonic clock, the recorder's. Revisions, tokens and terms are the
 //! store's own numbers. An *epoch* counts the incarnations of the bucket, from 1: one that was made anew or set
-//! back to an earlier state begins the next, and there revisions may repeat. A recorder that knows epochs by
+//! back to an earlier state begins the next, and there revisions may repeat. One that was set back begins with the
+//! writes of the one before below its own first revision; they are not recorded again. A recorder that knows epochs by
 //! their random id in `meta.epoch` numbers them in the order in which they appeared.
 
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,8 @@ use crate::history::{Line, Micros, Write, WriteState};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) line: usize,
+    /// The epoch that it is looked at in; that of the write, unless it survived a rollback.
+    pub(crate) epoch: u64,
     pub(crate) write: &'a Write,
     /// When it was committed, at the earliest and at the latest.
     pub(crate) earliest: Micros,
@@ -21,6 +23,11 @@ pub(crate) struct Entry<'a> {
 impl Entry<'_> {
     pub(crate) const fn revision(&self) -> u64 {
         self.write.revision
+    }
+
+    /// The epoch that it survived from.
+    pub(crate) fn survived(&self) -> Option<u64> {
+        (self.write.epoch != self.epoch).then_some(self.write.epoch)
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -63,13 +70,20 @@ impl<'a> Stream<'a> {
         for (line, write) in lines.iter().enumerate() {
             if let Line::Write(write) = write {
                 let (earliest, latest) = write.at.map_or((0, Micros::MAX), |at| (at, at));
-                let entry = Entry { line, write, earliest, latest };
+                let entry = Entry { line, epoch: write.epoch, write, earliest, latest };
                 stream.epochs.entry(write.epoch).or_default().writes.push(entry);
             }
         }
+        let mut before: Vec<Entry<'a>> = Vec::new();
         for (number, epoch) in &mut stream.epochs {
             epoch.writes.sort_by_key(Entry::revision);
             epoch.writes.dedup_by_key(|entry| entry.revision());
+            // An epoch that goes on where an earlier one was begins with what was there.
+            let first = epoch.writes.first().map_or(0, Entry::revision);
+            let survived = before.iter().take_while(|entry| entry.revision() < first);
+            let survived: Vec<_> = survived.map(|entry| Entry { epoch: *number, ..*entry }).collect();
+            epoch.writes.splice(0..0, survived);
+            before.clone_from(&epoch.writes);
             for (place, entry) in epoch.writes.iter().enumerate() {
                 epoch.keys.entry(&entry.write.key).or_default().push(place);
                 if let Some(nonce) = &entry.write.value.nonce {
@@ -145,6 +159,16 @@ impl<'a> Stream<'a> {
 
     pub(crate) fn epochs(&self) -> impl Iterator<Item = u64> {
         self.epochs.keys().copied()
+    }
+
+    /// The instant of the first write of an epoch, where it is known.
+    pub(crate) fn began(&self, epoch: u64) -> Option<Micros> {
+        self.own(epoch).find_map(|entry| entry.write.at)
+    }
+
+    /// The writes of an epoch without those that survived from before.
+    pub(crate) fn own(&self, epoch: u64) -> impl Iterator<Item = &Entry<'a>> {
+        self.writes(epoch).iter().filter(|entry| entry.survived().is_none())
     }
 
     pub(crate) fn last_epoch(&self) -> u64 {
@@ -228,6 +252,19 @@ mod tests {
         assert_eq!(stream.missing(), 2);
         assert!(stream.gap(1, 2, 5) && stream.gap(1, 0, 9) && !stream.gap(1, 0, 3) && !stream.gap(1, 5, u64::MAX));
         assert!(!Stream::new(&lines, false).gap(1, 2, 5));
+    }
+
+    #[test]
+    fn a_bucket_set_back_begins_with_what_was_there() {
+        let mut lines = vec![write(1, "a", Some(10)), write(2, "b", Some(20)), write(3, "a", Some(30)), write(3, "b", Some(90))];
+        if let Some(Line::Write(write)) = lines.last_mut() {
+            write.epoch = 2;
+        }
+        let stream = Stream::new(&lines, false);
+        let seen = |entry: Entry<'_>| (entry.revision(), entry.earliest, entry.survived());
+        assert_eq!(stream.before(2, "a", u64::MAX).map(seen), Some((1, 10, Some(1))));
+        assert_eq!(stream.before(2, "b", u64::MAX).map(seen), Some((3, 90, None)));
+        assert_eq!((stream.began(2), stream.own(2).count(), stream.writes(2).len()), (Some(90), 1, 3));
     }
 
     #[test]

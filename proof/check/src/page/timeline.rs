@@ -183,6 +183,11 @@ impl<'c, 'a> Drawing<'c, 'a> {
         self.case.faults.crashed(client).map_or(self.case.end, |(_, at)| at)
     }
 
+    /// When what is in the bucket of this epoch was gone with it.
+    fn over(&self, epoch: u64) -> Micros {
+        self.case.began.iter().find(|(next, ..)| *next > epoch).map_or(self.case.end, |(_, over, _)| *over)
+    }
+
     fn calls(&mut self) {
         for operation in &self.case.operations {
             let client = operation.call.client;
@@ -227,7 +232,7 @@ impl<'c, 'a> Drawing<'c, 'a> {
 
     fn holds(&mut self) {
         for (prize, tenures) in &self.case.tenures {
-            for tenure in tenures {
+            for tenure in tenures.iter().filter(|tenure| tenure.born.survived().is_none()) {
                 self.hold(*prize, tenure);
             }
         }
@@ -240,7 +245,7 @@ impl<'c, 'a> Drawing<'c, 'a> {
         let client = grant.map(|grant| grant.call.client);
         let client = client.or_else(|| self.case.sessions.get(session).map(|session| session.client));
         let from = grant.map_or(tenure.born.earliest, Operation::ended);
-        let to = instant(&tenure.end, self.case.end).max(from);
+        let to = instant(&tenure.end, self.over(tenure.epoch)).max(from);
         let ended = tenure.end.entry().map_or("not ended".to_owned(), |end| {
             let note = end.write.note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
             format!("ended at revision {}{note}", end.revision())
@@ -296,9 +301,11 @@ impl<'c, 'a> Drawing<'c, 'a> {
             for (key, entries) in self.case.stream.keys_under(epoch, "member.") {
                 let Some(group) = group(key) else { continue };
                 let lane = self.lane("group", group.to_owned());
-                for (place, record) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
+                for (place, record) in
+                    entries.iter().enumerate().filter(|(_, entry)| entry.is_live() && entry.survived().is_none())
+                {
                     let next = entries.get(place + 1);
-                    let to = next.map_or(self.case.end, when);
+                    let to = next.map_or(self.over(epoch), when);
                     let session = record.write.value.session.as_deref().unwrap_or("?");
                     let client = self.case.sessions.get(session).map(|session| session.client);
                     let label = key.rsplit_once('.').map_or(key, |(_, id)| id).to_owned();

@@ -44,7 +44,7 @@ struct Refused {
 /// while another one to the key is under way.
 pub(super) fn was_refused(case: &Case<'_>, operation: &Operation<'_>) -> bool {
     let fenced = matches!(operation.op(), Op::FencedPut { .. });
-    operation.failed() == Some(Failure::Conflict) && case.is_embedded() && !fenced
+    operation.failed() == Some(Failure::Conflict) && case.is_embedded() && !fenced && !case.spans_epochs(operation)
 }
 
 /// The key and the expectation of a write of data.

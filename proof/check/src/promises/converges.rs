@@ -137,10 +137,10 @@ fn somebody_leads(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut V
         let standing = case.stream.final_state(&format!("election.{election}"));
         let leader = standing.filter(Entry::is_live).filter(|entry| {
             let term = entry.write.value.term.unwrap_or(entry.revision());
-            let granted = case.tenure(Prize::Election(election), entry.write.epoch, term).and_then(|tenure| tenure.grant);
+            let granted = case.tenure(Prize::Election(election), entry.epoch, term).and_then(|tenure| tenure.grant);
             let session = entry.write.value.session.as_deref();
             let alive =
-                session.is_none_or(|session| !case.is_gone(session) && case.death(entry.write.epoch, session).entry().is_none());
+                session.is_none_or(|session| !case.is_gone(session) && case.death(entry.epoch, session).entry().is_none());
             granted.is_some() && alive
         });
         let since = standing.map_or(0, |entry| if entry.latest == Micros::MAX { entry.earliest } else { entry.latest });

@@ -2,7 +2,7 @@
 
 use crate::{
     case::{Case, Prize},
-    history::{Micros, Sight},
+    history::Sight,
     verdict::{Promise, Verdict},
 };
 
@@ -26,18 +26,17 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
             verdict.violated(what, Some(grant.returned), lines);
         }
     }
-    let began: Vec<(u64, Micros)> = case.stream.epochs().skip(1).filter_map(|epoch| Some((epoch, began(case, epoch)?))).collect();
     for (line, seen) in &case.seen {
         let (prize, token) = match &seen.what {
             Sight::Held { lock, token, yes: true } => (Prize::Lock(lock), *token),
             Sight::Leading { election, term, yes: true } => (Prize::Election(election), *term),
             _ => continue,
         };
-        let Some(grant) = case.grant(prize, token, seen.client) else { continue };
+        let Some(grant) = case.grant(prize, token, seen.client, seen.at) else { continue };
         let Some(session) = case.sessions.get(grant.session) else { continue };
-        let next = began.iter().find(|(epoch, _)| *epoch > session.epoch);
+        let next = case.began.iter().find(|(epoch, ..)| *epoch > session.epoch);
         // What was renewed just before is valid for the lease, and nobody else is granted anything meanwhile.
-        if let Some((epoch, at)) = next.filter(|(_, at)| seen.from > at.saturating_add(session.lease + case.slack)) {
+        if let Some((epoch, _, at)) = next.filter(|(.., at)| seen.from > at.saturating_add(session.lease + case.slack)) {
             let what = format!(
                 "{prize}: client {} holds {token} of epoch {} at {} µs; epoch {epoch} began by {at} µs",
                 seen.client, session.epoch, seen.from
@@ -46,13 +45,6 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
         }
     }
     verdict
-}
-
-/// By when an epoch had begun. What survived a rollback is recorded anew without an instant.
-fn began(case: &Case<'_>, epoch: u64) -> Option<Micros> {
-    let writes = case.stream.writes(epoch);
-    let known = writes.iter().filter_map(|entry| entry.write.at).min();
-    known.or_else(|| writes.last().map(|entry| entry.latest).filter(|latest| *latest < Micros::MAX))
 }
 
 #[cfg(test)]

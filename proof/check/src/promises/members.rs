@@ -75,7 +75,7 @@ fn goes_soon(
 ) {
     let Some(session) = record.write.value.session.as_deref() else { return };
     let known = case.sessions.get(session);
-    let death = case.death(record.write.epoch, session).entry();
+    let death = case.death(record.epoch, session).entry();
     let crash = known.and_then(|known| case.faults.crashed(known.client));
     let since = death.map(|death| death.latest).into_iter().chain(crash.map(|(_, at)| at)).min();
     let Some(since) = since.filter(|since| *since < Micros::MAX).map(|since| since.max(record.earliest)) else { return };

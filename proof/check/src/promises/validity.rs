@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use crate::{
     case::{Case, Prize, prize},
-    history::{Micros, Sight},
+    history::{Micros, Seen, Sight},
     stream::Entry,
     verdict::{Promise, Verdict},
 };
 
-/// A hold as its client names it.
-type Named<'a> = (Prize<'a>, u64, u64);
+/// A hold as its client names it, by its token, and the epoch that it means; zero if it was never granted.
+type Named<'a> = (Prize<'a>, u64, u64, u64);
 
 /// The last time that a client said of a hold that it has it.
 #[derive(Clone, Copy)]
@@ -44,7 +44,7 @@ fn last_yes<'a>(case: &Case<'a>) -> HashMap<Named<'a>, LastYes> {
         };
         // The answer may be as old as the beginning of the look.
         let yes = LastYes { from: seen.from, line: *line };
-        let kept = last.entry((hold.0, hold.1, seen.client)).or_insert(yes);
+        let kept = last.entry(named(case, hold, seen)).or_insert(yes);
         if yes.from > kept.from {
             *kept = yes;
         }
@@ -52,9 +52,14 @@ fn last_yes<'a>(case: &Case<'a>) -> HashMap<Named<'a>, LastYes> {
     last
 }
 
+fn named<'a>(case: &Case<'_>, (prize, token): (Prize<'a>, u64), seen: &Seen) -> Named<'a> {
+    let epoch = case.grant(prize, token, seen.client, seen.at).map_or(0, |grant| grant.epoch);
+    (prize, token, seen.client, epoch)
+}
+
 /// Nobody holds what was not granted to it, nor what has ended in the stream, nor under a dead session.
-fn its_own_end(case: &Case<'_>, (prize, token, client): Named<'_>, yes: LastYes, verdict: &mut Verdict) {
-    let Some(grant) = case.grant(prize, token, client) else {
+fn its_own_end(case: &Case<'_>, (prize, token, client, _): Named<'_>, yes: LastYes, verdict: &mut Verdict) {
+    let Some(grant) = case.grant(prize, token, client, yes.from) else {
         let what = format!("{prize}: client {client} says that it holds {token}, which was not granted to it");
         return verdict.violated(what, Some(yes.from), [yes.line]);
     };
@@ -81,7 +86,7 @@ fn overlaps(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut V
         let mut next: Option<&crate::case::Grant<'_>> = None;
         for grant in grants.iter().rev() {
             let broken = case.tenure(*prize, grant.epoch, grant.token).is_some_and(|tenure| tenure.was_broken());
-            let yes = last.get(&(*prize, grant.token, grant.client)).filter(|_| !broken);
+            let yes = last.get(&(*prize, grant.token, grant.client, grant.epoch)).filter(|_| !broken);
             if let Some((yes, next)) = yes.zip(next)
                 && yes.from > next.returned.saturating_add(case.slack)
             {
@@ -102,7 +107,7 @@ fn after_it_was_lost(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdic
     for (line, seen) in &case.seen {
         let Sight::Lost { hold, loss } = &seen.what else { continue };
         let (prize, token) = prize(hold);
-        if let Some(yes) = last.get(&(prize, token, seen.client)).filter(|yes| yes.from > seen.at) {
+        if let Some(yes) = last.get(&named(case, (prize, token), seen)).filter(|yes| yes.from > seen.at) {
             let what = format!("{prize}: client {} lost {token} ({loss}) and says later that it holds it", seen.client);
             verdict.violated(what, Some(yes.from), [*line, yes.line]);
         }
@@ -134,7 +139,7 @@ fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'
         return;
     }
     let unknown = death.latest == Micros::MAX || (renewal.earliest == 0 && renewal.write.at.is_none());
-    if unknown || case.stream.gap(death.write.epoch, renewal.revision(), death.revision()) {
+    if unknown || case.stream.gap(death.epoch, renewal.revision(), death.revision()) {
         return;
     }
     let silence = death.latest.saturating_sub(renewal.earliest).saturating_add(2 * case.slack);

@@ -234,7 +234,8 @@ fn removed(case: &Case<'_>, who: &str, key: &str, before: Shown, at: Micros, lin
 fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
     struct Word {
         line: usize,
-        from: Micros,
+        /// Since when it has said the same.
+        since: Micros,
         term: Option<u64>,
         unknown: bool,
     }
@@ -243,7 +244,9 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         let Sight::Leader { observer, election, term, unknown } = &seen.what else { continue };
         verdict.checked();
         let before = all.get(&(*observer, election.as_str()));
-        let since = before.map_or(0, |(_, _, word)| word.from);
+        let since = before.map_or(0, |(_, _, word)| word.since);
+        // While reads lag, so does the observer, by as much.
+        let since = if case.faults.calm(since, seen.at, case.longest_lease, None) { since } else { 0 };
         let highest = before.and_then(|(_, highest, _)| *highest);
         let prize = Prize::Election(election);
         if let Some(term) = term {
@@ -254,7 +257,9 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
                 let over = tenure.end.surely_by(since.saturating_sub(case.slack + 1));
                 tenure.born.earliest <= seen.at.saturating_add(case.slack) && !over
             };
-            if !found.any(in_office) && (known || !missed) {
+            // What it has said before was judged then.
+            let again = before.is_some_and(|(_, _, word)| word.term == Some(*term) && !word.unknown);
+            if !again && !found.any(in_office) && (known || !missed) {
                 let what = format!("observer {observer} of {election} showed the leader of term {term}, who was not in office");
                 let lines = before.map(|(_, _, word)| word.line).into_iter().chain([*line]);
                 verdict.violated(what, Some(seen.at), lines);
@@ -264,7 +269,9 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
                 verdict.violated(what, Some(seen.at), [*line]);
             }
         }
-        let word = Word { line: *line, from: seen.from, term: *term, unknown: *unknown };
+        let same = before.filter(|(_, _, word)| word.term == *term && word.unknown == *unknown);
+        let since = same.map_or(seen.from, |(_, _, word)| word.since);
+        let word = Word { line: *line, since, term: *term, unknown: *unknown };
         all.insert((*observer, election), (seen.client, highest.max(*term), word));
     }
     for ((observer, election), (client, _, word)) in &all {
@@ -310,7 +317,10 @@ fn read(case: &Case<'_>, operation: &Operation<'_>, verdict: &mut Verdict) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{history::WriteState, tape::Tape};
+    use crate::{
+        history::{FaultKind, WriteState},
+        tape::Tape,
+    };
 
     const PROMISE: Promise = Promise::Views;
 
@@ -371,6 +381,21 @@ mod tests {
         tape.seen(25, 2, leader(None, true));
         tape.seen(30, 2, leader(Some(term), false));
         tape.breaks(PROMISE, "who was not in office");
+    }
+
+    #[test]
+    fn an_observer_may_say_the_same_again_and_lag_with_its_reads() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.write(20, "election.e", WriteState::Deleted, "", "");
+        tape.seen(30, 2, leader(Some(term), false));
+        tape.seen(31, 2, leader(Some(term), false));
+        tape.keeps(PROMISE);
+        tape.seen(32, 2, leader(None, false));
+        tape.seen(33, 2, leader(Some(term), false));
+        tape.breaks(PROMISE, "who was not in office");
+        tape.fault(5, Some(40), FaultKind::StaleReads, 2);
+        tape.keeps(PROMISE);
     }
 
     #[test]
