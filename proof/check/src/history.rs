@@ -5,6 +5,18 @@
 //! back to an earlier state begins the next, and there revisions may repeat. One that was set back begins with the
 //! writes of the one before below its own first revision; they are not recorded again. A recorder that knows epochs by
 //! their random id in `meta.epoch` numbers them in the order in which they appeared.
+//!
+//! What a recorder owes, so that what is no fault is not taken for one:
+//!
+//! - Lines may stand in any order; what one client, view or observer says at one instant stands in its order.
+//! - A call's instant is before it can have any effect, a return's is after its answer.
+//! - What ends a hold from within is a call, too: a guard that is dropped is a release without a return, a session
+//!   that is dropped a close, a member that withdraws itself a leave.
+//! - The whole stream, tombstones included. What a recorder outside the store missed is seen by the gap in the
+//!   revisions, and nothing is concluded from it; in a simulation or an embedded store there are no gaps.
+//! - `failed` only where it is certain that nothing was done; what says neither is `unknown`.
+//! - Every fault that was injected, and of one that was in force for a while how long. A wall clock that was set
+//!   excuses nothing.
 
 use serde::{Deserialize, Serialize};
 

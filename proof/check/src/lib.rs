@@ -1,7 +1,10 @@
 //! Checks what clients of Tenure saw, and what the store wrote, against what Tenure promises.
 //!
 //! Pure: a recorded [`History`] goes in, verdicts come out. Nothing here knows Tenure's code, so no mistake in
-//! it can hide here.
+//! it can hide here. Revisions give the order of all writes, so no order is searched for and a history of many
+//! thousand operations takes seconds; only `linear`, a second opinion on short ones, searches.
+//!
+//! `cargo run -p tenure-check -- FILE [--html OUT.html]` prints the verdicts, and makes a page with a timeline.
 
 mod case;
 mod counts;

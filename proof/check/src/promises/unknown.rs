@@ -118,9 +118,17 @@ fn once(case: &Case<'_>, operation: &Operation<'_>, nonce: &str, verdict: &mut V
     }
 }
 
-/// A member's record is written anew when its health changes, with the rest of it as it was.
+/// A member's record is written anew when its health changes, and a leader's when a transfer comes to nothing, with
+/// the rest of it as it was.
 fn kept(first: &Entry<'_>, second: &Entry<'_>) -> bool {
-    first.write.key == second.write.key && first.write.key.starts_with("member.") && first.write.value == second.write.value
+    let (before, after) = (&first.write.value, &second.write.value);
+    let term = |entry: &Entry<'_>| entry.write.value.term.unwrap_or(entry.revision());
+    let same = match first.write.key.split_once('.') {
+        Some(("member", _)) => before == after,
+        Some(("election", _)) => before.candidate == after.candidate && term(first) == term(second),
+        _ => false,
+    };
+    same && first.write.key == second.write.key && before.session == after.session
 }
 
 fn ended(operation: &Operation<'_>) -> Option<Micros> {
@@ -179,6 +187,20 @@ mod tests {
         tape.ok(11, call, missed);
         tape.data(20, "other");
         assert_eq!((tape.verdict(PROMISE).violations.len(), tape.verdict(PROMISE).skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_leader_may_write_what_it_has_said_again_and_nobody_else_may() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        let proclaim = Op::Proclaim { session: "a".into(), election: "e".into(), term, nonce: "p".into() };
+        let call = tape.call(20, 1, proclaim);
+        let revision = tape.leader(20, "a", Some(term), "p");
+        tape.ok(20, call, revision);
+        tape.leader(30, "a", Some(term), "p");
+        tape.keeps(PROMISE);
+        tape.leader(40, "b", None, "p");
+        tape.breaks(PROMISE, "and again at");
     }
 
     #[test]
