@@ -79,8 +79,9 @@ impl SessionBuilder {
     /// Safe to drop: a session key that was written is forgotten by the store after its TTL.
     pub async fn open(self) -> Result<Session> {
         match self.attempt().await {
-            // The bucket went back, as the first write has shown: once more, in a new epoch.
-            Err(Error::Lost { loss: Loss::StoreReset, .. }) => self.attempt().await,
+            // The bucket went back, as the first write has shown: once more, in a new epoch. Or nobody knows what became
+            // of it: once more, under a new id, and the store forgets the other.
+            Err(Error::Lost { loss: Loss::StoreReset, .. } | Error::Unknown { .. }) => self.attempt().await,
             outcome => outcome,
         }
     }

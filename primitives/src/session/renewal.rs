@@ -285,6 +285,10 @@ pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Resu
             }
             Err(error) => return Err(error.into()),
         }
+        // By now whoever waits for it may have deposed it, and once that is forgotten the next try would revive it.
+        if unanswered.is_some_and(|first| inner.clock.now().saturating_since(first) >= inner.lease) {
+            return Err(tenure_kv::Error::unknown("the session's first write was not answered while its lease lasted").into());
+        }
         tries += 1;
         if tries > 20 {
             return Err(tenure_kv::Error::unknown("the session could not be read back after its first write").into());

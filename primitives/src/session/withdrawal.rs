@@ -143,10 +143,19 @@ async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Re
             Some(entry) if matches!(&entry.state, State::Deleted(note) if note.as_ref() == HELD) => Ok(Ended::ByUs),
             Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
             Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
-            // The tombstone has been forgotten already.
-            None if leaving.unanswered => Ok(Ended::ByUs),
-            None => Ok(Ended::ByOthers(why_ended(None))),
+            None => prove_gone(store, leaving).await,
         },
+        Err(error) => Err(error),
+    }
+}
+
+/// The tombstone has been forgotten already; or the server that refused lags, and so does the read, and the ticket is
+/// there. Taken for gone it would stand in everybody's way for ever, so a commit has to prove it.
+async fn prove_gone(store: &dyn Store, leaving: &Leaving) -> Result<Ended, Error> {
+    match store.commit(Op::purge(leaving.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await {
+        Ok(_) if leaving.unanswered => Ok(Ended::ByUs),
+        Ok(_) => Ok(Ended::ByOthers(why_ended(None))),
+        Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
         Err(error) => Err(error),
     }
 }

@@ -32,6 +32,10 @@ impl<'a> Faults<'a> {
         Self { all, crashed, spans }
     }
 
+    pub(crate) fn has(&self, kind: FaultKind) -> bool {
+        self.all.iter().any(|(_, fault)| fault.kind == kind)
+    }
+
     /// When this client was killed, and the line that says so.
     pub(crate) fn crashed(&self, client: u64) -> Option<(usize, Micros)> {
         self.crashed.get(&client).copied()

@@ -144,6 +144,9 @@ impl Plan {
             machines,
             longest,
         };
+        if rng.u8(..16) == 0 {
+            return plan.lonely_leader(rng);
+        }
         let active = rng.u64(2_000..8_000) * MS;
         let count = rng.usize(0..14);
         for _ in 0..count {
@@ -153,6 +156,34 @@ impl Plan {
         plan.faults.sort_by_key(|fault| fault.from);
         plan.quiet = plan.faults.iter().map(|fault| fault.until).max().unwrap_or_default().max(active) + 50 * MS;
         plan
+    }
+
+    /// Somebody leads with nobody to watch it, stands still for as long as the server keeps its session, and goes on at
+    /// the last moment; only then somebody else comes.
+    fn lonely_leader(mut self, rng: &mut fastrand::Rng) -> Self {
+        let lease = Duration::from_millis(150);
+        self.machines.truncate(2);
+        for machine in &mut self.machines {
+            let habits = Habits {
+                lockers: 0,
+                electors: 1,
+                groups: false,
+                partitions: false,
+                registers: 0,
+                views: false,
+                lease,
+                ..machine.habits.clone()
+            };
+            machine.habits = habits;
+        }
+        let from = rng.u64(800..1_200) * MS;
+        let until = from + 3_000 * MS - rng.u64(..70 * MS);
+        self.machines[0].starts = 0;
+        self.machines[1].starts = until + rng.u64(..300 * MS);
+        self.longest = lease;
+        self.faults = vec![Planned { from, until, what: What::Pause(0) }];
+        self.quiet = until + 1_000 * MS;
+        self
     }
 
     fn fault(&self, rng: &mut fastrand::Rng, same_leases: bool, active: Micros) -> Planned {

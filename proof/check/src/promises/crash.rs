@@ -80,6 +80,11 @@ fn next_leader(case: &Case<'_>, crash: &Crash, election: &str, held: &Tenure<'_>
     let won = |campaign: &&&Operation<'_>| campaign.ok().and_then(|done| done.revision).is_some_and(|term| term > held.token);
     let first = open.iter().filter(won).min_by_key(|campaign| campaign.ended());
     let deadline = crash.at + bound + case.slack;
+    // Somebody who came later may have been faster.
+    let by_term = |grant: &&crate::case::Grant<'_>| grant.epoch == held.epoch && grant.token > held.token;
+    if case.grants.get(&Prize::Election(election)).into_iter().flatten().filter(by_term).any(|grant| grant.returned <= deadline) {
+        return verdict.checked();
+    }
     // One that gives up does not count, so without a winner one is asked for that waited throughout.
     if let Some(campaign) = first.or_else(|| open.iter().find(|campaign| campaign.ended() > deadline)) {
         judge(case, crash, held, campaign, deadline, verdict);
@@ -88,7 +93,10 @@ fn next_leader(case: &Case<'_>, crash: &Crash, election: &str, held: &Tenure<'_>
 
 fn judge(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, next: &Operation<'_>, deadline: Micros, verdict: &mut Verdict) {
     let calm = case.faults.calm(crash.at, deadline, case.longest_lease, Some(crash.line));
-    if !calm || (deadline > case.end && next.returned.is_none()) {
+    // In a bucket that is new grants wait one lease, once: the longest, as its clock counts it.
+    let new = case.stream.epochs().filter_map(|epoch| case.stream.began(epoch));
+    let new = new.into_iter().any(|began| crash.at.saturating_sub(began) < case.longest_lease * 2 + 500_000 && crash.at >= began);
+    if new || !calm || (deadline > case.end && next.returned.is_none()) {
         return verdict.skip();
     }
     verdict.checked();

@@ -71,7 +71,8 @@ struct Event {
 
 pub(super) fn check(case: &Case<'_>) -> Verdict {
     let mut verdict = Verdict::new(Promise::Linear);
-    if case.stream.epochs().count() > 1 || case.stream.missing() > 0 {
+    let lagging = case.faults.has(crate::history::FaultKind::StaleReads);
+    if lagging || case.stream.epochs().count() > 1 || case.stream.missing() > 0 {
         verdict.skip();
         return verdict;
     }

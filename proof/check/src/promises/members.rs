@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::Limits;
 use crate::{
     case::Case,
-    history::{Micros, Op},
+    history::{Micros, Op, SessionState, Sight},
     stream::Entry,
     verdict::{Promise, Verdict},
 };
@@ -40,7 +40,8 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     verdict
 }
 
-/// When each session first asked to leave, by the member's key.
+/// When each session first asked to leave, by the member's key; and, with no key, when its own client saw it lost: then
+/// it withdraws what it had.
 type Leaves<'c> = HashMap<(&'c str, String), Micros>;
 
 fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
@@ -50,6 +51,11 @@ fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
             && operation.failed().is_none()
         {
             leaves.entry((session.as_str(), format!("member.{group}.{member}"))).or_insert(operation.call.at);
+        }
+    }
+    for (_, seen) in &case.seen {
+        if let Sight::Session { session, state: SessionState::Lost } = &seen.what {
+            leaves.entry((session.as_str(), String::new())).or_insert(seen.from);
         }
     }
     leaves
@@ -62,7 +68,8 @@ fn may_go(case: &Case<'_>, epoch: u64, session: &str, leaves: &Leaves<'_>, recor
     let by = end.latest.saturating_add(case.slack);
     let closed = case.sessions.get(session).and_then(|session| session.closed);
     let left = leaves.get(&(session, record.write.key.clone())).copied();
-    closed.into_iter().chain(left).any(|asked| asked <= by)
+    let lost = leaves.get(&(session, String::new())).copied();
+    closed.into_iter().chain(left).chain(lost).any(|asked| asked <= by)
 }
 
 fn goes_soon(

@@ -102,6 +102,36 @@ fn overlaps(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut V
     }
 }
 
+/// No two holds of one prize at one moment, whatever their tokens say.
+pub(super) fn in_real_time(case: &Case<'_>) -> Verdict {
+    let mut verdict = Verdict::new(Promise::Validity);
+    let last = last_yes(case);
+    for (prize, grants) in &case.grants {
+        let mut held: Vec<_> = grants
+            .iter()
+            .filter(|grant| !case.tenure(*prize, grant.epoch, grant.token).is_some_and(|tenure| tenure.was_broken()))
+            .filter_map(|grant| last.get(&(*prize, grant.token, grant.client, grant.epoch)).map(|yes| (grant, *yes)))
+            .collect();
+        held.sort_by_key(|(grant, _)| grant.returned);
+        let mut longest: Option<(&crate::case::Grant<'_>, LastYes)> = None;
+        for (grant, yes) in held {
+            verdict.checked();
+            if let Some((before, until)) = longest
+                && until.from > grant.returned.saturating_add(case.slack)
+            {
+                let what = format!(
+                    "{prize}: client {} says that it holds {} at {} µs; client {} was granted {} by {} µs",
+                    before.client, before.token, until.from, grant.client, grant.token, grant.returned
+                );
+                let lines = case.lines([before.operation, grant.operation]).into_iter().chain([until.line]);
+                verdict.violated(what, Some(until.from), lines);
+            }
+            longest = longest.filter(|(_, until)| until.from >= yes.from).or(Some((grant, yes)));
+        }
+    }
+    verdict
+}
+
 /// What was lost is not held again.
 fn after_it_was_lost(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut Verdict) {
     for (line, seen) in &case.seen {

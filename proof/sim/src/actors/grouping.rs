@@ -6,7 +6,7 @@ use tenure::{
     Guard, Instance, Member, MemberEvent, Session, membership,
     partitions::{PartitionEvent, Partitions},
 };
-use tenure_check::history::{MemberKind, Mode, Op, Sight};
+use tenure_check::history::{MemberKind, Mode, Op, Outcome, Sight};
 
 use super::{Actor, at};
 
@@ -40,7 +40,7 @@ pub(super) async fn work(actor: Actor, session: Session) {
             drop(actor.entrust(op, joined.set_value(nonce), |revision| at(*revision)).await);
         }
         let op = Op::Leave { session: session.id().to_owned(), group: GROUP.to_owned(), member };
-        drop(actor.run(op, joined.leave(), |()| Default::default()).await);
+        drop(actor.entrust(op, joined.leave(), |()| Default::default()).await);
     }
 }
 
@@ -72,7 +72,7 @@ async fn share(actor: &Actor, session: &Session, member: &Member, rng: &mut fast
                 if let Some(guard) = owned.remove(&partition) {
                     let (lock, token) = (name(partition), guard.token().get());
                     let op = Op::Release { session: session.id().to_owned(), lock, token };
-                    drop(actor.run(op, guard.release(), |()| Default::default()).await);
+                    release(actor, op, guard).await;
                 }
             }
             None => {}
@@ -85,7 +85,16 @@ async fn share(actor: &Actor, session: &Session, member: &Member, rng: &mut fast
         let op = Op::Release { session: session.id().to_owned(), lock: name(partition), token: guard.token().get() };
         let id = actor.call(op);
         drop(guard);
-        id.returned(tenure_check::history::Outcome::Unknown { why: "dropped".to_owned() });
+        id.returned(Outcome::Unknown { why: "dropped".to_owned() });
+    }
+}
+
+async fn release(actor: &Actor, op: Op, guard: Guard) {
+    let id = actor.call(op);
+    match guard.release().await {
+        Ok(()) => id.returned(Outcome::Ok(Default::default())),
+        Err(error @ tenure::Error::Lost { .. }) => id.returned(super::failure(&error)),
+        Err(error) => id.returned(Outcome::Unknown { why: error.to_string() }),
     }
 }
 

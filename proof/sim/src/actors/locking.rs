@@ -110,5 +110,10 @@ async fn give_up(actor: &Actor, session: &Session, lock: &str, guard: Guard, rng
         return;
     }
     let released = guard.release().await;
-    id.returned(released.as_ref().map_or_else(super::failure, |()| Outcome::Ok(Default::default())));
+    id.returned(match &released {
+        Ok(()) => Outcome::Ok(Default::default()),
+        Err(error @ tenure::Error::Lost { .. }) => super::failure(error),
+        // The session goes on with it.
+        Err(error) => Outcome::Unknown { why: error.to_string() },
+    });
 }

@@ -21,6 +21,9 @@ pub(super) async fn work(actor: Actor, n: usize) {
         };
         let done =
             |revision: &Revision| Done { epoch: actor.world.epoch_of_write(key.as_str(), revision.get()), ..at(*revision) };
+        if rng.u8(..8) == 0 {
+            once(&actor).await;
+        }
         let written = match rng.u8(..8) {
             0..=2 => {
                 let read = async { Ok(actor.store.get(&key).await?) };
@@ -47,4 +50,15 @@ pub(super) async fn work(actor: Actor, n: usize) {
         };
         seen = written.unwrap_or(None);
     }
+}
+
+/// A key that is written once and never again: whoever misses it has nothing to correct it by.
+async fn once(actor: &Actor) {
+    let nonce = actor.nonce();
+    let name = format!("once.{nonce}");
+    let Ok(key) = data_key(&name) else { return };
+    let op = Op::Put { key: name, nonce: nonce.clone(), expect: Expect::Absent };
+    let write = Write::put(key.clone(), nonce).if_absent();
+    let done = |revision: &Revision| Done { epoch: actor.world.epoch_of_write(key.as_str(), revision.get()), ..at(*revision) };
+    drop(actor.run(op, async { Ok(actor.store.commit(write.into()).await?) }, done).await);
 }

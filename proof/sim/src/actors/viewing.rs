@@ -18,6 +18,7 @@ pub(super) async fn look_on(actor: Actor) {
             let kind = ViewKind::End;
             let last = Sight::View { view, key: String::new(), revision: 0, live: false, nonce: None, kind };
             let _last = actor.finally(last);
+            saw(data.to_string(), 0, false, ViewKind::Open);
             let mut changes = opened.changes();
             loop {
                 match changes.next().await {
