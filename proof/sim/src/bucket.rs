@@ -73,6 +73,13 @@ impl Bucket {
         self.version(sight, key).map(|version| version.entry(key))
     }
 
+    /// Whether a key of these has a value.
+    pub(crate) fn has_live(&self, now: Micros, wanted: impl Fn(&str) -> bool) -> bool {
+        let sight = self.latest(now);
+        let mut keys = self.keys.keys().filter(|key| wanted(key.as_str()));
+        keys.any(|key| self.version(sight, key).is_some_and(|version| version.state.is_live()))
+    }
+
     /// Every entry of `range`, tombstones included, ascending by revision.
     pub(crate) fn entries(&self, sight: Sight, range: &KeyRange) -> Vec<Entry> {
         let prefix = range.literal_prefix().to_owned();

@@ -225,6 +225,11 @@ impl Plan {
         self.quiet + Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 11_000 * MS
     }
 
+    /// From when on everything may be over: what the dead have left is swept by then, and everybody has heard of it.
+    pub(crate) fn settled(&self) -> Micros {
+        self.finish() + 2 * Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 1_500 * MS
+    }
+
     /// When the actors are told to finish.
     pub(crate) fn finish(&self) -> Micros {
         self.quiet + 2 * Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 500 * MS

@@ -8,7 +8,7 @@ use tenure_kv::Clock;
 use crate::{
     actors::{self, Actor},
     clock::MachineClock,
-    plan::{Plan, What},
+    plan::{MS, Plan, What},
     process::Process,
     store::Remote,
     wire::Cut,
@@ -54,6 +54,7 @@ impl<'a> Stage<'a> {
             }
             inner.agenda.add(plan.quiet, Event::Quiet);
             inner.agenda.add(plan.finish(), Event::Finish);
+            inner.agenda.add(plan.settled(), Event::Look);
         }
         Self {
             plan,
@@ -69,9 +70,13 @@ impl<'a> Stage<'a> {
     fn play(mut self) -> io::Result<History> {
         let end = self.plan.end();
         while let Some(event) = self.world.next(end) {
+            if matches!(event, Event::Look) && self.world.inner().is_over() {
+                break;
+            }
             self.step(event)?;
         }
-        self.world.note(Line::End { at: end });
+        let at = self.world.now();
+        self.world.note(Line::End { at });
         let lines = std::mem::take(&mut self.world.inner().lines);
         let head = Head {
             version: 1,
@@ -123,6 +128,12 @@ impl<'a> Stage<'a> {
             }
             Event::Finish => {
                 self.world.inner().finishing = true;
+                return Ok(());
+            }
+            Event::Look => {
+                let mut inner = self.world.inner();
+                let at = inner.now + 200 * MS;
+                inner.agenda.add(at, Event::Look);
                 return Ok(());
             }
         };

@@ -39,6 +39,8 @@ pub(crate) enum Event {
     Quiet,
     /// The actors finish what they do.
     Finish,
+    /// Is everything over?
+    Look,
 }
 
 /// A request on its way.
@@ -69,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) lines: Vec<Line>,
     pub(crate) calls: u64,
     pub(crate) finishing: bool,
+    /// Calls that have not ended.
+    pub(crate) open: usize,
     clients: u64,
     present: Vec<Vec<u64>>,
     /// How far each machine's wall clock has been moved.
@@ -92,6 +96,7 @@ impl World {
             lines: Vec::new(),
             calls: 0,
             finishing: false,
+            open: 0,
             clients: 0,
             present: vec![Vec::new(); slots],
             wall: vec![0; slots],
@@ -259,6 +264,13 @@ impl Inner {
             let found = self.bucket.entry(sight, &op.key).map(|entry| entry.revision);
             (found.unwrap_or_default() < wanted).then(|| Error::conflict(&op.key, found))
         })
+    }
+
+    /// Nobody waits for anything, and nobody holds anything.
+    pub(crate) fn is_over(&self) -> bool {
+        let held =
+            |key: &str| ["lock.", "member.", "candidate.", "election.x", "election.y"].iter().any(|of| key.starts_with(of));
+        self.open == 0 && !self.bucket.has_live(self.now, held)
     }
 
     /// The bucket goes back to what it was at `then`, or is made anew.

@@ -62,6 +62,7 @@ impl Actor {
     fn call(&self, op: Op) -> Pending {
         let id = self.world.number();
         let at = self.world.now();
+        self.world.inner().open += 1;
         self.world.note(Line::Call(Call { at, id, client: self.client, op }));
         Pending { world: self.world.clone(), id: Some(id) }
     }
@@ -121,6 +122,7 @@ impl Pending {
     fn end(&mut self, outcome: Outcome) {
         if let Some(id) = self.id.take() {
             let at: Micros = self.world.now();
+            self.world.inner().open -= 1;
             self.world.note(Line::Return(Return { at, id, outcome }));
         }
     }
