@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) route: Option<Port>,
     pub(crate) binary: PathBuf,
     store: PathBuf,
+    /// More settings of JetStream, such as how often it syncs.
+    pub(crate) jetstream: String,
     // Before the directory: fields are dropped in order, and the process writes there.
     process: Option<Process>,
     dir: TempDir,
@@ -45,7 +47,16 @@ impl Node {
         let dir = tempfile::Builder::new().prefix("tenure-nats-").tempdir();
         let dir = dir.unwrap_or_else(|e| panic!("no directory for a nats-server: {e}"));
         let store = dir.path().join("store");
-        Self { name: name.to_owned(), port, route: None, binary: binary.to_owned(), store, process: None, dir }
+        Self {
+            name: name.to_owned(),
+            port,
+            route: None,
+            binary: binary.to_owned(),
+            store,
+            jetstream: String::new(),
+            process: None,
+            dir,
+        }
     }
 
     /// Keeps what it stores there, such as on a small disk, and not beside its configuration.
@@ -65,8 +76,8 @@ impl Node {
 
     pub(crate) fn configure(&self, extra: &str) {
         let text = format!(
-            "server_name: {}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{extra}\n",
-            self.name, self.port.number, self.store
+            "server_name: {}\nlisten: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?}, {} }}\n{extra}\n",
+            self.name, self.port.number, self.store, self.jetstream
         );
         fs::write(self.dir.path().join("server.conf"), text).unwrap_or_else(|e| panic!("no configuration file: {e}"));
     }
@@ -99,6 +110,19 @@ impl Node {
             assert!(begun.elapsed() < READY, "{} does not come up:\n{}", self.name, self.log());
             sleep(POLL).await;
         }
+    }
+
+    /// Asks the process to end, and waits for that; kills it when it takes too long.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let begun = Instant::now();
+            // It may have ended by itself.
+            let _ = kill(process.pid(), Signal::SIGTERM);
+            while matches!(process.server.try_wait(), Ok(None)) && begun.elapsed() < READY {
+                sleep(POLL).await;
+            }
+        }
+        self.kill();
     }
 
     pub(crate) fn kill(&mut self) {

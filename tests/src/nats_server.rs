@@ -102,6 +102,8 @@ impl NatsServer {
 pub struct NatsSetup {
     /// More lines for each configuration file.
     pub extra: String,
+    /// More settings of JetStream, such as `sync_interval: always`.
+    pub jetstream: String,
     /// The program; the one that all tests use if there is none.
     pub binary: Option<PathBuf>,
     /// The servers reach each other over wires that can be cut, and tell nobody of another way.
@@ -161,6 +163,7 @@ impl NatsCluster {
             if let Some(store) = setup.stores.get(i) {
                 node.keep_in(store.clone());
             }
+            node.jetstream.clone_from(&setup.jetstream);
             if size == 1 {
                 node.configure(&setup.extra);
             } else {
@@ -231,6 +234,11 @@ impl NatsCluster {
         self.nodes[i].spawn().await;
     }
 
+    /// Asks server `i` to end, as an operator does, and waits for that.
+    pub async fn stop(&mut self, i: usize) {
+        self.nodes[i].stop().await;
+    }
+
     /// Starts server `i` from now on with another program, such as one of another version.
     pub fn replace(&mut self, i: usize, binary: &Path) {
         self.nodes[i].binary = binary.to_owned();
@@ -277,6 +285,16 @@ impl NatsCluster {
     pub fn launch(&mut self, i: usize) {
         self.nodes[i].kill();
         self.nodes[i].launch();
+    }
+
+    /// Waits until every server answers.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub async fn all_answer(&self) {
+        for node in &self.nodes {
+            node.answers().await;
+        }
     }
 
     /// Sends SIGSTOP to server `i`.

@@ -1,0 +1,106 @@
+//! Being a member: joining under ids that others want, too, changing, leaving, and looking who is there.
+
+use std::time::Duration;
+
+use tenure::{Group, Instance, Member};
+use tenure_check::history::{Done, Found, Op};
+use tokio::time::timeout;
+
+use super::{
+    outcome,
+    roles::{Scene, pause},
+};
+
+pub(super) async fn play(scene: Scene, name: String, ids: usize, mut rng: fastrand::Rng) {
+    let Ok(group) = scene.session.group(&name) else { return };
+    while !scene.over.is_cancelled() {
+        let id = format!("m{}", rng.usize(0..ids));
+        if let Some(member) = join(&scene, &group, &id).await {
+            for _ in 0..rng.u8(0..12) {
+                pause(&mut rng, 1..150, &scene.over).await;
+                if scene.over.is_cancelled() {
+                    break;
+                }
+                match rng.u8(0..3) {
+                    0 => look(&scene, &group).await,
+                    _ => update(&scene, &member).await,
+                }
+                if member.loss().is_some() {
+                    break;
+                }
+            }
+            leave(&scene, member, &mut rng).await;
+        }
+        pause(&mut rng, 10..300, &scene.over).await;
+    }
+}
+
+async fn join(scene: &Scene, group: &Group, member: &str) -> Option<Member> {
+    let nonce = scene.tape.nonce();
+    let id = scene.tape.call(Op::Join {
+        session: scene.id(),
+        group: group.name().to_owned(),
+        member: member.to_owned(),
+        nonce: nonce.clone(),
+    });
+    match scene.unless_over(group.join(member, Instance::new().value(nonce))).await {
+        Some(Ok(member)) => {
+            scene.tape.done(id, outcome::at(member.revision()));
+            Some(member)
+        }
+        Some(Err(error)) => {
+            scene.tape.returned(id, outcome::open(&error));
+            None
+        }
+        None => {
+            scene.tape.dropped(id);
+            None
+        }
+    }
+}
+
+async fn update(scene: &Scene, member: &Member) {
+    let nonce = scene.tape.nonce();
+    let id = scene.tape.call(Op::Update {
+        session: scene.id(),
+        group: member.group().to_owned(),
+        member: member.id().to_owned(),
+        nonce: nonce.clone(),
+    });
+    match timeout(scene.lease * 4, member.set_value(nonce)).await {
+        Ok(Ok(revision)) => scene.tape.done(id, outcome::at(revision)),
+        Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
+        Err(_) => scene.tape.dropped(id),
+    }
+}
+
+async fn leave(scene: &Scene, member: Member, rng: &mut fastrand::Rng) {
+    let (group, name) = (member.group().to_owned(), member.id().to_owned());
+    let id = scene.tape.call(Op::Leave { session: scene.id(), group, member: name });
+    if rng.u8(0..8) == 0 {
+        drop(member);
+        return scene.tape.dropped(id);
+    }
+    match timeout(scene.lease * 4, member.leave()).await {
+        Ok(Ok(())) => scene.tape.done(id, Done::default()),
+        Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
+        Err(_) => scene.tape.dropped(id),
+    }
+}
+
+async fn look(scene: &Scene, group: &Group) {
+    let id = scene.tape.call(Op::Members { group: group.name().to_owned() });
+    match timeout(Duration::from_secs(5), group.members()).await {
+        Ok(Ok(members)) => {
+            let found = members.list.iter().map(|member| Found {
+                key: member.id.clone(),
+                revision: member.revision.get(),
+                nonce: String::from_utf8(member.instance.value.to_vec()).ok(),
+            });
+            let done = Done { revision: Some(members.revision.get()), found: found.collect(), ..Done::default() };
+            scene.tape.done(id, done);
+        }
+        Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+        Err(_) => scene.tape.dropped(id),
+    }
+}

@@ -1,0 +1,63 @@
+//! What the director tells a client process to be.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole of it, handed over as JSON on the command line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The number of this incarnation in the history.
+    pub number: u64,
+    /// What it draws its choices from.
+    pub seed: u64,
+    /// How it reaches Tenure.
+    pub way: Way,
+    /// Where it writes down what happens.
+    pub tape: PathBuf,
+    /// Its lease.
+    pub lease_ms: u64,
+    /// What there is to compete for.
+    pub field: Field,
+}
+
+impl Order {
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+}
+
+/// How a client reaches Tenure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// It opens the store with this URL.
+    Store(String),
+    /// It asks the daemon that listens there.
+    Socket(PathBuf),
+}
+
+/// What the clients of a history compete for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Field {
+    /// So many locks.
+    pub locks: usize,
+    /// So many in one client want each lock.
+    pub waiters: usize,
+    /// So many in one client want the first lock; eight or more share a view of its queue.
+    pub crowd: usize,
+    /// So many elections.
+    pub elections: usize,
+    /// So many groups.
+    pub groups: usize,
+    /// So many ids to be joined as in each group.
+    pub ids: usize,
+    /// So many plain registers.
+    pub registers: usize,
+}
+
+impl Default for Field {
+    fn default() -> Self {
+        Self { locks: 3, waiters: 1, crowd: 1, elections: 2, groups: 1, ids: 4, registers: 2 }
+    }
+}

@@ -1,0 +1,174 @@
+//! One history from its beginning to its verdict.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::BufWriter,
+    path::PathBuf,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tenure_check::history::Head;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Failed,
+    crew::{Crew, Program},
+    faults,
+    options::{Options, Store},
+    order::{Field, Order},
+    record::Record,
+    stage::{Nats, Stage},
+    totals::Totals,
+};
+
+/// From one look for clients that ended by themselves to the next.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Everything of one history while it goes on.
+#[derive(Debug)]
+pub(crate) struct Storm {
+    pub(crate) options: Options,
+    pub(crate) program: Program,
+    pub(crate) stage: Stage,
+    pub(crate) crew: Crew,
+    pub(crate) record: Record,
+    pub(crate) lease: Duration,
+    field: Field,
+    numbers: AtomicU64,
+    skipped: Mutex<BTreeSet<String>>,
+}
+
+/// What came of a history.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Counts of what happened.
+    pub totals: Totals,
+    /// What the checker found, and what went wrong beside it; empty when all is well.
+    pub violations: Vec<String>,
+    /// Where the history is.
+    pub history: PathBuf,
+}
+
+/// Records one history and has it checked.
+///
+/// # Errors
+/// When it could not be recorded: no server, no disk, a client that could not be started.
+///
+/// # Panics
+/// When a server does not come up, with its log.
+pub async fn run(program: &Program, options: &Options) -> Result<Verdict, Failed> {
+    fs::create_dir_all(&options.out)?;
+    let mut rng = fastrand::Rng::with_seed(options.seed);
+    let lease = options.lease.unwrap_or_else(|| lease(options.store, &mut rng));
+    let field = field(&mut rng);
+    let stage = match options.store {
+        Store::R1 => Stage::Nats(Box::new(Nats::start(1, options, &mut rng).await?)),
+        Store::R3 => Stage::Nats(Box::new(Nats::start(3, options, &mut rng).await?)),
+        Store::File | Store::Memory => return Err("not yet".into()),
+    };
+    let storm = Storm {
+        options: options.clone(),
+        program: program.clone(),
+        stage,
+        crew: Crew::default(),
+        record: Record::default(),
+        lease,
+        field,
+        numbers: AtomicU64::new(0),
+        skipped: Mutex::default(),
+    };
+    for _ in 0..options.clients {
+        storm.start_client().await?;
+    }
+    let until = Instant::now() + options.span;
+    let (first, second) = (rng.fork(), rng.fork());
+    tokio::try_join!(faults::to_clients(&storm, until, first), faults::to_the_stage(&storm, until, second))?;
+    storm.record.quiet();
+    let calm = Instant::now() + options.calm;
+    while Instant::now() < calm {
+        sleep(LOOK).await;
+        storm.replace_the_gone().await?;
+    }
+    storm.finish().await
+}
+
+/// Short ones, so that they run out within a history; not so short that a busy machine loses them by itself.
+fn lease(store: Store, rng: &mut fastrand::Rng) -> Duration {
+    Duration::from_millis(match store {
+        Store::R3 => rng.u64(1_500..4_000),
+        _ => rng.u64(800..2_500),
+    })
+}
+
+fn field(rng: &mut fastrand::Rng) -> Field {
+    let crowd = if rng.u8(0..4) == 0 { 9 } else { rng.usize(1..3) };
+    Field { locks: rng.usize(2..5), waiters: rng.usize(1..3), crowd, ids: rng.usize(3..8), ..Field::default() }
+}
+
+impl Storm {
+    /// Starts one more client.
+    pub(crate) async fn start_client(&self) -> Result<(), Failed> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let (way, wires) = self.stage.way().await;
+        let order = Order {
+            number,
+            seed: self.options.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            way,
+            tape: self.options.out.join(format!("client-{number}.tape")),
+            lease_ms: u64::try_from(self.lease.as_millis())?,
+            field: self.field.clone(),
+        };
+        let clock = (self.options.faults.include("clock") && number % 2 == 0)
+            .then(|| self.options.out.join(format!("client-{number}.clock")));
+        self.crew.start(&self.program, &order, wires, clock)
+    }
+
+    /// Starts new clients in place of those who ended by themselves.
+    pub(crate) async fn replace_the_gone(&self) -> Result<(), Failed> {
+        for gone in self.crew.reap() {
+            self.record.fault(tenure_check::history::FaultKind::Crash, |fault| fault.client = Some(gone));
+            self.start_client().await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a fault cannot be done here.
+    pub(crate) fn skipped(&self, what: &str) {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
+    }
+
+    /// Whether a fault with this note was done.
+    pub(crate) fn done(&self, note: &str) -> bool {
+        self.record.faults().iter().any(|fault| fault.note == note)
+    }
+
+    async fn finish(self) -> Result<Verdict, Failed> {
+        let mut wrong: Vec<_> =
+            self.crew.end().await.iter().map(|client| format!("client {client} did not end when it was told to")).collect();
+        wrong.extend(self.crew.unexpected());
+        self.record.end();
+        let Options { store, seed, out, faults, span, .. } = self.options;
+        let mut notes = vec![format!("storm: --store {store} --seed {seed} --faults {faults} --seconds {}", span.as_secs())];
+        notes.push(format!("lease {} ms", self.lease.as_millis()));
+        notes.extend(self.stage.notes());
+        let skipped = self.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
+        notes.extend(skipped.iter().map(|what| format!("skipped: {what}")));
+        let head = Head { version: 1, store: store.in_history().to_owned(), seed: Some(seed.to_string()), slack_us: 0, notes };
+        let observed = self.stage.finish().await;
+        let history = self.record.merge(head, &out, observed)?;
+        let place = out.join("history.jsonl");
+        history.write(BufWriter::new(fs::File::create(&place)?))?;
+        let totals = Totals::of(&history);
+        let mut violations = crate::verdicts::of(&history);
+        violations.extend(wrong);
+        if violations.is_empty() && !self.options.keep {
+            fs::remove_dir_all(&out)?;
+        }
+        Ok(Verdict { totals, violations, history: place })
+    }
+}

@@ -1,0 +1,151 @@
+//! What one process writes down of what it does: a file of its own, in which nothing is lost when it is killed.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    sync::{Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
+};
+
+use serde::{Deserialize, Serialize};
+use tenure_check::history::{Call, Done, Failure, Line, Micros, Op, Outcome, Return, Seen, Sight};
+
+use crate::clock::now;
+
+/// Identifiers of one process. A history has fewer processes than would overflow.
+const CALLS: u64 = 1 << 32;
+
+/// A line of a tape: one of a history, or what only the merging needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Taped {
+    /// The random id of the epoch that a session is in.
+    Epoch {
+        /// The session's id.
+        session_of: String,
+        /// As in `meta.epoch`.
+        epoch: String,
+    },
+    /// A line of the history.
+    Line(Line),
+}
+
+/// The recorder of one process.
+#[derive(Debug)]
+pub(crate) struct Tape {
+    file: Mutex<File>,
+    client: u64,
+    calls: AtomicU64,
+}
+
+impl Tape {
+    /// Begins the tape of `client`.
+    pub(crate) fn create(path: &Path, client: u64) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(Self { file: Mutex::new(file), client, calls: AtomicU64::new(0) })
+    }
+
+    /// Whose it is.
+    pub(crate) fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// Something unique in the history.
+    pub(crate) fn unique(&self) -> u64 {
+        self.client * CALLS + self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A nonce, unique in the history.
+    pub(crate) fn nonce(&self) -> String {
+        format!("n{:x}", self.unique())
+    }
+
+    /// Notes that `op` begins now. It is on the tape when this returns.
+    pub(crate) fn call(&self, op: Op) -> u64 {
+        let id = self.unique();
+        self.put(&Taped::Line(Line::Call(Call { at: now(), id, client: self.client, op })));
+        id
+    }
+
+    /// Notes how the call `id` has ended.
+    pub(crate) fn returned(&self, id: u64, outcome: Outcome) {
+        self.put(&Taped::Line(Line::Return(Return { at: now(), id, outcome })));
+    }
+
+    /// Notes that the call `id` was done.
+    pub(crate) fn done(&self, id: u64, done: Done) {
+        self.returned(id, Outcome::Ok(done));
+    }
+
+    /// Notes that the caller turned away from the call `id` before it had ended.
+    pub(crate) fn dropped(&self, id: u64) {
+        self.returned(id, Outcome::Unknown { why: "dropped".to_owned() });
+    }
+
+    /// Notes that the call `id` was not even begun.
+    pub(crate) fn not_sent(&self, id: u64, why: &str) {
+        self.returned(id, Outcome::Failed { kind: Failure::NotSent, why: why.to_owned() });
+    }
+
+    /// Notes what was seen at some moment from `from` to now.
+    pub(crate) fn seen(&self, from: Micros, what: Sight) {
+        self.put(&Taped::Line(Line::Seen(Seen { from, at: now(), client: self.client, what })));
+    }
+
+    /// Any other line.
+    pub(crate) fn put(&self, line: &Taped) {
+        if let Err(error) = self.write(line) {
+            // Going on would make a history that says less than happened.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("the tape of client {} cannot be written: {error}", self.client);
+            }
+            std::process::exit(70);
+        }
+    }
+
+    fn write(&self, line: &Taped) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text)
+    }
+}
+
+/// Reads a tape. Its last line may have been cut by a kill.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<Taped>> {
+    let text = std::fs::read(path)?;
+    let mut lines = Vec::new();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(line) => lines.push(line),
+            Err(_) if !line.ends_with(b"\n") => {}
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))),
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tape_is_read_as_it_was_written_even_if_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tape");
+        let tape = Tape::create(&path, 3).unwrap();
+        let id = tape.call(Op::Open { lease_ms: 500 });
+        tape.done(id, Done { session: Some("s".into()), ..Done::default() });
+        tape.put(&Taped::Epoch { session_of: "s".into(), epoch: "e".into() });
+        tape.call(Op::Close { session: "s".into() });
+        let whole = read(&path).unwrap();
+        assert_eq!(whole.len(), 4);
+        assert!(matches!(&whole[0], Taped::Line(Line::Call(call)) if call.id == id && call.client == 3));
+        assert!(matches!(&whole[2], Taped::Epoch { epoch, .. } if epoch == "e"));
+        let text = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 5]).unwrap();
+        assert_eq!(read(&path).unwrap(), whole[..3]);
+        std::fs::write(&path, "nonsense\n").unwrap();
+        assert!(read(&path).is_err());
+    }
+}

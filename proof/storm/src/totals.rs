@@ -1,0 +1,111 @@
+//! Counts over a history, and over many.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tenure_check::{
+    History,
+    history::{Line, Op, Outcome, Sight},
+};
+
+/// What happened, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Histories.
+    pub histories: u64,
+    /// Operations begun.
+    pub operations: u64,
+    /// Those whose outcome stayed unknown.
+    pub unknown: u64,
+    /// Locks and offices granted.
+    pub grants: u64,
+    /// Grants to another session than that before.
+    pub hand_overs: u64,
+    /// Fenced writes that were done.
+    pub fenced: u64,
+    /// Holds that were lost.
+    pub lost: u64,
+    /// Writes in the stream.
+    pub writes: u64,
+    /// Sightings.
+    pub seen: u64,
+    /// Faults, by their kind and what belongs to it.
+    pub faults: BTreeMap<String, u64>,
+    /// Violations.
+    pub violations: u64,
+}
+
+impl Totals {
+    /// Of one history.
+    pub(crate) fn of(history: &History) -> Self {
+        let mut totals = Self { histories: 1, ..Self::default() };
+        let mut calls = BTreeMap::new();
+        let mut grants: BTreeMap<String, Vec<(u64, u64, String)>> = BTreeMap::new();
+        for line in &history.lines {
+            match line {
+                Line::Call(call) => {
+                    totals.operations += 1;
+                    calls.insert(call.id, &call.op);
+                }
+                Line::Seen(seen) => {
+                    totals.seen += 1;
+                    totals.lost += u64::from(matches!(seen.what, Sight::Lost { .. }));
+                }
+                Line::Write(_) => totals.writes += 1,
+                Line::Fault(fault) => {
+                    let kind = serde_json::to_value(fault.kind).unwrap_or_default();
+                    let of = if fault.client.is_some() { "client" } else { "server" };
+                    let note = fault.note.split([':', ';']).next().unwrap_or_default();
+                    *totals.faults.entry(format!("{}/{of}/{note}", kind.as_str().unwrap_or("?"))).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        totals.unknown = totals.operations;
+        for line in &history.lines {
+            let Line::Return(returned) = line else { continue };
+            totals.unknown -= u64::from(!matches!(returned.outcome, Outcome::Unknown { .. }));
+            let (Outcome::Ok(done), Some(op)) = (&returned.outcome, calls.get(&returned.id)) else { continue };
+            let (prize, session) = match op {
+                Op::Acquire { lock, session, .. } => (format!("lock {lock}"), session),
+                Op::Campaign { election, session } => (format!("election {election}"), session),
+                Op::FencedPut { .. } => {
+                    totals.fenced += 1;
+                    continue;
+                }
+                _ => continue,
+            };
+            totals.grants += 1;
+            let place = (done.epoch.unwrap_or_default(), done.revision.unwrap_or_default(), session.clone());
+            grants.entry(prize).or_default().push(place);
+        }
+        for grants in grants.values_mut() {
+            grants.sort();
+            totals.hand_overs += grants.windows(2).filter(|pair| pair[0].2 != pair[1].2).count() as u64;
+        }
+        totals
+    }
+
+    /// Adds those of another.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.histories += other.histories;
+        self.operations += other.operations;
+        self.unknown += other.unknown;
+        self.grants += other.grants;
+        self.hand_overs += other.hand_overs;
+        self.fenced += other.fenced;
+        self.lost += other.lost;
+        self.writes += other.writes;
+        self.seen += other.seen;
+        self.violations += other.violations;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    /// All faults together.
+    pub fn all_faults(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
