@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failed, Faults, Options, Order, Program, Store, Verdict, client};
+use crate::{Failed, Faults, Options, Order, Program, Store, Verdict, client, daemon};
 
 /// Breaks Tenure on real servers with real faults, and has what happened checked.
 #[derive(Debug, Parser)]
@@ -20,6 +20,8 @@ enum What {
     Run(Run),
     #[command(hide = true)]
     Client { order: String },
+    #[command(hide = true)]
+    Daemon { order: String },
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +67,10 @@ pub fn main() -> ExitCode {
             What::Run(run) => one(run).await,
             What::Client { order } => match serde_json::from_str::<Order>(&order) {
                 Ok(order) => client::run(order).await,
+                Err(error) => Err(error.into()),
+            },
+            What::Daemon { order } => match serde_json::from_str::<daemon::Order>(&order) {
+                Ok(order) => daemon::run(order).await,
                 Err(error) => Err(error.into()),
             },
         }

@@ -9,6 +9,7 @@ pub mod client;
 mod clock;
 pub mod command;
 mod crew;
+pub mod daemon;
 mod faults;
 mod options;
 mod order;

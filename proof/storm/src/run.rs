@@ -6,7 +6,7 @@ use std::{
     io::BufWriter,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep};
 use crate::{
     Failed,
     crew::{Crew, Program},
+    daemon::{self, Daemon},
     faults,
     options::{Options, Store},
-    order::{Field, Order},
-    record::Record,
-    stage::{Nats, Stage},
+    order::{Field, Order, Way},
+    record::{Daemons, Facts, Record},
+    stage::{Embedded, Nats, Stage},
     totals::Totals,
 };
 
@@ -41,6 +42,12 @@ pub(crate) struct Storm {
     field: Field,
     numbers: AtomicU64,
     skipped: Mutex<BTreeSet<String>>,
+    wrong: Mutex<Vec<String>>,
+    /// Clients come over the socket, or some do.
+    with_daemon: bool,
+    /// The daemon, while there is one.
+    pub(crate) daemon: tokio::sync::Mutex<Option<Daemon>>,
+    daemons: Mutex<Daemons>,
 }
 
 /// What came of a history.
@@ -69,8 +76,10 @@ pub async fn run(program: &Program, options: &Options) -> Result<Verdict, Failed
     let stage = match options.store {
         Store::R1 => Stage::Nats(Box::new(Nats::start(1, options, &mut rng).await?)),
         Store::R3 => Stage::Nats(Box::new(Nats::start(3, options, &mut rng).await?)),
-        Store::File | Store::Memory => return Err("not yet".into()),
+        Store::File => Stage::Embedded(Embedded::in_file(options)),
+        Store::Memory => Stage::Embedded(Embedded::in_memory(options)),
     };
+    let with_daemon = matches!(stage, Stage::Embedded(_)) || rng.bool();
     let storm = Storm {
         options: options.clone(),
         program: program.clone(),
@@ -81,13 +90,23 @@ pub async fn run(program: &Program, options: &Options) -> Result<Verdict, Failed
         field,
         numbers: AtomicU64::new(0),
         skipped: Mutex::default(),
+        wrong: Mutex::default(),
+        with_daemon,
+        daemon: tokio::sync::Mutex::default(),
+        daemons: Mutex::default(),
     };
+    if with_daemon {
+        storm.start_daemon().await?;
+    }
     for _ in 0..options.clients {
         storm.start_client().await?;
     }
     let until = Instant::now() + options.span;
-    let (first, second) = (rng.fork(), rng.fork());
-    tokio::try_join!(faults::to_clients(&storm, until, first), faults::to_the_stage(&storm, until, second))?;
+    tokio::try_join!(
+        faults::to_clients(&storm, until, rng.fork()),
+        faults::to_the_stage(&storm, until, rng.fork()),
+        faults::to_the_daemon(&storm, until, rng.fork())
+    )?;
     storm.record.quiet();
     let calm = Instant::now() + options.calm;
     while Instant::now() < calm {
@@ -114,7 +133,14 @@ impl Storm {
     /// Starts one more client.
     pub(crate) async fn start_client(&self) -> Result<(), Failed> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let (way, wires) = self.stage.way().await;
+        // Where clients can do without a daemon, every other one does.
+        let by_socket = self.with_daemon && (matches!(self.stage, Stage::Embedded(_)) || number % 2 == 1);
+        let (way, wires) = if by_socket {
+            (Way::Socket(self.socket()), Vec::new())
+        } else {
+            let (url, wires) = self.stage.way().await;
+            (Way::Store(url), wires)
+        };
         let order = Order {
             number,
             seed: self.options.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -126,6 +152,41 @@ impl Storm {
         let clock = (self.options.faults.include("clock") && number % 2 == 0)
             .then(|| self.options.out.join(format!("client-{number}.clock")));
         self.crew.start(&self.program, &order, wires, clock)
+    }
+
+    fn socket(&self) -> PathBuf {
+        // Not under a directory with a long name: a socket's path is short.
+        std::env::temp_dir().join(format!("tenure-storm-{}-{}.sock", std::process::id(), self.options.seed))
+    }
+
+    /// Starts a daemon, the first or the next.
+    pub(crate) async fn start_daemon(&self) -> Result<(), Failed> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let (store, wires) = self.stage.way().await;
+        let embedded = match &self.stage {
+            Stage::Nats(_) => None,
+            Stage::Embedded(embedded) => Some(embedded.volatile),
+        };
+        let incarnations = self.daemons().count() + 1;
+        let epoch = embedded.map(|volatile| if volatile { incarnations } else { 1 });
+        let order = daemon::Order {
+            number,
+            socket: self.socket(),
+            store,
+            tape: self.options.out.join(format!("daemon-{number}.tape")),
+            writes: embedded.map(|_| self.options.out.join(format!("daemon-{number}.writes"))),
+            epoch: epoch.unwrap_or(1),
+            lease_ms: u64::try_from(self.lease.as_millis())?,
+        };
+        let daemon = Daemon::start(&self.program, &order, wires).await?;
+        let pid = daemon.child.id().ok_or("the daemon ended at once")?;
+        self.daemons().add(Facts { number, pid, epoch });
+        *self.daemon.lock().await = Some(daemon);
+        Ok(())
+    }
+
+    fn daemons(&self) -> MutexGuard<'_, Daemons> {
+        self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts new clients in place of those who ended by themselves.
@@ -142,6 +203,11 @@ impl Storm {
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned());
     }
 
+    /// Notes something that went wrong which no history shows.
+    pub(crate) fn wrong(&self, what: String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
     /// Whether a fault with this note was done.
     pub(crate) fn done(&self, note: &str) -> bool {
         self.record.faults().iter().any(|fault| fault.note == note)
@@ -151,6 +217,10 @@ impl Storm {
         let mut wrong: Vec<_> =
             self.crew.end().await.iter().map(|client| format!("client {client} did not end when it was told to")).collect();
         wrong.extend(self.crew.unexpected());
+        wrong.append(&mut self.wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(daemon) = self.daemon.lock().await.take() {
+            wrong.extend(daemon.end().await?);
+        }
         self.record.end();
         let Options { store, seed, out, faults, span, .. } = self.options;
         let mut notes = vec![format!("storm: --store {store} --seed {seed} --faults {faults} --seconds {}", span.as_secs())];
@@ -159,8 +229,9 @@ impl Storm {
         let skipped = self.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
         notes.extend(skipped.iter().map(|what| format!("skipped: {what}")));
         let head = Head { version: 1, store: store.in_history().to_owned(), seed: Some(seed.to_string()), slack_us: 0, notes };
-        let observed = self.stage.finish().await;
-        let history = self.record.merge(head, &out, observed)?;
+        let observed = self.stage.finish().await?;
+        let daemons = self.daemons.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let history = self.record.merge(head, &out, observed, &daemons)?;
         let place = out.join("history.jsonl");
         history.write(BufWriter::new(fs::File::create(&place)?))?;
         let totals = Totals::of(&history);

@@ -1,19 +1,21 @@
 //! What the clients of a history run on: servers or a daemon, with wires that can be cut in between.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
+use tenure_check::history::Line;
 use tenure_tests::{NatsCluster, NatsSetup, Proxy, nats_server_before, unique_bucket};
 use tokio::sync::Mutex;
 
 use crate::{
     Failed,
     options::Options,
-    order::Way,
     stream::{Observed, Stream},
+    tape::{self, Taped},
 };
 
 /// Everything that clients run on.
@@ -21,6 +23,49 @@ use crate::{
 pub(crate) enum Stage {
     /// NATS servers.
     Nats(Box<Nats>),
+    /// What a daemon has for itself.
+    Embedded(Embedded),
+}
+
+/// A store that only a daemon can use.
+#[derive(Debug)]
+pub(crate) struct Embedded {
+    /// Its URL.
+    pub(crate) url: String,
+    /// It is gone with its daemon.
+    pub(crate) volatile: bool,
+    /// A disk of its own, small enough to be filled.
+    pub(crate) disk: Option<Disk>,
+    /// Where daemons write down what they commit.
+    dir: PathBuf,
+}
+
+impl Embedded {
+    pub(crate) fn in_memory(options: &Options) -> Self {
+        Self { url: "memory:".to_owned(), volatile: true, disk: None, dir: options.out.clone() }
+    }
+
+    pub(crate) fn in_file(options: &Options) -> Self {
+        let disk = if options.faults.include("disk-full") { Disk::mount(&options.out.join("disk")) } else { None };
+        let place = disk.as_ref().map_or(&options.out, |disk| &disk.place).join("store.db");
+        Self { url: format!("file:{}", place.display()), volatile: false, disk, dir: options.out.clone() }
+    }
+
+    /// What the daemons have written down.
+    fn observed(&self) -> Result<Observed, Failed> {
+        let mut writes = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "writes") {
+                for taped in tape::read(&path)? {
+                    if let Taped::Line(Line::Write(write)) = taped {
+                        writes.insert((write.epoch, write.revision), write);
+                    }
+                }
+            }
+        }
+        Ok(Observed { writes: writes.into_values().collect(), notes: vec!["stream: told by the daemon".to_owned()] })
+    }
 }
 
 /// NATS servers, one bucket on them, and its observer.
@@ -65,7 +110,7 @@ impl Nats {
     }
 
     /// A way of a client's own, and its wires.
-    async fn way(&self) -> (Way, Vec<Proxy>) {
+    async fn way(&self) -> (String, Vec<Proxy>) {
         let mut wires = Vec::new();
         for host in &self.hosts {
             wires.push(Proxy::to(host).await);
@@ -78,15 +123,24 @@ impl Nats {
             self.hosts.len(),
             self.patience.as_millis()
         );
-        (Way::Store(url), wires)
+        (url, wires)
     }
 }
 
 impl Stage {
-    /// A way of a client's own to it, and the wires that it goes over.
-    pub(crate) async fn way(&self) -> (Way, Vec<Proxy>) {
+    /// A store's URL of a client's own, and the wires that it goes over.
+    pub(crate) async fn way(&self) -> (String, Vec<Proxy>) {
         match self {
             Self::Nats(nats) => nats.way().await,
+            Self::Embedded(embedded) => (embedded.url.clone(), Vec::new()),
+        }
+    }
+
+    /// The small disk, where there is one.
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        match self {
+            Self::Nats(nats) => nats.disk.as_ref(),
+            Self::Embedded(embedded) => embedded.disk.as_ref(),
         }
     }
 
@@ -100,13 +154,15 @@ impl Stage {
                 }
                 notes
             }
+            Self::Embedded(_) => Vec::new(),
         }
     }
 
     /// Ends it, and tells what its stream was.
-    pub(crate) async fn finish(self) -> Observed {
+    pub(crate) async fn finish(self) -> Result<Observed, Failed> {
         match self {
-            Self::Nats(nats) => nats.stream.finish().await,
+            Self::Nats(nats) => Ok(nats.stream.finish().await),
+            Self::Embedded(embedded) => embedded.observed(),
         }
     }
 }

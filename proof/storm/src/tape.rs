@@ -8,12 +8,22 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tenure_check::history::{Call, Done, Failure, Line, Micros, Op, Outcome, Return, Seen, Sight};
+use tenure_check::history::{Call, Done, Line, Micros, Op, Outcome, Return, Seen, Sight};
 
 use crate::clock::now;
 
 /// Identifiers of one process. A history has fewer processes than would overflow.
 const CALLS: u64 = 1 << 32;
+
+/// Who made the call `id`.
+pub(crate) const fn client_of(id: u64) -> u64 {
+    id / CALLS
+}
+
+/// An id for what `client` did without saying so.
+pub(crate) const fn made_up(client: u64, n: u64) -> u64 {
+    client * CALLS + CALLS / 2 + n
+}
 
 /// A line of a tape: one of a history, or what only the merging needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +35,11 @@ pub(crate) enum Taped {
         session_of: String,
         /// As in `meta.epoch`.
         epoch: String,
+    },
+    /// A client of the daemon is connected to this one from here on.
+    Daemon {
+        /// Its process.
+        pid: u32,
     },
     /// A line of the history.
     Line(Line),
@@ -80,11 +95,6 @@ impl Tape {
     /// Notes that the caller turned away from the call `id` before it had ended.
     pub(crate) fn dropped(&self, id: u64) {
         self.returned(id, Outcome::Unknown { why: "dropped".to_owned() });
-    }
-
-    /// Notes that the call `id` was not even begun.
-    pub(crate) fn not_sent(&self, id: u64, why: &str) {
-        self.returned(id, Outcome::Failed { kind: Failure::NotSent, why: why.to_owned() });
     }
 
     /// Notes what was seen at some moment from `from` to now.

@@ -20,7 +20,7 @@ pub struct Totals {
     pub unknown: u64,
     /// Locks and offices granted.
     pub grants: u64,
-    /// Grants to another session than that before.
+    /// Grants to another client than that before.
     pub hand_overs: u64,
     /// Fenced writes that were done.
     pub fenced: u64,
@@ -41,12 +41,12 @@ impl Totals {
     pub(crate) fn of(history: &History) -> Self {
         let mut totals = Self { histories: 1, ..Self::default() };
         let mut calls = BTreeMap::new();
-        let mut grants: BTreeMap<String, Vec<(u64, u64, String)>> = BTreeMap::new();
+        let mut grants: BTreeMap<String, Vec<(u64, u64, u64)>> = BTreeMap::new();
         for line in &history.lines {
             match line {
                 Line::Call(call) => {
                     totals.operations += 1;
-                    calls.insert(call.id, &call.op);
+                    calls.insert(call.id, call);
                 }
                 Line::Seen(seen) => {
                     totals.seen += 1;
@@ -66,10 +66,10 @@ impl Totals {
         for line in &history.lines {
             let Line::Return(returned) = line else { continue };
             totals.unknown -= u64::from(!matches!(returned.outcome, Outcome::Unknown { .. }));
-            let (Outcome::Ok(done), Some(op)) = (&returned.outcome, calls.get(&returned.id)) else { continue };
-            let (prize, session) = match op {
-                Op::Acquire { lock, session, .. } => (format!("lock {lock}"), session),
-                Op::Campaign { election, session } => (format!("election {election}"), session),
+            let (Outcome::Ok(done), Some(call)) = (&returned.outcome, calls.get(&returned.id)) else { continue };
+            let prize = match &call.op {
+                Op::Acquire { lock, .. } => format!("lock {lock}"),
+                Op::Campaign { election, .. } => format!("election {election}"),
                 Op::FencedPut { .. } => {
                     totals.fenced += 1;
                     continue;
@@ -77,7 +77,7 @@ impl Totals {
                 _ => continue,
             };
             totals.grants += 1;
-            let place = (done.epoch.unwrap_or_default(), done.revision.unwrap_or_default(), session.clone());
+            let place = (done.epoch.unwrap_or_default(), done.revision.unwrap_or_default(), call.client);
             grants.entry(prize).or_default().push(place);
         }
         for grants in grants.values_mut() {

@@ -54,6 +54,9 @@ async fn join(scene: &Scene, group: &Group, member: &str) -> Option<Member> {
         }
         None => {
             scene.tape.dropped(id);
+            // What it may have written the session withdraws.
+            let op = Op::Leave { session: scene.id(), group: group.name().to_owned(), member: member.to_owned() };
+            scene.tape.dropped(scene.tape.call(op));
             None
         }
     }

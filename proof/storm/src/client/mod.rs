@@ -22,7 +22,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::roles::{Role, Scene, pause};
+pub(crate) use self::roles::pause;
+use self::roles::{Role, Scene};
 use crate::{
     Failed, clock,
     order::{Order, Way},

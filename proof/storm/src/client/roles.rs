@@ -65,7 +65,7 @@ impl Role {
 }
 
 /// Waits for so many milliseconds, drawn from `span`, but not beyond the end.
-pub(super) async fn pause(rng: &mut fastrand::Rng, span: Range<u64>, over: &CancellationToken) {
+pub(crate) async fn pause(rng: &mut fastrand::Rng, span: Range<u64>, over: &CancellationToken) {
     let span = Duration::from_millis(rng.u64(span));
     let _ = over.run_until_cancelled(sleep(span)).await;
 }

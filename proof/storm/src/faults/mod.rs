@@ -1,8 +1,9 @@
 //! What goes wrong: drawn from the seed, really done, recorded, and made good again.
 //!
-//! Two lanes run side by side, one for clients and one for what they run on, so that troubles overlap.
+//! Three lanes run side by side, for clients, for the daemon and for what they run on, so that troubles overlap.
 
 mod clients;
+mod daemons;
 mod descriptors;
 mod power;
 mod servers;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::{Failed, run::Storm, stage::Stage};
 
 /// The names of all faults.
-pub const TROUBLES: [&str; 19] = [
+pub const TROUBLES: [&str; 23] = [
     "kill-client",
     "pause-client",
     "cut-client",
@@ -34,6 +35,10 @@ pub const TROUBLES: [&str; 19] = [
     "rollback",
     "recreate",
     "kill-daemon",
+    "pause-daemon",
+    "restart-daemon",
+    "cut-daemon",
+    "starve-daemon",
 ];
 
 /// Does things to clients until `until`.
@@ -50,15 +55,29 @@ pub(crate) async fn to_the_stage(storm: &Storm, until: Instant, mut rng: fastran
     let all: &[&str] = match &storm.stage {
         Stage::Nats(nats) if nats.hosts.len() == 1 => &servers::ALONE,
         Stage::Nats(_) => &servers::CLUSTERED,
+        Stage::Embedded(_) => &["disk-full"],
     };
     let mut wanted: Vec<_> = all.iter().copied().filter(|name| storm.options.faults.include(name)).collect();
     while let Some(name) = next(storm, &wanted, until, 500..6_000, &mut rng).await? {
         let done = match &storm.stage {
             Stage::Nats(nats) => servers::trouble(storm, nats, name, &mut rng).await?,
+            Stage::Embedded(_) => daemons::no_room(storm, &mut rng).await?,
         };
         if !done {
             wanted.retain(|other| *other != name);
         }
+    }
+    Ok(())
+}
+
+/// Does things to the daemon, where there is one, until `until`.
+pub(crate) async fn to_the_daemon(storm: &Storm, until: Instant, mut rng: fastrand::Rng) -> Result<(), Failed> {
+    if storm.daemon.lock().await.is_none() {
+        return Ok(());
+    }
+    let wanted: Vec<_> = daemons::ALL.into_iter().filter(|name| storm.options.faults.include(name)).collect();
+    while let Some(name) = next(storm, &wanted, until, 500..5_000, &mut rng).await? {
+        daemons::trouble(storm, name, &mut rng).await?;
     }
     Ok(())
 }

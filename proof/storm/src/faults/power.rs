@@ -8,16 +8,14 @@ use std::{
 
 use tenure_tests::NatsCluster;
 
-/// Stops all servers for as long as it takes to copy what they keep, so that the copies are of one instant.
+/// Stops all servers and copies what they keep, so that the copies are of one instant. They stay stopped.
 pub(super) fn copy(servers: &NatsCluster, to: &Path) -> io::Result<()> {
     (0..servers.size()).for_each(|i| servers.pause(i));
-    let copied = (0..servers.size()).try_for_each(|i| {
+    (0..servers.size()).try_for_each(|i| {
         let place = place(to, i);
         let _ = fs::remove_dir_all(&place);
         tree(servers.store_dir(i), &place)
-    });
-    (0..servers.size()).for_each(|i| servers.resume(i));
-    copied
+    })
 }
 
 /// Kills all servers, and puts the copies where they keep what they store. They are not started.

@@ -137,6 +137,7 @@ pub(super) async fn trouble(storm: &Storm, nats: &Nats, name: &str, rng: &mut fa
 async fn roll_back(storm: &Storm, nats: &Nats, servers: &mut NatsCluster, rng: &mut fastrand::Rng) -> Result<(), Failed> {
     let copies = storm.options.out.join("power");
     power::copy(servers, &copies)?;
+    (0..servers.size()).for_each(|i| servers.resume(i));
     last(storm.lease, rng).await;
     let fault = storm.record.fault(FaultKind::Rollback, |fault| {
         fault.note = "power cut: all servers killed, and what they wrote last is lost".to_owned();

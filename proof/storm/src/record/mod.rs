@@ -1,5 +1,8 @@
 //! What the director itself puts into the history, and the merging of everything by time.
 
+mod epochs;
+mod sockets;
+
 use std::{
     collections::HashMap,
     io,
@@ -9,9 +12,10 @@ use std::{
 
 use tenure_check::{
     History,
-    history::{Fault, FaultKind, Head, Line, Micros, Op, Outcome, Value, Write},
+    history::{Fault, FaultKind, Head, Line, Micros, Outcome, Value},
 };
 
+pub(crate) use self::epochs::{Daemons, Epochs, Facts};
 use crate::{
     clock::now,
     stream::Observed,
@@ -63,35 +67,20 @@ impl Record {
     }
 
     /// Merges all tapes of `dir`, the stream, and what the director did.
-    pub(crate) fn merge(self, mut head: Head, dir: &Path, observed: Observed) -> io::Result<History> {
+    pub(crate) fn merge(self, mut head: Head, dir: &Path, observed: Observed, daemons: &Daemons) -> io::Result<History> {
         head.notes.extend(observed.notes);
         let epochs = Epochs::of(&observed.writes);
         let mut timed: Vec<(Micros, Line)> = Vec::new();
         let mut tapes: Vec<_> = std::fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
         tapes.sort_by_key(std::fs::DirEntry::file_name);
         for tape in tapes.iter().map(std::fs::DirEntry::path).filter(|path| path.extension().is_some_and(|end| end == "tape")) {
-            let (mut named, mut calls) = (HashMap::new(), HashMap::new());
-            for taped in tape::read(&tape)? {
-                match taped {
-                    Taped::Epoch { session_of, epoch } => drop(named.insert(session_of, epoch)),
-                    Taped::Line(mut line) => {
-                        match &mut line {
-                            Line::Call(call) => drop(calls.insert(call.id, call.op.clone())),
-                            Line::Return(returned) => {
-                                if let (Outcome::Ok(done), Some(op)) = (&mut returned.outcome, calls.get(&returned.id)) {
-                                    done.epoch = match (&done.session, done.revision) {
-                                        (Some(session), _) => named.get(session).and_then(|id| epochs.named(id)),
-                                        (None, Some(revision)) => epochs.of_write(op, revision),
-                                        (None, None) => None,
-                                    };
-                                }
-                            }
-                            _ => {}
-                        }
-                        timed.extend(at(&line).map(|at| (at, line)));
-                    }
-                }
-            }
+            let taped = tape::read(&tape)?;
+            let lines = if taped.iter().any(|taped| matches!(taped, Taped::Daemon { .. })) {
+                sockets::lines(taped, &epochs, daemons)
+            } else {
+                lines(taped, &epochs, daemons)
+            };
+            timed.extend(lines.into_iter().filter_map(|line| at(&line).map(|at| (at, line))));
         }
         let own = self.lines.into_inner().unwrap_or_else(PoisonError::into_inner);
         timed.extend(own.into_iter().filter_map(|line| at(&line).map(|at| (at, line))));
@@ -109,7 +98,45 @@ impl Record {
     }
 }
 
-fn at(line: &Line) -> Option<Micros> {
+/// The lines of a process that had sessions of its own.
+fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Vec<Line> {
+    let (mut named, mut calls) = (HashMap::new(), HashMap::new());
+    let mut lines = Vec::new();
+    for taped in taped {
+        let mut line = match taped {
+            Taped::Epoch { session_of, epoch } => {
+                named.insert(session_of, epoch);
+                continue;
+            }
+            Taped::Daemon { .. } => continue,
+            Taped::Line(line) => line,
+        };
+        match &mut line {
+            Line::Call(call) => drop(calls.insert(call.id, call.op.clone())),
+            Line::Return(returned) => {
+                if let (Outcome::Ok(done), Some(op)) = (&mut returned.outcome, calls.get(&returned.id)) {
+                    done.epoch = match (&done.session, done.revision) {
+                        (Some(session), _) => named.get(session).and_then(|id| epochs.named(id)),
+                        (None, Some(revision)) => epochs.of_write(op, revision),
+                        (None, None) => None,
+                    };
+                }
+                // A daemon opens its sessions where it says itself.
+                if let Outcome::Ok(done) = &mut returned.outcome
+                    && done.session.is_some()
+                    && done.epoch.is_none()
+                {
+                    done.epoch = daemons.of_call(returned.id).and_then(|daemon| daemon.epoch);
+                }
+            }
+            _ => {}
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+pub(crate) fn at(line: &Line) -> Option<Micros> {
     match line {
         Line::Call(call) => Some(call.at),
         Line::Return(returned) => Some(returned.at),
@@ -120,64 +147,9 @@ fn at(line: &Line) -> Option<Micros> {
     }
 }
 
-/// The incarnations of the bucket, and what tells them apart.
-struct Epochs {
-    /// By their ids in `meta.epoch`, the first that had it.
-    ids: HashMap<String, u64>,
-    /// Which key was written at a revision, in which incarnations.
-    keys: HashMap<u64, Vec<(u64, String)>>,
-    several: bool,
-}
-
-impl Epochs {
-    fn of(writes: &[Write]) -> Self {
-        let (mut ids, mut keys) = (HashMap::new(), HashMap::<u64, Vec<_>>::new());
-        let several = writes.iter().any(|write| write.epoch != 1);
-        for write in writes {
-            if write.key == "meta.epoch"
-                && let Some(id) = &write.value.nonce
-            {
-                ids.entry(id.clone()).or_insert(write.epoch);
-            }
-            if several {
-                keys.entry(write.revision).or_default().push((write.epoch, write.key.clone()));
-            }
-        }
-        Self { ids, keys, several }
-    }
-
-    fn named(&self, id: &str) -> Option<u64> {
-        self.ids.get(id).copied()
-    }
-
-    /// In which incarnation `op` wrote at `revision`; `None` leaves it to the session's.
-    fn of_write(&self, op: &Op, revision: u64) -> Option<u64> {
-        if !self.several {
-            return None;
-        }
-        let key = key_of(op)?;
-        let mut found = self.keys.get(&revision)?.iter().filter(|(_, written)| written.starts_with(&key));
-        let (epoch, _) = found.next()?;
-        found.next().is_none().then_some(*epoch)
-    }
-}
-
-/// What the key of an operation's write begins with.
-fn key_of(op: &Op) -> Option<String> {
-    Some(match op {
-        Op::Acquire { session, lock, .. } => format!("lock.{lock}.{session}-"),
-        Op::Campaign { election, .. } | Op::Proclaim { election, .. } | Op::Transfer { election, .. } => {
-            format!("election.{election}")
-        }
-        Op::FencedPut { key, .. } | Op::Put { key, .. } | Op::Get { key } | Op::Delete { key, .. } => format!("data.{key}"),
-        Op::Join { group, member, .. } | Op::Update { group, member, .. } => format!("member.{group}.{member}"),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use tenure_check::history::{Call, Done, Return, WriteState};
+    use tenure_check::history::{Call, Done, Op, Return, Write, WriteState};
 
     use super::*;
 
@@ -217,7 +189,7 @@ mod tests {
         ];
         let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, notes: Vec::new() };
         let record = Record::default();
-        let history = record.merge(head, dir.path(), Observed { writes, notes: vec!["n".into()] }).unwrap();
+        let history = record.merge(head, dir.path(), Observed { writes, notes: vec!["n".into()] }, &Daemons::default()).unwrap();
         let at: Vec<_> = history.lines.iter().filter_map(at).collect();
         assert_eq!(at, [5, 7, 9, 10, 12]);
         let epochs = history.lines.iter().filter_map(|line| match line {

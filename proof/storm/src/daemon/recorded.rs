@@ -1,0 +1,193 @@
+//! A store that writes down what it commits and which sessions are opened through it. It changes nothing.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::UNIX_EPOCH,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream::BoxStream};
+use serde::Deserialize;
+use tenure_check::history::{Done, Line, Op};
+use tenure_kv::{
+    Batch, Change, Entry, Event, Expect, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, State, Store,
+};
+
+use crate::{
+    Failed,
+    tape::Tape,
+    values,
+};
+
+#[derive(Debug)]
+pub(super) struct Recorded {
+    store: Arc<dyn Store>,
+    tape: Arc<Tape>,
+    writes: Option<Mutex<File>>,
+    epoch: u64,
+    /// The sessions opened here that were not closed.
+    sessions: Mutex<HashMap<String, ()>>,
+}
+
+/// What a session's record says of interest.
+#[derive(Deserialize)]
+struct Session {
+    lease_ms: u64,
+}
+
+impl Recorded {
+    /// Writes down first what is there already, which the daemon before may have committed and not told.
+    pub(super) async fn over(
+        store: Arc<dyn Store>,
+        tape: Arc<Tape>,
+        writes: Option<&Path>,
+        epoch: u64,
+    ) -> std::result::Result<Self, Failed> {
+        let file = writes.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
+        let recorded = Self { store, tape, writes: file.map(Mutex::new), epoch, sessions: Mutex::default() };
+        if recorded.writes.is_some() {
+            let mut events = recorded.store.watch(KeyRange::All, Since::History).await?;
+            while let Some(event) = events.next().await {
+                match event? {
+                    Event::Entry(entry) => recorded.put(&[entry])?,
+                    Event::CaughtUp => break,
+                    Event::Gap => {}
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// The daemon is about to leave, and ends its sessions.
+    pub(super) fn leaves(&self) {
+        let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        for session in sessions.into_keys() {
+            self.tape.call(Op::Close { session });
+        }
+    }
+
+    fn put(&self, entries: &[Entry]) -> io::Result<()> {
+        let Some(file) = &self.writes else { return Ok(()) };
+        let mut text = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut text, &Line::Write(values::write(entry, self.epoch)))?;
+            text.push(b'\n');
+        }
+        file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text)
+    }
+
+    /// The session that this batch opens, and its lease.
+    fn opens(batch: &Batch) -> Option<(String, u64)> {
+        let [op] = batch.ops.as_slice() else { return None };
+        let (Change::Put(value, _), Expect::Absent) = (&op.change, op.expect) else { return None };
+        let id = op.key.under("session")?;
+        let session = serde_json::from_slice::<Session>(value).ok()?;
+        Some((id.to_owned(), session.lease_ms))
+    }
+
+    /// A session of ours that this batch ends. Only this process can see that it is its own doing, not a deposition.
+    fn closes(&self, batch: &Batch) -> Option<String> {
+        let ended = batch.ops.iter().filter(|op| !matches!(op.change, Change::Put(..)));
+        let mut ids = ended.filter_map(|op| op.key.under("session"));
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.find(|id| sessions.remove(*id).is_some()).map(str::to_owned)
+    }
+}
+
+/// What `batch` left, having been committed up to `last`.
+fn entries(batch: &Batch, last: Revision) -> Vec<Entry> {
+    let first = last.get() + 1 - batch.ops.len() as u64;
+    let entry = |(op, revision): (&tenure_kv::Op, u64)| {
+        let state = match &op.change {
+            Change::Put(value, _) => State::Live(value.clone()),
+            Change::Delete { note, .. } => State::Deleted(note.clone()),
+            Change::Purge { .. } => State::Purged,
+        };
+        Entry { key: op.key.clone(), revision: Revision::new(revision), state, created: UNIX_EPOCH }
+    };
+    batch.ops.iter().zip(first..).map(entry).collect()
+}
+
+#[async_trait]
+impl Store for Recorded {
+    fn info(&self) -> &Info {
+        self.store.info()
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.store.entry(key).await
+    }
+
+    async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
+        self.store.entries(keys).await
+    }
+
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        self.store.scan(range, from, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        if let Some(session) = self.closes(&batch) {
+            self.tape.call(Op::Close { session });
+        }
+        let opens = Self::opens(&batch).map(|(session, lease_ms)| (self.tape.call(Op::Open { lease_ms }), session));
+        let committed = self.store.commit(batch.clone()).await;
+        if let Ok(last) = &committed {
+            // A history that says less than happened is no evidence.
+            if let Err(error) = self.put(&entries(&batch, *last)) {
+                return Err(tenure_kv::Error::unknown("the commit could not be recorded").caused_by(error));
+            }
+            if let Some((call, session)) = opens {
+                self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(session.clone(), ());
+                self.tape.done(call, Done { session: Some(session), ..Done::default() });
+            }
+        }
+        committed
+    }
+
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.store.watch(range, since).await
+    }
+
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        self.store.follow(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tenure_kv::{Memory, Op};
+
+    use super::*;
+    use crate::tape;
+
+    #[tokio::test]
+    async fn everything_committed_is_written_down() {
+        let dir = tempfile::tempdir().unwrap();
+        let (taped, written) = (dir.path().join("tape"), dir.path().join("writes"));
+        let tape = Arc::new(Tape::create(&taped, 1).unwrap());
+        let store = Recorded::over(Arc::new(Memory::new()), tape, Some(&written), 3).await.unwrap();
+        let key = |text| Key::new(text).unwrap();
+        let session = Op::put(key("session.s"), r#"{"lease_ms":700}"#).if_absent();
+        store.commit(session.into()).await.unwrap();
+        let both = Batch::new().and(Op::put(key("data.a"), "n1")).and(Op::delete(key("data.b")).note("held"));
+        store.commit(both).await.unwrap();
+        store.commit(Op::purge(key("session.s")).into()).await.unwrap();
+        let writes = std::fs::read_to_string(&written).unwrap();
+        let writes: Vec<_> = writes
+            .lines()
+            .map(|line| match serde_json::from_str(line).unwrap() {
+                Line::Write(write) => (write.revision, write.key, write.epoch),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let want = [(1, "session.s"), (2, "data.a"), (3, "data.b"), (4, "session.s")];
+        assert_eq!(writes, want.map(|(revision, key)| (revision, key.to_owned(), 3)));
+        let lines = tape::read(&taped).unwrap();
+        assert_eq!(lines.len(), 3, "a call, a return, and the call that closes: {lines:?}");
+    }
+}

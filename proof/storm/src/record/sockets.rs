@@ -1,0 +1,177 @@
+//! The lines of a client of the daemon: by which of the daemon's sessions its holds lived, and what the end of its
+//! connection gave up without a word.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tenure_check::history::{Call, Done, Hold, Line, Micros, Op, Outcome};
+
+use super::{Daemons, Epochs, at};
+use crate::tape::{self, Taped};
+
+/// What a connection has.
+#[derive(Default)]
+struct Had {
+    locks: BTreeMap<(String, u64), String>,
+    offices: BTreeMap<(String, u64), String>,
+    members: BTreeMap<(String, String), String>,
+}
+
+pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Vec<Line> {
+    let returned = returned(&taped);
+    let mut lines = Vec::new();
+    let (mut had, mut epoch, mut last, mut client, mut made) = (Had::default(), None, 0, 0, 0);
+    for taped in taped {
+        let mut line = match taped {
+            Taped::Line(line) => line,
+            Taped::Daemon { pid } => {
+                had.end(last, client, &mut made, &mut lines);
+                epoch = daemons.of_pid(pid).and_then(|daemon| daemon.epoch);
+                continue;
+            }
+            Taped::Epoch { .. } => continue,
+        };
+        last = at(&line).unwrap_or(last).max(last);
+        match &mut line {
+            Line::Call(call) => {
+                client = call.client;
+                had.call(call, returned.get(&call.id), epochs, epoch);
+            }
+            Line::Return(one) => {
+                if let (Outcome::Ok(done), Some((op, _))) = (&mut one.outcome, returned.get(&one.id)) {
+                    done.epoch = epoch.or_else(|| done.revision.and_then(|revision| epochs.of_write(op, revision)));
+                }
+            }
+            _ => {}
+        }
+        lines.push(line);
+    }
+    had.end(last, client, &mut made, &mut lines);
+    lines
+}
+
+/// Each call, and what it gave if it was done.
+fn returned(taped: &[Taped]) -> HashMap<u64, (Op, Option<Done>)> {
+    let mut all = HashMap::new();
+    for taped in taped {
+        match taped {
+            Taped::Line(Line::Call(call)) => drop(all.insert(call.id, (call.op.clone(), None))),
+            Taped::Line(Line::Return(one)) => {
+                if let (Outcome::Ok(done), Some((_, known))) = (&one.outcome, all.get_mut(&one.id)) {
+                    *known = Some(done.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+impl Had {
+    /// Says whose session the call is about, and keeps account of what there is.
+    fn call(&mut self, call: &mut Call, returned: Option<&(Op, Option<Done>)>, epochs: &Epochs, epoch: Option<u64>) {
+        let nobody = format!("socket-{}", call.client);
+        let given = returned.and_then(|(op, done)| Some((op, done.as_ref()?.revision?)));
+        let by = given.and_then(|(op, revision)| epochs.session(op, epoch, revision));
+        let known = |session: Option<&String>| session.cloned().unwrap_or_else(|| nobody.clone());
+        match &mut call.op {
+            Op::Acquire { session, lock, .. } => {
+                if let (Some(by), Some((_, token))) = (&by, given) {
+                    self.locks.insert((lock.clone(), token), by.clone());
+                }
+                *session = known(by.as_ref());
+            }
+            Op::Campaign { session, election } => {
+                if let (Some(by), Some((_, term))) = (&by, given) {
+                    self.offices.insert((election.clone(), term), by.clone());
+                }
+                *session = known(by.as_ref());
+            }
+            Op::Release { session, lock, token } => *session = known(self.locks.remove(&(lock.clone(), *token)).as_ref()),
+            Op::Resign { session, election, term } => {
+                *session = known(self.offices.remove(&(election.clone(), *term)).as_ref());
+            }
+            Op::Transfer { session, election, term, .. } | Op::Proclaim { session, election, term, .. } => {
+                *session = known(self.offices.get(&(election.clone(), *term)));
+            }
+            Op::FencedPut { session, under, .. } => {
+                *session = known(match under {
+                    Hold::Lock { lock, token } => self.locks.get(&(lock.clone(), *token)),
+                    Hold::Election { election, term } => self.offices.get(&(election.clone(), *term)),
+                });
+            }
+            Op::Join { session, group, member, nonce } => {
+                // One that was not answered may be there all the same.
+                let by = by.or_else(|| epochs.session_of_nonce(nonce));
+                if let Some(by) = &by {
+                    self.members.insert((group.clone(), member.clone()), by.clone());
+                }
+                *session = known(by.as_ref());
+            }
+            Op::Update { session, group, member, .. } => *session = known(self.members.get(&(group.clone(), member.clone()))),
+            Op::Leave { session, group, member } => {
+                *session = known(self.members.remove(&(group.clone(), member.clone())).as_ref());
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection is over: whatever it has is given up, from `at` on.
+    fn end(&mut self, at: Micros, client: u64, made: &mut u64, lines: &mut Vec<Line>) {
+        let had = std::mem::take(self);
+        let locks = had.locks.into_iter().map(|((lock, token), session)| Op::Release { session, lock, token });
+        let offices =
+            had.offices.into_iter().map(|((election, term), session)| Op::Resign { session, election, term });
+        let members = had.members.into_iter().map(|((group, member), session)| Op::Leave { session, group, member });
+        for op in locks.chain(offices).chain(members) {
+            *made += 1;
+            lines.push(Line::Call(Call { at, id: tape::made_up(client, *made), client, op }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tenure_check::history::{Mode, Return, Value, Write, WriteState};
+
+    use super::*;
+
+    #[test]
+    fn holds_get_their_session_and_the_end_of_a_connection_gives_them_up() {
+        let call = |at, id, op| Taped::Line(Line::Call(Call { at, id, client: 4, op }));
+        let acquire = |lock: &str| Op::Acquire { session: String::new(), lock: lock.into(), mode: Mode::Wait, limit_ms: None };
+        let done = |at, id, revision| {
+            let outcome = Outcome::Ok(Done { revision: Some(revision), ..Done::default() });
+            Taped::Line(Line::Return(Return { at, id, outcome }))
+        };
+        let taped = vec![
+            Taped::Daemon { pid: 7 },
+            call(1, 1, acquire("l")),
+            done(2, 1, 5),
+            call(3, 2, acquire("m")),
+            done(4, 2, 6),
+            call(5, 3, Op::Release { session: String::new(), lock: "l".into(), token: 5 }),
+            Taped::Daemon { pid: 8 },
+        ];
+        let write = |revision, key: &str, session: &str| Write {
+            revision,
+            epoch: 1,
+            key: key.into(),
+            state: WriteState::Live,
+            value: Value { session: Some(session.into()), ..Value::default() },
+            note: None,
+            at: None,
+        };
+        let epochs = Epochs::of(&[write(5, "lock.l.s-1", "s"), write(6, "lock.m.s-2", "s")]);
+        let ops: Vec<_> = lines(taped, &epochs, &Daemons::default())
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Call(call) => Some((call.at, call.op)),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(&ops[0].1, Op::Acquire { session, .. } if session == "s"));
+        assert_eq!(ops[2], (5, Op::Release { session: "s".into(), lock: "l".into(), token: 5 }));
+        assert_eq!(ops[3], (5, Op::Release { session: "s".into(), lock: "m".into(), token: 6 }));
+        assert_eq!(ops.len(), 4);
+    }
+}
