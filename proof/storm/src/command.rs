@@ -113,7 +113,7 @@ fn tell(options: &Options, verdict: &Verdict) -> ExitCode {
         println!("violation: {violation}");
     }
     println!(
-        "The history is in {}.\nThe same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {}",
+        "The history is in {0}; tenure-check {0} --html PAGE makes a page of it.\nThe same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {}",
         verdict.history.display(),
         options.store,
         options.seed,

@@ -64,7 +64,7 @@ impl Embedded {
                 }
             }
         }
-        Ok(Observed { writes: writes.into_values().collect(), notes: vec!["stream: told by the daemon".to_owned()] })
+        Ok(Observed { writes: writes.into_values().collect(), notes: vec!["stream: told by the daemon".to_owned()], clashes: Vec::new() })
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Observed {
     pub(crate) writes: Vec<Write>,
     /// What is known to be missing; empty when the stream is complete.
     pub(crate) notes: Vec<String>,
+    /// Two different writes at one revision of one incarnation.
+    pub(crate) clashes: Vec<String>,
 }
 
 impl Stream {
@@ -76,14 +78,14 @@ impl Stream {
             }
             at = (*epoch, *revision);
         }
-        let mut notes = log.clashes;
+        let mut notes = Vec::new();
         if lacks > 0 {
             let (all, some) = (missing.len(), missing.into_iter().take(20).collect::<Vec<_>>().join(" "));
             notes.push(format!("stream: incomplete: {lacks} revisions in {all} gaps (epoch/from-to): {some}"));
         } else {
             notes.push("stream: complete".to_owned());
         }
-        Observed { writes: log.writes.into_values().flatten().collect(), notes }
+        Observed { writes: log.writes.into_values().flatten().collect(), notes, clashes: log.clashes }
     }
 }
 

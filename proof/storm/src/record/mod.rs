@@ -189,7 +189,7 @@ mod tests {
         ];
         let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, notes: Vec::new() };
         let record = Record::default();
-        let history = record.merge(head, dir.path(), Observed { writes, notes: vec!["n".into()] }, &Daemons::default()).unwrap();
+        let history = record.merge(head, dir.path(), Observed { writes, notes: vec!["n".into()], clashes: Vec::new() }, &Daemons::default()).unwrap();
         let at: Vec<_> = history.lines.iter().filter_map(at).collect();
         assert_eq!(at, [5, 7, 9, 10, 12]);
         let epochs = history.lines.iter().filter_map(|line| match line {
