@@ -112,14 +112,16 @@ fn tell(options: &Options, verdict: &Verdict) -> ExitCode {
     for violation in &verdict.violations {
         println!("violation: {violation}");
     }
+    let place = verdict.history.display();
+    println!("The history is in {place}; tenure-check {place} --html PAGE.html makes a page of it.");
     println!(
-        "The history is in {0}; tenure-check {0} --html PAGE makes a page of it.\nThe same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {}",
-        verdict.history.display(),
+        "The same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {} --clients {}",
         options.store,
         options.seed,
         options.faults,
         options.span.as_secs(),
-        options.calm.as_secs()
+        options.calm.as_secs(),
+        options.clients
     );
     ExitCode::FAILURE
 }

@@ -64,7 +64,11 @@ impl Embedded {
                 }
             }
         }
-        Ok(Observed { writes: writes.into_values().collect(), notes: vec!["stream: told by the daemon".to_owned()], clashes: Vec::new() })
+        Ok(Observed {
+            writes: writes.into_values().collect(),
+            notes: vec!["stream: told by the daemon".to_owned()],
+            clashes: Vec::new(),
+        })
     }
 }
 

@@ -138,14 +138,19 @@ async fn leave(scene: &Scene, election: &Election, leadership: Leadership, rng: 
     if way < 3 && hand_over(scene, election, &leadership, rng).await {
         return;
     }
-    let id = scene.tape.call(Op::Resign { session: scene.id(), election: name, term });
+    let resign = Op::Resign { session: scene.id(), election: name, term };
+    let id = scene.tape.call(resign.clone());
     if way == 9 {
         drop(leadership);
         return scene.tape.dropped(id);
     }
     match timeout(scene.lease * 4, leadership.resign()).await {
         Ok(Ok(())) => scene.tape.done(id, Done::default()),
-        Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+        Ok(Err(error)) => {
+            scene.tape.returned(id, outcome::of(&error));
+            // The leadership has been dropped with that, and the session goes on trying.
+            scene.tape.dropped(scene.tape.call(resign));
+        }
         Err(_) => scene.tape.dropped(id),
     }
 }

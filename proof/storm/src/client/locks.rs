@@ -77,9 +77,9 @@ async fn acquire(scene: &Scene, mutex: &Mutex, rng: &mut fastrand::Rng) -> Optio
 /// Looks at the guard again and again, and writes under it.
 async fn hold(scene: &Scene, guard: &Guard, rng: &mut fastrand::Rng) {
     let longest = u64::try_from(scene.lease.as_millis()).unwrap_or(u64::MAX);
-    let span = match rng.u8(0..20) {
+    let span = match rng.u8(0..12) {
         0 => rng.u64(longest / 2..longest * 2),
-        1..4 => 0,
+        1..3 => 0,
         _ => rng.u64(1..60),
     };
     let until = Instant::now() + Duration::from_millis(span);
@@ -131,8 +131,8 @@ async fn write(scene: &Scene, guard: &Guard) {
 }
 
 async fn give_up(scene: &Scene, guard: Guard, rng: &mut fastrand::Rng) {
-    let (lock, token) = (guard.name().to_owned(), guard.token().get());
-    let id = scene.tape.call(Op::Release { session: scene.id(), lock, token });
+    let release = Op::Release { session: scene.id(), lock: guard.name().to_owned(), token: guard.token().get() };
+    let id = scene.tape.call(release.clone());
     let patience = match rng.u8(0..10) {
         0 => {
             drop(guard);
@@ -144,7 +144,11 @@ async fn give_up(scene: &Scene, guard: Guard, rng: &mut fastrand::Rng) {
     };
     match timeout(patience, guard.release()).await {
         Ok(Ok(())) => scene.tape.done(id, Done::default()),
-        Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+        Ok(Err(error)) => {
+            scene.tape.returned(id, outcome::of(&error));
+            // The guard has been dropped with that, and the session goes on trying.
+            scene.tape.dropped(scene.tape.call(release));
+        }
         Err(_) => scene.tape.dropped(id),
     }
 }

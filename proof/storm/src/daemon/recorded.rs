@@ -13,24 +13,22 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream::BoxStream};
 use serde::Deserialize;
 use tenure_check::history::{Done, Line, Op};
-use tenure_kv::{
-    Batch, Change, Entry, Event, Expect, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, State, Store,
-};
+use tenure_kv::{Batch, Change, Entry, Event, Expect, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, State, Store};
 
-use crate::{
-    Failed,
-    tape::Tape,
-    values,
-};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{Failed, tape::Tape, values};
 
 #[derive(Debug)]
 pub(super) struct Recorded {
     store: Arc<dyn Store>,
     tape: Arc<Tape>,
-    writes: Option<Mutex<File>>,
+    writes: Option<Arc<Mutex<File>>>,
     epoch: u64,
     /// The sessions opened here that were not closed.
     sessions: Mutex<HashMap<String, ()>>,
+    /// Hears of what was committed though its outcome was told to be unknown.
+    _listening: Option<AbortOnDropHandle<()>>,
 }
 
 /// What a session's record says of interest.
@@ -47,37 +45,39 @@ impl Recorded {
         writes: Option<&Path>,
         epoch: u64,
     ) -> std::result::Result<Self, Failed> {
-        let file = writes.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
-        let recorded = Self { store, tape, writes: file.map(Mutex::new), epoch, sessions: Mutex::default() };
-        if recorded.writes.is_some() {
-            let mut events = recorded.store.watch(KeyRange::All, Since::History).await?;
-            while let Some(event) = events.next().await {
-                match event? {
-                    Event::Entry(entry) => recorded.put(&[entry])?,
-                    Event::CaughtUp => break,
-                    Event::Gap => {}
-                }
+        let Some(path) = writes else {
+            return Ok(Self { store, tape, writes: None, epoch, sessions: Mutex::default(), _listening: None });
+        };
+        let file = Arc::new(Mutex::new(File::options().create(true).append(true).open(path)?));
+        let mut events = store.watch(KeyRange::All, Since::History).await?;
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Entry(entry) => put(&file, epoch, &[entry])?,
+                Event::CaughtUp => break,
+                Event::Gap => {}
             }
         }
-        Ok(recorded)
+        let told = file.clone();
+        let listening = tokio::spawn(async move {
+            while let Some(Ok(event)) = events.next().await {
+                // An expiry has a revision of its own here.
+                if let Event::Entry(entry) = event
+                    && put(&told, epoch, &[entry]).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let listening = Some(AbortOnDropHandle::new(listening));
+        Ok(Self { store, tape, writes: Some(file), epoch, sessions: Mutex::default(), _listening: listening })
     }
 
     /// The daemon is about to leave, and ends its sessions.
     pub(super) fn leaves(&self) {
         let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
         for session in sessions.into_keys() {
-            self.tape.call(Op::Close { session });
+            self.tape.dropped(self.tape.call(Op::Close { session }));
         }
-    }
-
-    fn put(&self, entries: &[Entry]) -> io::Result<()> {
-        let Some(file) = &self.writes else { return Ok(()) };
-        let mut text = Vec::new();
-        for entry in entries {
-            serde_json::to_writer(&mut text, &Line::Write(values::write(entry, self.epoch)))?;
-            text.push(b'\n');
-        }
-        file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text)
     }
 
     /// The session that this batch opens, and its lease.
@@ -96,6 +96,15 @@ impl Recorded {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         ids.find(|id| sessions.remove(*id).is_some()).map(str::to_owned)
     }
+}
+
+fn put(file: &Mutex<File>, epoch: u64, entries: &[Entry]) -> io::Result<()> {
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, &Line::Write(values::write(entry, epoch)))?;
+        text.push(b'\n');
+    }
+    file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&text)
 }
 
 /// What `batch` left, having been committed up to `last`.
@@ -132,13 +141,15 @@ impl Store for Recorded {
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         if let Some(session) = self.closes(&batch) {
-            self.tape.call(Op::Close { session });
+            self.tape.dropped(self.tape.call(Op::Close { session }));
         }
         let opens = Self::opens(&batch).map(|(session, lease_ms)| (self.tape.call(Op::Open { lease_ms }), session));
         let committed = self.store.commit(batch.clone()).await;
         if let Ok(last) = &committed {
             // A history that says less than happened is no evidence.
-            if let Err(error) = self.put(&entries(&batch, *last)) {
+            if let Some(file) = &self.writes
+                && let Err(error) = put(file, self.epoch, &entries(&batch, *last))
+            {
                 return Err(tenure_kv::Error::unknown("the commit could not be recorded").caused_by(error));
             }
             if let Some((call, session)) = opens {
@@ -188,6 +199,6 @@ mod tests {
         let want = [(1, "session.s"), (2, "data.a"), (3, "data.b"), (4, "session.s")];
         assert_eq!(writes, want.map(|(revision, key)| (revision, key.to_owned(), 3)));
         let lines = tape::read(&taped).unwrap();
-        assert_eq!(lines.len(), 3, "a call, a return, and the call that closes: {lines:?}");
+        assert_eq!(lines.len(), 4, "that it is opened, and that it is closed: {lines:?}");
     }
 }

@@ -44,7 +44,7 @@ pub const TROUBLES: [&str; 23] = [
 /// Does things to clients until `until`.
 pub(crate) async fn to_clients(storm: &Storm, until: Instant, mut rng: fastrand::Rng) -> Result<(), Failed> {
     let wanted: Vec<_> = clients::ALL.into_iter().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 100..2_500, &mut rng).await? {
+    while let Some(name) = next(storm, &wanted, until, 100..1_500, &mut rng).await? {
         clients::trouble(storm, name, &mut rng).await?;
     }
     Ok(())
@@ -58,7 +58,7 @@ pub(crate) async fn to_the_stage(storm: &Storm, until: Instant, mut rng: fastran
         Stage::Embedded(_) => &["disk-full"],
     };
     let mut wanted: Vec<_> = all.iter().copied().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 500..6_000, &mut rng).await? {
+    while let Some(name) = next(storm, &wanted, until, 300..4_000, &mut rng).await? {
         let done = match &storm.stage {
             Stage::Nats(nats) => servers::trouble(storm, nats, name, &mut rng).await?,
             Stage::Embedded(_) => daemons::no_room(storm, &mut rng).await?,
@@ -76,7 +76,7 @@ pub(crate) async fn to_the_daemon(storm: &Storm, until: Instant, mut rng: fastra
         return Ok(());
     }
     let wanted: Vec<_> = daemons::ALL.into_iter().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 500..5_000, &mut rng).await? {
+    while let Some(name) = next(storm, &wanted, until, 300..4_000, &mut rng).await? {
         daemons::trouble(storm, name, &mut rng).await?;
     }
     Ok(())

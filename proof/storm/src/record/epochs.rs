@@ -82,9 +82,11 @@ impl Epochs {
     /// The session that a write at `revision` is of, in the incarnation `epoch` or in the only one that has it.
     pub(crate) fn session(&self, op: &Op, epoch: Option<u64>, revision: u64) -> Option<String> {
         let key = key_of(op)?;
-        let mut found = self.sessions.get(&revision)?.iter().filter(|(of, written, _)| {
-            epoch.is_none_or(|epoch| epoch == *of) && written.starts_with(&key)
-        });
+        let mut found = self
+            .sessions
+            .get(&revision)?
+            .iter()
+            .filter(|(of, written, _)| epoch.is_none_or(|epoch| epoch == *of) && written.starts_with(&key));
         let (_, _, session) = found.next()?;
         found.next().is_none().then(|| session.clone())
     }

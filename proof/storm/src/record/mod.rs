@@ -71,18 +71,27 @@ impl Record {
         head.notes.extend(observed.notes);
         let epochs = Epochs::of(&observed.writes);
         let mut timed: Vec<(Micros, Line)> = Vec::new();
+        let mut aliases = sockets::Aliases::new();
         let mut tapes: Vec<_> = std::fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
         tapes.sort_by_key(std::fs::DirEntry::file_name);
         for tape in tapes.iter().map(std::fs::DirEntry::path).filter(|path| path.extension().is_some_and(|end| end == "tape")) {
             let taped = tape::read(&tape)?;
             let lines = if taped.iter().any(|taped| matches!(taped, Taped::Daemon { .. })) {
-                sockets::lines(taped, &epochs, daemons)
+                sockets::lines(taped, &epochs, daemons, &mut aliases)
             } else {
                 lines(taped, &epochs, daemons)
             };
             timed.extend(lines.into_iter().filter_map(|line| at(&line).map(|at| (at, line))));
         }
-        let own = self.lines.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.lines.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for line in &mut own {
+            if let Line::Fault(fault) = line
+                && let Some(client) = &mut fault.client
+            {
+                let mut then = aliases.iter().rev().filter(|(from, number, _)| *from <= fault.from && number == client);
+                *client = then.next().map_or(*client, |(_, _, alias)| *alias);
+            }
+        }
         timed.extend(own.into_iter().filter_map(|line| at(&line).map(|at| (at, line))));
         timed.sort_by_key(|(at, _)| *at);
         let mut history = History::new(head);
@@ -189,7 +198,9 @@ mod tests {
         ];
         let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, notes: Vec::new() };
         let record = Record::default();
-        let history = record.merge(head, dir.path(), Observed { writes, notes: vec!["n".into()], clashes: Vec::new() }, &Daemons::default()).unwrap();
+        let history = record
+            .merge(head, dir.path(), Observed { writes, notes: vec!["n".into()], clashes: Vec::new() }, &Daemons::default())
+            .unwrap();
         let at: Vec<_> = history.lines.iter().filter_map(at).collect();
         assert_eq!(at, [5, 7, 9, 10, 12]);
         let epochs = history.lines.iter().filter_map(|line| match line {

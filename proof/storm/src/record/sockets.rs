@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tenure_check::history::{Call, Done, Hold, Line, Micros, Op, Outcome};
+use tenure_check::history::{Call, Done, Hold, Line, Micros, Op, Outcome, Return};
 
 use super::{Daemons, Epochs, at};
 use crate::tape::{self, Taped};
@@ -16,9 +16,17 @@ struct Had {
     members: BTreeMap<(String, String), String>,
 }
 
-pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Vec<Line> {
+/// The numbers that a client has in the history, and from when on. Where a daemon takes its store with it, the next
+/// one gives out the same tokens; so whoever comes to that one is another client.
+pub(super) type Aliases = Vec<(Micros, u64, u64)>;
+
+/// Far from all numbers that processes have.
+const ALIAS: u64 = 1_000_000;
+
+pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, aliases: &mut Aliases) -> Vec<Line> {
     let returned = returned(&taped);
     let mut lines = Vec::new();
+    let mut alias = 0;
     let (mut had, mut epoch, mut last, mut client, mut made) = (Had::default(), None, 0, 0, 0);
     for taped in taped {
         let mut line = match taped {
@@ -26,6 +34,8 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Ve
             Taped::Daemon { pid } => {
                 had.end(last, client, &mut made, &mut lines);
                 epoch = daemons.of_pid(pid).and_then(|daemon| daemon.epoch);
+                alias = epoch.map_or(0, |epoch| (epoch - 1) * ALIAS);
+                aliases.push((last, client % ALIAS, client % ALIAS + alias));
                 continue;
             }
             Taped::Epoch { .. } => continue,
@@ -33,6 +43,7 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Ve
         last = at(&line).unwrap_or(last).max(last);
         match &mut line {
             Line::Call(call) => {
+                call.client += alias;
                 client = call.client;
                 had.call(call, returned.get(&call.id), epochs, epoch);
             }
@@ -41,6 +52,7 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Ve
                     done.epoch = epoch.or_else(|| done.revision.and_then(|revision| epochs.of_write(op, revision)));
                 }
             }
+            Line::Seen(seen) => seen.client += alias,
             _ => {}
         }
         lines.push(line);
@@ -119,19 +131,21 @@ impl Had {
     fn end(&mut self, at: Micros, client: u64, made: &mut u64, lines: &mut Vec<Line>) {
         let had = std::mem::take(self);
         let locks = had.locks.into_iter().map(|((lock, token), session)| Op::Release { session, lock, token });
-        let offices =
-            had.offices.into_iter().map(|((election, term), session)| Op::Resign { session, election, term });
+        let offices = had.offices.into_iter().map(|((election, term), session)| Op::Resign { session, election, term });
         let members = had.members.into_iter().map(|((group, member), session)| Op::Leave { session, group, member });
         for op in locks.chain(offices).chain(members) {
             *made += 1;
-            lines.push(Line::Call(Call { at, id: tape::made_up(client, *made), client, op }));
+            let id = tape::made_up(client % ALIAS, *made);
+            lines.push(Line::Call(Call { at, id, client, op }));
+            let outcome = Outcome::Unknown { why: "its connection ended".to_owned() };
+            lines.push(Line::Return(Return { at, id, outcome }));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tenure_check::history::{Mode, Return, Value, Write, WriteState};
+    use tenure_check::history::{Mode, Value, Write, WriteState};
 
     use super::*;
 
@@ -162,7 +176,7 @@ mod tests {
             at: None,
         };
         let epochs = Epochs::of(&[write(5, "lock.l.s-1", "s"), write(6, "lock.m.s-2", "s")]);
-        let ops: Vec<_> = lines(taped, &epochs, &Daemons::default())
+        let ops: Vec<_> = lines(taped, &epochs, &Daemons::default(), &mut Vec::new())
             .into_iter()
             .filter_map(|line| match line {
                 Line::Call(call) => Some((call.at, call.op)),

@@ -162,7 +162,8 @@ async fn hand_over(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) -> b
 /// Observes an election, one subscription after another.
 pub(super) async fn observe(scene: Scene, election: String, mut rng: fastrand::Rng) {
     while !scene.over.is_cancelled() {
-        let mut from = now();
+        // What is told may have been on its way since then: the daemon, the socket and we may all have stood still.
+        let from = now();
         let asked = ElectionName { name: election.clone() };
         let Some(subscribed) = scene.over.run_until_cancelled(scene.client.subscribe("election.observe", asked)).await else {
             return;
@@ -177,7 +178,6 @@ pub(super) async fn observe(scene: Scene, election: String, mut rng: fastrand::R
                     _ => continue,
                 };
                 scene.tape.seen(from, Sight::Leader { observer, election: election.clone(), term, unknown });
-                from = now();
             }
         }
         pause(&mut rng, 50..500, &scene.over).await;

@@ -43,8 +43,7 @@ async fn join(scene: &Scene, group: &str, member: String) -> Option<Seat> {
     let nonce = scene.tape.nonce();
     let (group, session) = (group.to_owned(), String::new());
     let id = scene.tape.call(Op::Join { session, group: group.clone(), member: member.clone(), nonce: nonce.clone() });
-    let params =
-        MemberJoin { group: group.clone(), id: Some(member.clone()), value: Some(nonce), ..MemberJoin::default() };
+    let params = MemberJoin { group: group.clone(), id: Some(member.clone()), value: Some(nonce), ..MemberJoin::default() };
     let joining = scene.client.call_as::<MemberJoined>("member.join", params);
     match scene.over.run_until_cancelled(timeout(PATIENCE, joining)).await {
         Some(Ok(Ok(joined))) => {
@@ -83,11 +82,8 @@ async fn look(scene: &Scene, group: &str) {
     let id = scene.tape.call(Op::Members { group: group.to_owned() });
     match timeout(PATIENCE, scene.client.call_as::<MemberListed>("member.list", json!({ "group": group }))).await {
         Ok(Ok(listed)) => {
-            let found = listed.members.into_iter().map(|member| Found {
-                key: member.id,
-                revision: member.revision,
-                nonce: member.value,
-            });
+            let found =
+                listed.members.into_iter().map(|member| Found { key: member.id, revision: member.revision, nonce: member.value });
             let done = Done { revision: Some(listed.revision), found: found.collect(), ..Done::default() };
             scene.tape.done(id, done);
         }
@@ -99,7 +95,8 @@ async fn look(scene: &Scene, group: &str) {
 /// Follows a group, one subscription after another.
 pub(super) async fn watch(scene: Scene, group: String, mut rng: fastrand::Rng) {
     while !scene.over.is_cancelled() {
-        let mut from = now();
+        // What is told may have been on its way since then.
+        let from = now();
         let params = MemberWatchParams { group: group.clone() };
         let Some(subscribed) = scene.over.run_until_cancelled(scene.client.subscribe("member.watch", params)).await else {
             return;
@@ -117,7 +114,6 @@ pub(super) async fn watch(scene: Scene, group: String, mut rng: fastrand::Rng) {
                     _ => continue,
                 };
                 scene.tape.seen(from, Sight::Member { watch, group: group.clone(), member, revision, kind });
-                from = now();
                 if kind == MemberKind::End {
                     break;
                 }

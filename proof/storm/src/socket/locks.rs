@@ -66,9 +66,7 @@ async fn acquire(scene: &Scene, lock: &str, rng: &mut fastrand::Rng) -> Option<H
         }
         Err(error) => {
             let outcome = match error.kind() {
-                Some(Kind::Timeout) if mode == Mode::Try => {
-                    Outcome::Failed { kind: Failure::Conflict, why: error.to_string() }
-                }
+                Some(Kind::Timeout) if mode == Mode::Try => Outcome::Failed { kind: Failure::Conflict, why: error.to_string() },
                 _ => outcome::of(&error),
             };
             scene.tape.returned(id, outcome);
@@ -79,7 +77,7 @@ async fn acquire(scene: &Scene, lock: &str, rng: &mut fastrand::Rng) -> Option<H
 
 async fn hold(scene: &Scene, held: &Held, notices: &mut Notices, rng: &mut fastrand::Rng) {
     let longest = u64::try_from(scene.lease.as_millis()).unwrap_or(u64::MAX);
-    let span = if rng.u8(0..20) == 0 { rng.u64(longest / 2..longest * 2) } else { rng.u64(0..60) };
+    let span = if rng.u8(0..12) == 0 { rng.u64(longest / 2..longest * 2) } else { rng.u64(0..60) };
     let until = Instant::now() + Duration::from_millis(span);
     loop {
         look(scene, held).await;
@@ -150,7 +148,8 @@ pub(super) async fn fenced(scene: &Scene, under: Hold, key: String, lease: &str)
 }
 
 async fn release(scene: &Scene, held: &Held, rng: &mut fastrand::Rng) {
-    let id = scene.tape.call(Op::Release { session: String::new(), lock: held.lock.clone(), token: held.token });
+    let release = Op::Release { session: String::new(), lock: held.lock.clone(), token: held.token };
+    let id = scene.tape.call(release);
     // Turning away from a release does not stop it.
     let patience = if rng.u8(0..10) == 0 { Duration::from_micros(rng.u64(0..2_000)) } else { PATIENCE };
     match timeout(patience, scene.client.call("lock.release", json!({ "lease": held.lease }))).await {

@@ -14,7 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
     while !scene.over.is_cancelled() {
-        if rng.bool() { read(&scene, &name).await } else { write(&scene, &name).await }
+        if rng.bool() {
+            read(&scene, &name).await
+        } else {
+            write(&scene, &name).await
+        }
         pause(&mut rng, 1..80, &scene.over).await;
     }
 }
