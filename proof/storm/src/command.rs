@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use crate::{Failed, Faults, Options, Order, Program, Store, Verdict, client, daemon};
+use crate::{Failed, Faults, Night, Options, Order, Program, Store, Verdict, client, daemon};
 
 /// Breaks Tenure on real servers with real faults, and has what happened checked.
 #[derive(Debug, Parser)]
@@ -18,6 +18,12 @@ struct Arguments {
 enum What {
     /// Runs one history and checks it; fails on a violation
     Run(Run),
+    /// Three histories with mixed faults, over r1, r3 and file, in about three minutes
+    Short(Short),
+    /// Many histories, with running totals as JSON lines; goes on where it was left
+    Night(Nightly),
+    /// One long history on r3 in which nobody is replaced; fails when a process grows
+    Soak(Soaking),
     #[command(hide = true)]
     Client { order: String },
     #[command(hide = true)]
@@ -55,6 +61,60 @@ struct Run {
     keep: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Short {
+    /// What everything is drawn from; by the time of day unless told
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where histories with violations are left
+    #[arg(long, default_value = "target/storm")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Nightly {
+    /// So many in all
+    #[arg(long, default_value_t = 2_000)]
+    histories: u64,
+    /// The stores, in turn
+    #[arg(long, value_delimiter = ',', default_value = "r1,r3,file,r3,r1,memory")]
+    stores: Vec<Store>,
+    /// The seed of the first
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// none, mixed, or names of faults, separated by commas
+    #[arg(long, default_value = "mixed")]
+    faults: Faults,
+    /// How long faults are done in each
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Client processes at a time
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+    /// Where the account is kept, and histories with violations
+    #[arg(long, default_value = "target/storm/night")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Soaking {
+    /// How long
+    #[arg(long, default_value_t = 2.0)]
+    hours: f64,
+    /// r1, r3, file or memory
+    #[arg(long, default_value = "r3")]
+    store: Store,
+    /// What everything is drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// So many times as slow as other histories
+    #[arg(long, default_value_t = 8)]
+    pace: u64,
+    /// Where the history is left
+    #[arg(long, default_value = "target/storm/soak")]
+    out: PathBuf,
+}
+
 /// Runs the program with this process's arguments.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -65,6 +125,9 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match arguments.what {
             What::Run(run) => one(run).await,
+            What::Short(short) => short_form(short).await,
+            What::Night(night) => long_form(night).await,
+            What::Soak(soak) => soaking(soak).await,
             What::Client { order } => match serde_json::from_str::<Order>(&order) {
                 Ok(order) => client::run(order).await,
                 Err(error) => Err(error.into()),
@@ -95,19 +158,86 @@ async fn one(run: Run) -> Result<ExitCode, Failed> {
         faults: run.faults,
         clients: run.clients,
         lease: run.lease.map(Duration::from_millis),
+        pace: 1,
         out: run.out.join(format!("{}-{}", run.store, run.seed)),
         keep: run.keep,
     };
     let program = Program::at(std::env::current_exe()?);
     let verdict = crate::run(&program, &options).await?;
-    Ok(tell(&options, &verdict))
+    Ok(if tell(&options, &verdict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn short_form(short: Short) -> Result<ExitCode, Failed> {
+    let program = Program::at(std::env::current_exe()?);
+    let seed = short.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
+    let mut code = ExitCode::SUCCESS;
+    for (store, seconds) in [(Store::R1, 30), (Store::R3, 45), (Store::File, 25)] {
+        let options = Options {
+            store,
+            span: Duration::from_secs(seconds),
+            calm: Duration::from_secs(17),
+            seed,
+            faults: Faults::Mixed,
+            clients: 4,
+            lease: None,
+            pace: 1,
+            out: short.out.join(format!("{store}-{seed}")),
+            keep: false,
+        };
+        let verdict = crate::run(&program, &options).await?;
+        if !tell(&options, &verdict) {
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
 }
 
 #[allow(clippy::print_stdout)]
-fn tell(options: &Options, verdict: &Verdict) -> ExitCode {
+async fn long_form(night: Nightly) -> Result<ExitCode, Failed> {
+    let program = Program::at(std::env::current_exe()?);
+    let plan = Night {
+        histories: night.histories,
+        stores: night.stores,
+        seed: night.seed,
+        faults: night.faults,
+        span: Duration::from_secs(night.seconds),
+        clients: night.clients,
+        out: night.out,
+    };
+    let totals = crate::night(&program, &plan, |totals, last| {
+        println!("{}", serde_json::json!({ "totals": totals, "last": last.trim() }));
+    })
+    .await?;
+    Ok(if totals.violations + totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[allow(clippy::print_stdout)]
+async fn soaking(soak: Soaking) -> Result<ExitCode, Failed> {
+    let program = Program::at(std::env::current_exe()?);
+    let options = Options {
+        store: soak.store,
+        span: Duration::try_from_secs_f64(soak.hours * 3_600.0)?,
+        calm: Duration::from_secs(20),
+        seed: soak.seed,
+        faults: crate::soak::faults(),
+        clients: 5,
+        lease: None,
+        pace: soak.pace,
+        out: soak.out.join(format!("{}-{}", soak.store, soak.seed)),
+        keep: true,
+    };
+    let soaked = crate::soak::soak(&program, &options, Duration::from_secs(3)).await?;
+    soaked.courses.iter().for_each(|course| println!("{course}"));
+    let well = tell(&options, &soaked.verdict);
+    Ok(if well && soaked.grew == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether all is well.
+#[allow(clippy::print_stdout)]
+fn tell(options: &Options, verdict: &Verdict) -> bool {
     println!("{}", serde_json::to_string(&verdict.totals).unwrap_or_default());
     if verdict.violations.is_empty() {
-        return ExitCode::SUCCESS;
+        return true;
     }
     for violation in &verdict.violations {
         println!("violation: {violation}");
@@ -123,5 +253,5 @@ fn tell(options: &Options, verdict: &Verdict) -> ExitCode {
         options.calm.as_secs(),
         options.clients
     );
-    ExitCode::FAILURE
+    false
 }

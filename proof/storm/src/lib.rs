@@ -11,10 +11,13 @@ pub mod command;
 mod crew;
 pub mod daemon;
 mod faults;
+mod growth;
+mod night;
 mod options;
 mod order;
 mod record;
 mod run;
+mod soak;
 mod socket;
 mod stage;
 mod stream;
@@ -25,9 +28,11 @@ mod verdicts;
 
 pub use crew::Program;
 pub use faults::TROUBLES;
+pub use night::{Night, night};
 pub use options::{Faults, Options, Store};
 pub use order::{Field, Order, Way};
 pub use run::{Verdict, run};
+pub use soak::{Soaked, soak};
 pub use totals::Totals;
 
 /// Why a history could not be recorded, in a sentence.

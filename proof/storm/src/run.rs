@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tenure_check::history::Head;
 use tokio::time::{Instant, sleep};
 
@@ -48,6 +49,10 @@ pub(crate) struct Storm {
     /// The daemon, while there is one.
     pub(crate) daemon: tokio::sync::Mutex<Option<Daemon>>,
     daemons: Mutex<Daemons>,
+    /// Not under the history's own directory, whose name may be long: a socket's path is short.
+    sockets: TempDir,
+    /// What faults are drawn from.
+    chances: u64,
 }
 
 /// What came of a history.
@@ -69,50 +74,8 @@ pub struct Verdict {
 /// # Panics
 /// When a server does not come up, with its log.
 pub async fn run(program: &Program, options: &Options) -> Result<Verdict, Failed> {
-    fs::create_dir_all(&options.out)?;
-    let mut rng = fastrand::Rng::with_seed(options.seed);
-    let lease = options.lease.unwrap_or_else(|| lease(options.store, &mut rng));
-    let field = field(&mut rng);
-    let stage = match options.store {
-        Store::R1 => Stage::Nats(Box::new(Nats::start(1, options, &mut rng).await?)),
-        Store::R3 => Stage::Nats(Box::new(Nats::start(3, options, &mut rng).await?)),
-        Store::File => Stage::Embedded(Embedded::in_file(options)),
-        Store::Memory => Stage::Embedded(Embedded::in_memory(options)),
-    };
-    let with_daemon = matches!(stage, Stage::Embedded(_)) || rng.bool();
-    let storm = Storm {
-        options: options.clone(),
-        program: program.clone(),
-        stage,
-        crew: Crew::default(),
-        record: Record::default(),
-        lease,
-        field,
-        numbers: AtomicU64::new(0),
-        skipped: Mutex::default(),
-        wrong: Mutex::default(),
-        with_daemon,
-        daemon: tokio::sync::Mutex::default(),
-        daemons: Mutex::default(),
-    };
-    if with_daemon {
-        storm.start_daemon().await?;
-    }
-    for _ in 0..options.clients {
-        storm.start_client().await?;
-    }
-    let until = Instant::now() + options.span;
-    tokio::try_join!(
-        faults::to_clients(&storm, until, rng.fork()),
-        faults::to_the_stage(&storm, until, rng.fork()),
-        faults::to_the_daemon(&storm, until, rng.fork())
-    )?;
-    storm.record.quiet();
-    let calm = Instant::now() + options.calm;
-    while Instant::now() < calm {
-        sleep(LOOK).await;
-        storm.replace_the_gone().await?;
-    }
+    let storm = Storm::begin(program, options).await?;
+    storm.rage().await?;
     storm.finish().await
 }
 
@@ -130,6 +93,63 @@ fn field(rng: &mut fastrand::Rng) -> Field {
 }
 
 impl Storm {
+    /// Everybody is started.
+    pub(crate) async fn begin(program: &Program, options: &Options) -> Result<Self, Failed> {
+        fs::create_dir_all(&options.out)?;
+        let mut rng = fastrand::Rng::with_seed(options.seed);
+        let lease = options.lease.unwrap_or_else(|| lease(options.store, &mut rng));
+        let field = Field { pace: options.pace, ..field(&mut rng) };
+        let stage = match options.store {
+            Store::R1 => Stage::Nats(Box::new(Nats::start(1, options, &mut rng).await?)),
+            Store::R3 => Stage::Nats(Box::new(Nats::start(3, options, &mut rng).await?)),
+            Store::File => Stage::Embedded(Embedded::in_file(options)),
+            Store::Memory => Stage::Embedded(Embedded::in_memory(options)),
+        };
+        let with_daemon = matches!(stage, Stage::Embedded(_)) || rng.bool();
+        let storm = Self {
+            options: options.clone(),
+            program: program.clone(),
+            stage,
+            crew: Crew::default(),
+            record: Record::default(),
+            lease,
+            field,
+            numbers: AtomicU64::new(0),
+            skipped: Mutex::default(),
+            wrong: Mutex::default(),
+            with_daemon,
+            daemon: tokio::sync::Mutex::default(),
+            daemons: Mutex::default(),
+            sockets: tempfile::Builder::new().prefix("tenure-storm-").tempdir()?,
+            chances: rng.u64(..),
+        };
+        if with_daemon {
+            storm.start_daemon().await?;
+        }
+        for _ in 0..options.clients {
+            storm.start_client().await?;
+        }
+        Ok(storm)
+    }
+
+    /// Faults are done for as long as they should be, and then it is calm.
+    pub(crate) async fn rage(&self) -> Result<(), Failed> {
+        let mut rng = fastrand::Rng::with_seed(self.chances);
+        let until = Instant::now() + self.options.span;
+        tokio::try_join!(
+            faults::to_clients(self, until, rng.fork()),
+            faults::to_the_stage(self, until, rng.fork()),
+            faults::to_the_daemon(self, until, rng.fork())
+        )?;
+        self.record.quiet();
+        let calm = Instant::now() + self.options.calm;
+        while Instant::now() < calm {
+            sleep(LOOK).await;
+            self.replace_the_gone().await?;
+        }
+        Ok(())
+    }
+
     /// Starts one more client.
     pub(crate) async fn start_client(&self) -> Result<(), Failed> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -155,8 +175,7 @@ impl Storm {
     }
 
     fn socket(&self) -> PathBuf {
-        // Not under a directory with a long name: a socket's path is short.
-        std::env::temp_dir().join(format!("tenure-storm-{}-{}.sock", std::process::id(), self.options.seed))
+        self.sockets.path().join("tenured.sock")
     }
 
     /// Starts a daemon, the first or the next.
@@ -213,7 +232,8 @@ impl Storm {
         self.record.faults().iter().any(|fault| fault.note == note)
     }
 
-    async fn finish(self) -> Result<Verdict, Failed> {
+    /// Everybody ends; everything is merged and checked.
+    pub(crate) async fn finish(self) -> Result<Verdict, Failed> {
         let mut wrong: Vec<_> =
             self.crew.end().await.iter().map(|client| format!("client {client} did not end when it was told to")).collect();
         wrong.extend(self.crew.unexpected());

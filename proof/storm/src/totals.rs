@@ -34,6 +34,8 @@ pub struct Totals {
     pub faults: BTreeMap<String, u64>,
     /// Violations.
     pub violations: u64,
+    /// Histories that could not be recorded.
+    pub failed: u64,
 }
 
 impl Totals {
@@ -99,6 +101,7 @@ impl Totals {
         self.writes += other.writes;
         self.seen += other.seen;
         self.violations += other.violations;
+        self.failed += other.failed;
         for (kind, count) in &other.faults {
             *self.faults.entry(kind.clone()).or_default() += count;
         }

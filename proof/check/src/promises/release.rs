@@ -104,7 +104,9 @@ impl<'a> Reasons<'a> {
         let closed = known.and_then(|session| session.closed).is_some_and(|closed| closed <= by);
         let lost = self.lost.contains_key(session);
         // A hold says that it is lost about when its ticket is withdrawn, before or after.
-        let given_up = known.is_some_and(|known| self.given_up.contains_key(&(lock, ticket.token, known.client)));
+        // Whoever it was granted to hears that, be it by a session of its own or by one that a daemon has for it.
+        let client = ticket.grant.and_then(|place| case.operations.get(place)).map(|operation| operation.call.client);
+        let given_up = client.is_some_and(|client| self.given_up.contains_key(&(lock, ticket.token, client)));
         asked || closed || lost || given_up
     }
 }

@@ -7,10 +7,7 @@ use tenure_check::history::{Done, Hold, Op, Sight};
 use tenure_kv::Op as Change;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{
-    outcome,
-    roles::{Scene, pause},
-};
+use super::{outcome, roles::Scene};
 use crate::clock::now;
 
 /// From one look at the leadership to the next.
@@ -23,7 +20,7 @@ pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
             lead(&scene, &leadership, &mut rng).await;
             leave(&scene, &election, leadership, &mut rng).await;
         }
-        pause(&mut rng, 10..400, &scene.over).await;
+        scene.pause(&mut rng, 10..400).await;
     }
 }
 

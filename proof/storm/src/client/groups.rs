@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use tenure::{Group, Instance, Member};
-use tenure_check::history::{Done, Found, Op};
+use tenure::{Error, Group, Instance, Member};
+use tenure_check::history::{Done, Found, Op, Outcome};
 use tokio::time::timeout;
 
-use super::{
-    outcome,
-    roles::{Scene, pause},
-};
+use super::{outcome, roles::Scene};
 
 pub(super) async fn play(scene: Scene, name: String, ids: usize, mut rng: fastrand::Rng) {
     let Ok(group) = scene.session.group(&name) else { return };
@@ -17,7 +14,7 @@ pub(super) async fn play(scene: Scene, name: String, ids: usize, mut rng: fastra
         let id = format!("m{}", rng.usize(0..ids));
         if let Some(member) = join(&scene, &group, &id).await {
             for _ in 0..rng.u8(0..12) {
-                pause(&mut rng, 1..150, &scene.over).await;
+                scene.pause(&mut rng, 1..150).await;
                 if scene.over.is_cancelled() {
                     break;
                 }
@@ -31,7 +28,7 @@ pub(super) async fn play(scene: Scene, name: String, ids: usize, mut rng: fastra
             }
             leave(&scene, member, &mut rng).await;
         }
-        pause(&mut rng, 10..300, &scene.over).await;
+        scene.pause(&mut rng, 10..300).await;
     }
 }
 
@@ -48,13 +45,16 @@ async fn join(scene: &Scene, group: &Group, member: &str) -> Option<Member> {
             scene.tape.done(id, outcome::at(member.revision()));
             Some(member)
         }
-        Some(Err(error)) => {
-            scene.tape.returned(id, outcome::open(&error));
+        Some(Err(error @ (Error::Conflict { .. } | Error::Invalid { .. }))) => {
+            scene.tape.returned(id, outcome::of(&error));
             None
         }
-        None => {
-            scene.tape.dropped(id);
-            // What it may have written the session withdraws.
+        refused => {
+            // Nothing is left behind, but it may have been there for a moment until the session withdrew it.
+            match refused {
+                Some(Err(error)) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
+                _ => scene.tape.dropped(id),
+            }
             let op = Op::Leave { session: scene.id(), group: group.name().to_owned(), member: member.to_owned() };
             scene.tape.dropped(scene.tape.call(op));
             None

@@ -7,10 +7,7 @@ use tenure_check::history::{Done, Failure, Hold, Mode, Op, Outcome, Sight};
 use tenure_kv::Op as Change;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{
-    outcome,
-    roles::{Scene, pause},
-};
+use super::{outcome, roles::Scene};
 use crate::clock::now;
 
 /// From one look at the guard to the next.
@@ -23,7 +20,7 @@ pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
             hold(&scene, &guard, &mut rng).await;
             give_up(&scene, guard, &mut rng).await;
         }
-        pause(&mut rng, 1..120, &scene.over).await;
+        scene.pause(&mut rng, 1..120).await;
     }
 }
 

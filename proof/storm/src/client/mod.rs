@@ -129,7 +129,8 @@ async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &Cancellat
     let over = stop.child_token();
     let mut roles = JoinSet::new();
     roles.spawn(states(session.clone(), tape.clone(), over.clone()));
-    let scene = Scene { session: session.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease() };
+    let scene =
+        Scene { session: session.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease(), pace: order.field.pace };
     for role in Role::all(&order.field) {
         roles.spawn(role.play(scene.clone(), rng.fork()));
     }

@@ -7,10 +7,7 @@ use tenure_check::history::{Done, Expect, Op, Outcome};
 use tenure_kv::{Key, Op as Change, Revision, StoreExt as _};
 use tokio::time::timeout;
 
-use super::{
-    outcome,
-    roles::{Scene, pause},
-};
+use super::{outcome, roles::Scene};
 
 /// How long an answer is waited for, at the longest.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,7 +24,7 @@ pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
             }
             _ => known = write(&scene, &name, &key, expectation(known, &mut rng)).await.unwrap_or(known),
         }
-        pause(&mut rng, 1..80, &scene.over).await;
+        scene.pause(&mut rng, 1..80).await;
     }
 }
 

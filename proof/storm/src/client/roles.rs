@@ -18,11 +18,17 @@ pub(super) struct Scene {
     /// The session is over, or about to be.
     pub(super) over: CancellationToken,
     pub(super) lease: Duration,
+    pub(super) pace: u64,
 }
 
 impl Scene {
     pub(super) fn id(&self) -> String {
         self.session.id().to_owned()
+    }
+
+    /// Waits for some milliseconds, drawn from `span`, at the pace of this history.
+    pub(super) async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
+        pause(rng, span.start * self.pace..span.end * self.pace, &self.over).await;
     }
 
     /// `work`, unless the scene is over first.

@@ -86,21 +86,29 @@ impl Daemon {
     /// Starts one, and waits until it serves. Its log goes to a file beside its tape.
     pub(crate) async fn start(program: &Program, order: &Order, wires: Vec<Proxy>) -> Result<Self, Failed> {
         let log = std::fs::File::options().create(true).append(true).open(order.tape.with_extension("log"))?;
-        let mut command = program.command("daemon");
-        command.arg(serde_json::to_string(order)?).stdout(Stdio::null()).stderr(log);
-        let mut daemon = Self { number: order.number, child: command.spawn()?, wires };
+        let text = serde_json::to_string(order)?;
+        let spawn = || -> Result<_, Failed> {
+            let mut command = program.command("daemon");
+            Ok(command.arg(&text).stdout(Stdio::null()).stderr(log.try_clone()?).spawn()?)
+        };
+        let mut child = spawn()?;
         let begun = Instant::now();
         while Client::connect(&order.socket).await.is_err() {
-            if let Ok(Some(ended)) = daemon.child.try_wait() {
+            if let Ok(Some(ended)) = child.try_wait() {
                 let log = std::fs::read_to_string(order.tape.with_extension("log")).unwrap_or_default();
-                return Err(format!("the daemon {} ended ({ended}): {log}", order.number).into());
+                if begun.elapsed() > READY {
+                    return Err(format!("the daemon {} ended ({ended}): {log}", order.number).into());
+                }
+                // Its store may be out of reach at this moment. Whoever keeps services up starts it again.
+                sleep(POLL * 20).await;
+                child = spawn()?;
             }
-            if begun.elapsed() > READY {
+            if begun.elapsed() > READY * 2 {
                 return Err(format!("the daemon {} does not serve", order.number).into());
             }
             sleep(POLL).await;
         }
-        Ok(daemon)
+        Ok(Self { number: order.number, child, wires })
     }
 
     /// Sends a signal. It may have ended by itself; whoever ends it sees that.

@@ -15,7 +15,7 @@ use super::{
     locks::{check, fenced, lost},
     outcome,
 };
-use crate::{client::pause, clock::now};
+use crate::clock::now;
 
 const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ pub(super) async fn play(scene: Scene, election: String, mut rng: fastrand::Rng)
             lead(&scene, &office, &mut notices, &mut rng).await;
             leave(&scene, &office, &mut rng).await;
         }
-        pause(&mut rng, 10..400, &scene.over).await;
+        scene.pause(&mut rng, 10..400).await;
     }
 }
 
@@ -180,6 +180,6 @@ pub(super) async fn observe(scene: Scene, election: String, mut rng: fastrand::R
                 scene.tape.seen(from, Sight::Leader { observer, election: election.clone(), term, unknown });
             }
         }
-        pause(&mut rng, 50..500, &scene.over).await;
+        scene.pause(&mut rng, 50..500).await;
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tenure_check::history::{Done, Found, MemberKind, Op, Sight};
-use tenure_sidecar::protocol::{Happening, MemberJoin, MemberJoined, MemberListed, MemberWatchParams, Written};
+use tenure_check::history::{Done, Found, MemberKind, Op, Outcome, Sight};
+use tenure_sidecar::protocol::{Happening, Kind, MemberJoin, MemberJoined, MemberListed, MemberWatchParams, Written};
 use tokio::time::timeout;
 
 use super::{Scene, outcome};
-use crate::{client::pause, clock::now};
+use crate::clock::now;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -24,7 +24,7 @@ pub(super) async fn play(scene: Scene, group: String, ids: usize, mut rng: fastr
         let member = format!("m{}", rng.usize(0..ids));
         if let Some(seat) = join(&scene, &group, member).await {
             for _ in 0..rng.u8(0..12) {
-                pause(&mut rng, 1..150, &scene.over).await;
+                scene.pause(&mut rng, 1..150).await;
                 if scene.over.is_cancelled() {
                     break;
                 }
@@ -35,7 +35,7 @@ pub(super) async fn play(scene: Scene, group: String, ids: usize, mut rng: fastr
             }
             leave(&scene, &seat).await;
         }
-        pause(&mut rng, 10..300, &scene.over).await;
+        scene.pause(&mut rng, 10..300).await;
     }
 }
 
@@ -50,8 +50,18 @@ async fn join(scene: &Scene, group: &str, member: String) -> Option<Seat> {
             scene.tape.done(id, outcome::at(joined.revision));
             return Some(Seat { group, member, lease: joined.lease });
         }
-        Some(Ok(Err(error))) => scene.tape.returned(id, outcome::open(&error)),
-        _ => scene.tape.dropped(id),
+        Some(Ok(Err(error))) if matches!(error.kind(), Some(Kind::Conflict | Kind::InvalidParams)) => {
+            scene.tape.returned(id, outcome::of(&error));
+        }
+        refused => {
+            // Nothing is left behind, but it may have been there for a moment until the daemon withdrew it.
+            match refused {
+                Some(Ok(Err(error))) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
+                _ => scene.tape.dropped(id),
+            }
+            let (group, member, session) = (group.clone(), member.clone(), String::new());
+            scene.tape.dropped(scene.tape.call(Op::Leave { session, group, member }));
+        }
     }
     None
 }
@@ -119,6 +129,6 @@ pub(super) async fn watch(scene: Scene, group: String, mut rng: fastrand::Rng) {
                 }
             }
         }
-        pause(&mut rng, 50..500, &scene.over).await;
+        scene.pause(&mut rng, 50..500).await;
     }
 }

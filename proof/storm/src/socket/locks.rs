@@ -11,7 +11,7 @@ use tenure_sidecar::{
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Scene, outcome};
-use crate::{client::pause, clock::now};
+use crate::clock::now;
 
 /// From one look at the hold to the next.
 const LOOK: Duration = Duration::from_millis(15);
@@ -33,7 +33,7 @@ pub(super) async fn play(scene: Scene, lock: String, mut rng: fastrand::Rng) {
             hold(&scene, &held, &mut notices, &mut rng).await;
             release(&scene, &held, &mut rng).await;
         }
-        pause(&mut rng, 1..120, &scene.over).await;
+        scene.pause(&mut rng, 1..120).await;
     }
 }
 

@@ -7,7 +7,7 @@ mod locks;
 mod outcome;
 mod registers;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tenure_sidecar::{
@@ -36,6 +36,13 @@ struct Scene {
     tape: Arc<Tape>,
     over: CancellationToken,
     lease: Duration,
+    pace: u64,
+}
+
+impl Scene {
+    async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
+        pause(rng, span.start * self.pace..span.end * self.pace, &self.over).await;
+    }
 }
 
 /// One connection after another.
@@ -56,7 +63,8 @@ pub(crate) async fn live(order: &Order, path: &Path, tape: &Arc<Tape>, stop: &Ca
 
 async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &CancellationToken, mut rng: fastrand::Rng) {
     let over = stop.child_token();
-    let scene = Scene { client: client.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease() };
+    let scene =
+        Scene { client: client.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease(), pace: order.field.pace };
     let mut roles = JoinSet::new();
     for role in roles_of(order, &scene, &mut rng) {
         roles.spawn(role);

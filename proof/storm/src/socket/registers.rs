@@ -8,7 +8,6 @@ use tenure_sidecar::protocol::{KvEntry, Written};
 use tokio::time::timeout;
 
 use super::{Scene, outcome};
-use crate::client::pause;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -19,7 +18,7 @@ pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
         } else {
             write(&scene, &name).await
         }
-        pause(&mut rng, 1..80, &scene.over).await;
+        scene.pause(&mut rng, 1..80).await;
     }
 }
 
