@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::UNIX_EPOCH,
 };
 
@@ -25,8 +25,8 @@ pub(super) struct Recorded {
     tape: Arc<Tape>,
     writes: Option<Arc<Mutex<File>>>,
     epoch: u64,
-    /// The sessions opened here that were not closed.
-    sessions: Mutex<HashMap<String, ()>>,
+    /// The sessions opened here that were not closed, each with the call of one that is not known to be open yet.
+    sessions: Mutex<HashMap<String, Option<u64>>>,
     /// Hears of what was committed though its outcome was told to be unknown.
     _listening: Option<AbortOnDropHandle<()>>,
 }
@@ -74,26 +74,42 @@ impl Recorded {
 
     /// The daemon is about to leave, and ends its sessions.
     pub(super) fn leaves(&self) {
-        let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        let sessions = std::mem::take(&mut *self.sessions());
         for session in sessions.into_keys() {
             self.tape.dropped(self.tape.call(Op::Close { session }));
         }
     }
 
-    /// The session that this batch opens, and its lease.
-    fn opens(batch: &Batch) -> Option<(String, u64)> {
-        let [op] = batch.ops.as_slice() else { return None };
-        let (Change::Put(value, _), Expect::Absent) = (&op.change, op.expect) else { return None };
-        let id = op.key.under("session")?;
-        let session = serde_json::from_slice::<Session>(value).ok()?;
-        Some((id.to_owned(), session.lease_ms))
+    /// Before a commit: notes that a session is opened, where the batch does that.
+    fn opens(&self, batch: &Batch) {
+        let [op] = batch.ops.as_slice() else { return };
+        if let (Change::Put(value, _), Expect::Absent | Expect::At(Revision::ZERO)) = (&op.change, op.expect)
+            && let Some(id) = op.key.under("session")
+            && let Ok(Session { lease_ms }) = serde_json::from_slice(value)
+        {
+            // Tried again, it is the same call.
+            self.sessions().entry(id.to_owned()).or_insert_with(|| Some(self.tape.call(Op::Open { lease_ms })));
+        }
+    }
+
+    /// After a commit that was done: a session that was written is open.
+    fn opened(&self, batch: &Batch) {
+        for id in batch.ops.iter().filter_map(|op| op.key.under("session")) {
+            if let Some(call) = self.sessions().get_mut(id).and_then(Option::take) {
+                self.tape.done(call, Done { session: Some(id.to_owned()), ..Done::default() });
+            }
+        }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Option<u64>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A session of ours that this batch ends. Only this process can see that it is its own doing, not a deposition.
     fn closes(&self, batch: &Batch) -> Option<String> {
         let ended = batch.ops.iter().filter(|op| !matches!(op.change, Change::Put(..)));
         let mut ids = ended.filter_map(|op| op.key.under("session"));
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions();
         ids.find(|id| sessions.remove(*id).is_some()).map(str::to_owned)
     }
 }
@@ -143,7 +159,7 @@ impl Store for Recorded {
         if let Some(session) = self.closes(&batch) {
             self.tape.dropped(self.tape.call(Op::Close { session }));
         }
-        let opens = Self::opens(&batch).map(|(session, lease_ms)| (self.tape.call(Op::Open { lease_ms }), session));
+        self.opens(&batch);
         let committed = self.store.commit(batch.clone()).await;
         if let Ok(last) = &committed {
             // A history that says less than happened is no evidence.
@@ -152,10 +168,7 @@ impl Store for Recorded {
             {
                 return Err(tenure_kv::Error::unknown("the commit could not be recorded").caused_by(error));
             }
-            if let Some((call, session)) = opens {
-                self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(session.clone(), ());
-                self.tape.done(call, Done { session: Some(session), ..Done::default() });
-            }
+            self.opened(&batch);
         }
         committed
     }
@@ -174,7 +187,9 @@ mod tests {
     use tenure_kv::{Memory, Op};
 
     use super::*;
-    use crate::tape;
+    use tenure_check::history;
+
+    use crate::tape::{self, Taped};
 
     #[tokio::test]
     async fn everything_committed_is_written_down() {
@@ -182,23 +197,27 @@ mod tests {
         let (taped, written) = (dir.path().join("tape"), dir.path().join("writes"));
         let tape = Arc::new(Tape::create(&taped, 1).unwrap());
         let store = Recorded::over(Arc::new(Memory::new()), tape, Some(&written), 3).await.unwrap();
+        let store = Arc::new(store);
+        let session = tenure::Session::open(store.clone()).await.unwrap();
         let key = |text| Key::new(text).unwrap();
-        let session = Op::put(key("session.s"), r#"{"lease_ms":700}"#).if_absent();
-        store.commit(session.into()).await.unwrap();
-        let both = Batch::new().and(Op::put(key("data.a"), "n1")).and(Op::delete(key("data.b")).note("held"));
-        store.commit(both).await.unwrap();
-        store.commit(Op::purge(key("session.s")).into()).await.unwrap();
+        store.commit(Batch::new().and(Op::put(key("data.a"), "n1")).and(Op::delete(key("data.b")).note("held"))).await.unwrap();
+        session.close().await.unwrap();
         let writes = std::fs::read_to_string(&written).unwrap();
-        let writes: Vec<_> = writes
+        let writes: std::collections::BTreeMap<_, _> = writes
             .lines()
             .map(|line| match serde_json::from_str(line).unwrap() {
-                Line::Write(write) => (write.revision, write.key, write.epoch),
+                Line::Write(write) => (write.revision, write.key),
                 other => panic!("{other:?}"),
             })
             .collect();
-        let want = [(1, "session.s"), (2, "data.a"), (3, "data.b"), (4, "session.s")];
-        assert_eq!(writes, want.map(|(revision, key)| (revision, key.to_owned(), 3)));
-        let lines = tape::read(&taped).unwrap();
-        assert_eq!(lines.len(), 4, "that it is opened, and that it is closed: {lines:?}");
+        let own = format!("session.{}", session.id());
+        assert!(writes.values().cloned().eq(["meta.epoch", &own, "data.a", "data.b", &own].map(str::to_owned)), "{writes:?}");
+        let [Taped::Line(Line::Call(open)), Taped::Line(Line::Return(opened)), Taped::Line(Line::Call(close)), _] =
+            &tape::read(&taped).unwrap()[..]
+        else {
+            panic!("{:?}", tape::read(&taped))
+        };
+        assert_eq!((&open.op, open.id), (&history::Op::Open { lease_ms: 5_000 }, opened.id));
+        assert_eq!(close.op, history::Op::Close { session: session.id().to_owned() });
     }
 }

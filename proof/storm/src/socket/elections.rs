@@ -130,7 +130,7 @@ async fn leave(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) {
     let id = scene.tape.call(Op::Resign { session: String::new(), election: office.election.clone(), term: office.term });
     match timeout(PATIENCE, scene.client.call("election.resign", json!({ "lease": office.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
-        Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+        Ok(Err(error)) => scene.tape.returned(id, outcome::of_release(&error)),
         Err(_) => scene.tape.dropped(id),
     }
 }

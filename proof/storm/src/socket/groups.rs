@@ -83,7 +83,7 @@ async fn leave(scene: &Scene, seat: &Seat) {
     let id = scene.tape.call(Op::Leave { session, group, member });
     match timeout(PATIENCE, scene.client.call("member.leave", json!({ "lease": seat.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
-        Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
+        Ok(Err(error)) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
         Err(_) => scene.tape.dropped(id),
     }
 }

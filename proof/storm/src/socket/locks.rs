@@ -149,12 +149,19 @@ pub(super) async fn fenced(scene: &Scene, under: Hold, key: String, lease: &str)
 
 async fn release(scene: &Scene, held: &Held, rng: &mut fastrand::Rng) {
     let release = Op::Release { session: String::new(), lock: held.lock.clone(), token: held.token };
-    let id = scene.tape.call(release);
+    let (id, begun) = (scene.tape.call(release), now());
     // Turning away from a release does not stop it.
     let patience = if rng.u8(0..10) == 0 { Duration::from_micros(rng.u64(0..2_000)) } else { PATIENCE };
     match timeout(patience, scene.client.call("lock.release", json!({ "lease": held.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
-        Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+        Ok(Err(error)) => {
+            scene.tape.returned(id, outcome::of_release(&error));
+            if error.kind() == Some(Kind::Lost) {
+                let reason = error.object().and_then(|error| error.data.get("reason")).and_then(|reason| reason.as_str());
+                let hold = Hold::Lock { lock: held.lock.clone(), token: held.token };
+                scene.tape.seen(begun, Sight::Lost { hold, loss: reason.unwrap_or_default().to_owned() });
+            }
+        }
         Err(_) => scene.tape.dropped(id),
     }
 }

@@ -31,3 +31,11 @@ pub(super) fn open(error: &CallError) -> Outcome {
         _ => of(error),
     }
 }
+
+/// An error of giving something up: unless it says that it was lost, the daemon goes on with that by itself.
+pub(super) fn of_release(error: &CallError) -> Outcome {
+    match error.kind() {
+        Some(Kind::Lost | Kind::NotHeld) => of(error),
+        _ => Outcome::Unknown { why: error.to_string() },
+    }
+}
