@@ -68,7 +68,8 @@ impl Stream {
     /// Stops and tells everything.
     pub(crate) async fn finish(mut self) -> Observed {
         self.tasks.shutdown().await;
-        let log = std::mem::take(&mut *locked(&self.log));
+        let mut log = std::mem::take(&mut *locked(&self.log));
+        log.forget_the_common();
         let mut missing = Vec::new();
         let (mut at, mut lacks) = ((0, 0), 0);
         for (epoch, revision) in log.writes.keys() {
@@ -105,6 +106,16 @@ impl Log {
             }
             Some(_) => {}
         }
+    }
+
+    /// What a bucket that was set back has in common with the one before it is not told twice.
+    fn forget_the_common(&mut self) {
+        let said = |write: &Option<Write>| write.as_ref().map(|write| (write.key.clone(), write.state, write.value.clone()));
+        let twice = self.writes.iter().filter(|((epoch, revision), write)| {
+            (1..*epoch).any(|before| self.writes.get(&(before, *revision)).is_some_and(|known| said(known) == said(write)))
+        });
+        let twice: Vec<_> = twice.map(|(place, _)| *place).collect();
+        twice.iter().for_each(|place| drop(self.writes.remove(place)));
     }
 }
 

@@ -69,6 +69,9 @@ async fn view(store: Arc<dyn Store>, tape: Arc<Tape>, over: CancellationToken, m
             let number = tape.unique();
             let mut changes = view.changes();
             let mut from = begun;
+            let open =
+                Sight::View { view: number, key: "data".to_owned(), revision: 0, live: false, nonce: None, kind: ViewKind::Open };
+            tape.seen(from, open);
             loop {
                 let next = changes.next().await;
                 let (entry, kind) = match &next {
@@ -125,6 +128,8 @@ async fn observer(session: Session, election: String, tape: Arc<Tape>) {
         tape.seen(from, Sight::Leader { observer: number, election: election.clone(), term, unknown });
         from = now();
     }
+    // It ended by itself, with its session.
+    tape.seen(from, Sight::Leader { observer: number, election, term: None, unknown: true });
 }
 
 async fn close(session: &Session, tape: &Tape) {

@@ -179,6 +179,10 @@ pub(super) async fn observe(scene: Scene, election: String, mut rng: fastrand::R
                 };
                 scene.tape.seen(from, Sight::Leader { observer, election: election.clone(), term, unknown });
             }
+            // Not when everybody ends: until then it must have told everything.
+            if !scene.stop.is_cancelled() {
+                scene.tape.seen(from, Sight::Leader { observer, election: election.clone(), term: None, unknown: true });
+            }
         }
         scene.pause(&mut rng, 50..500).await;
     }

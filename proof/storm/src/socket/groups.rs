@@ -128,6 +128,11 @@ pub(super) async fn watch(scene: Scene, group: String, mut rng: fastrand::Rng) {
                     break;
                 }
             }
+            // Not when everybody ends: until then it must have told everything.
+            if !scene.stop.is_cancelled() {
+                let (member, kind) = (String::new(), MemberKind::End);
+                scene.tape.seen(from, Sight::Member { watch, group: group.clone(), member, revision: 0, kind });
+            }
         }
         scene.pause(&mut rng, 50..500).await;
     }

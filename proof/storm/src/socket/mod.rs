@@ -34,7 +34,10 @@ const ENDING: Duration = Duration::from_secs(3);
 struct Scene {
     client: Arc<Client>,
     tape: Arc<Tape>,
+    /// The connection is over, or about to be.
     over: CancellationToken,
+    /// The client ends.
+    stop: CancellationToken,
     lease: Duration,
     pace: u64,
 }
@@ -63,8 +66,14 @@ pub(crate) async fn live(order: &Order, path: &Path, tape: &Arc<Tape>, stop: &Ca
 
 async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &CancellationToken, mut rng: fastrand::Rng) {
     let over = stop.child_token();
-    let scene =
-        Scene { client: client.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease(), pace: order.field.pace };
+    let scene = Scene {
+        client: client.clone(),
+        tape: tape.clone(),
+        over: over.clone(),
+        stop: stop.clone(),
+        lease: order.lease(),
+        pace: order.field.pace,
+    };
     let mut roles = JoinSet::new();
     for role in roles_of(order, &scene, &mut rng) {
         roles.spawn(role);
