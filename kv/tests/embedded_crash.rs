@@ -54,6 +54,7 @@ fn child() {
     match std::env::var(ROLE).unwrap().as_str() {
         "write" => runtime.block_on(write_for_ever(&url)),
         "hold" => runtime.block_on(hold(&url)),
+        "open" => runtime.block_on(try_to_open(&url)),
         "fill" => runtime.block_on(fill_the_disk(&url)),
         other => panic!("no role {other}"),
     }
@@ -85,6 +86,20 @@ async fn hold(url: &str) {
     let _store = tenure_kv::open(url).await.unwrap();
     println!("held 1");
     std::future::pending().await
+}
+
+async fn try_to_open(url: &str) {
+    match tenure_kv::open(url).await {
+        Ok(_) => println!("opened 1"),
+        Err(error) => println!("{} {error}", if error.is_invalid() { "invalid" } else { "other" }),
+    }
+}
+
+/// What a process says that tries to open the store and ends.
+fn tried(url: &str) -> String {
+    let child = start("open", url).wait_with_output().unwrap();
+    assert!(child.status.success());
+    String::from_utf8(child.stdout).unwrap()
 }
 
 /// Kills writers on one file again and again, and after each checks what is in it.
@@ -158,6 +173,44 @@ async fn another_process_is_refused_and_told_the_pid() {
     child.kill().unwrap();
     child.wait().unwrap();
     tenure_kv::open(&url).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_process_is_refused_while_this_one_writes_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file:{}/store", directory.path().display());
+    let store = tenure_kv::open(&url).await.unwrap();
+    for n in 1..4 {
+        assert_eq!(store.put(&key("a"), "x").await.unwrap().get(), n);
+        let said = tried(&url);
+        assert!(said.contains("other ") && said.contains(&format!("in use by process {}", std::process::id())), "{said}");
+    }
+    drop(store);
+    assert!(tried(&url).contains("opened 1"));
+    assert_eq!(tenure_kv::open(&url).await.unwrap().put(&key("a"), "x").await.unwrap().get(), 4);
+}
+
+#[tokio::test]
+async fn a_process_of_an_older_version_refuses_the_file_of_a_newer_one_and_leaves_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let url = format!("file:{}", path.display());
+    tenure_kv::open(&url).await.unwrap().put(&key("a"), "x").await.unwrap();
+    let numbers = redb::TableDefinition::<&str, u64>::new("tenure.numbers");
+    let format = |format: u64| {
+        let database = redb::Database::create(&path).unwrap();
+        let change = database.begin_write().unwrap();
+        change.open_table(numbers).unwrap().insert("format", format).unwrap();
+        change.commit().unwrap();
+    };
+    format(2);
+    let before = std::fs::read(&path).unwrap();
+    let said = tried(&url);
+    assert!(said.contains("invalid ") && said.contains("format 2") && said.contains("use a newer Tenure"), "{said}");
+    assert!(std::fs::read(&path).unwrap() == before, "the file was changed");
+    // With the version that it knows it opens: nothing else stood in the way.
+    format(1);
+    assert!(tried(&url).contains("opened 1"));
 }
 
 #[test]

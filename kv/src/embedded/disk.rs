@@ -13,10 +13,12 @@ use std::{
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
+#[cfg(test)]
+use super::crash::Defect;
 use super::{
     backend::{Backend, Fault},
     medium::Medium,
-    path::{is_full, sync_directory, unusable},
+    path::{is_full, unusable},
     record,
     state::Write,
 };
@@ -40,6 +42,14 @@ pub(super) struct Loaded {
     pub(super) writes: Vec<Write>,
     /// No revision above this one was ever given out.
     pub(super) revision: Revision,
+}
+
+#[cfg(test)]
+impl Loaded {
+    fn without_ceiling(mut self) -> Self {
+        self.revision = self.writes.iter().map(|write| write.entry.revision).max().unwrap_or_default();
+        self
+    }
 }
 
 /// What is known of a write that failed.
@@ -72,15 +82,18 @@ pub(super) struct Disk {
 impl Disk {
     /// Opens the file, creates it if need be, and reads all it holds.
     pub(super) fn open(path: &Path) -> Result<(Self, Loaded)> {
-        let opened = Self::on(path, Arc::new(super::path::open(path)?))?;
-        sync_directory(path).map_err(|error| unusable(&format!("cannot sync the directory of {}", path.display()), error))?;
-        Ok(opened)
+        Self::on(path, Arc::new(super::path::open(path)?))
     }
 
     /// Opens what lies on `medium`, which errors call `path`.
     pub(super) fn on(path: &Path, medium: Arc<dyn Medium>) -> Result<(Self, Loaded)> {
+        medium.settle().map_err(|error| unusable(&format!("cannot sync {}", path.display()), error))?;
         let mut disk = Self { path: path.to_owned(), medium, engine: Engine::Shut };
         let loaded = disk.start()?;
+        #[cfg(test)]
+        let loaded = if disk.has(Defect::ReusesRevisions) { loaded.without_ceiling() } else { loaded };
+        let named = disk.medium.sync_name(path);
+        named.map_err(|error| unusable(&format!("cannot sync the directory of {}", path.display()), error))?;
         Ok((disk, loaded))
     }
 
@@ -100,6 +113,8 @@ impl Disk {
         };
         let Err(error) = commit(database, forgotten, writes, ceiling) else { return Ok(()) };
         let (fault, error) = backend.take_fault().unwrap_or_else(|| (Fault::Write, io::Error::other(error)));
+        #[cfg(test)]
+        let fault = if self.has(Defect::GoesOnAfterAFailedSync) { Fault::Write } else { fault };
         let error = self.fail(fault, error);
         if fault == Fault::Sync {
             return Err(Failed::Doubtful(Error::unknown(error.to_string())));
@@ -135,6 +150,11 @@ impl Disk {
         written
     }
 
+    #[cfg(test)]
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.medium.defect() == Some(defect)
+    }
+
     fn start(&mut self) -> Result<Loaded> {
         let (database, backend, fresh) = self.try_out()?;
         let loaded = match load(&database) {
@@ -167,8 +187,12 @@ impl Disk {
             return Err(self.foreign());
         }
         let backend = Backend::trial(self.medium.clone(), if begun { 0 } else { len });
-        let database = Database::builder()
-            .set_cache_size(CACHE)
+        let mut builder = Database::builder();
+        // Even where a damage says that the file was closed in redb's own way, which would be believed.
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        #[cfg(test)]
+        builder.set_check_integrity_on_open(!self.has(Defect::SkipsChecksums));
+        let database = builder
             .create_with_backend(backend.clone())
             .map_err(|error| self.unreadable(Unreadable::from(redb::Error::from(error))))?;
         if begun {
@@ -201,6 +225,10 @@ impl Disk {
     }
 
     fn shut(&mut self) {
+        #[cfg(test)]
+        if self.has(Defect::SkipsChecksums) {
+            self.engine = Engine::Shut;
+        }
         if let Engine::Open(_, backend) = &self.engine {
             backend.freeze();
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use super::{
-    disk::Disk,
+    disk::{Disk, Loaded},
     shared::{Shared, Timer},
     state::State,
     writer::Writer,
@@ -64,7 +64,7 @@ impl File {
         Self::open_with_clock(path, options, Arc::new(BootClock)).await
     }
 
-    /// As [`open`](Self::open), with TTLs that run by `clock`.
+    /// As [`open`](Self::open), with TTLs and late syncs that run by `clock`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -80,6 +80,11 @@ impl File {
         };
         let (disk, loaded) = opened
             .map_err(|error| Error::unavailable(format!("opening {} was cut short", path.display())).caused_by(error))??;
+        Self::over(&path, disk, loaded, options, clock)
+    }
+
+    /// The store over a disk that was opened, and what it held.
+    pub(super) fn over(path: &Path, disk: Disk, loaded: Loaded, options: FileOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut state = State::default();
         let now = clock.now();
         for write in loaded.writes {
@@ -87,7 +92,7 @@ impl File {
         }
         state.advance_to(loaded.revision);
         let shared = Shared::new(clock, state);
-        let writer = Writer::start(&path, shared.clone(), disk, options.sync)?;
+        let writer = Writer::start(path, shared.clone(), disk, options.sync)?;
         let sync = match options.sync {
             Sync::Always => String::new(),
             Sync::Every(interval) => format!("?sync={}ms", interval.as_millis()),
@@ -96,6 +101,11 @@ impl File {
         let store = Self(Arc::new(Handle { info, timer: Timer::default(), writer, shared }));
         store.start_timer();
         Ok(store)
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue(&self) -> &super::queue::Queue {
+        self.0.writer.queue()
     }
 
     fn start_timer(&self) {

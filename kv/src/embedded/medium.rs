@@ -1,6 +1,10 @@
 //! What a store's bytes lie on: a file, or in tests something that fails on demand.
 
-use std::{fmt::Debug, fs::File, io, os::unix::fs::FileExt};
+use std::{fmt::Debug, fs::File, io, os::unix::fs::FileExt, path::Path};
+
+#[cfg(test)]
+use super::crash::Defect;
+use super::path::sync_directory;
 
 /// Bytes at offsets, durable after a sync.
 pub(super) trait Medium: Debug + Send + Sync + 'static {
@@ -10,8 +14,18 @@ pub(super) trait Medium: Debug + Send + Sync + 'static {
     /// New bytes are zero.
     fn resize(&self, len: u64) -> io::Result<()>;
     fn sync(&self) -> io::Result<()>;
+    /// What is read from now on is on the disk, and not only in a cache that a failed sync left different from it.
+    fn settle(&self) -> io::Result<()>;
+    /// Makes its name, `path`, as durable as its bytes.
+    fn sync_name(&self, path: &Path) -> io::Result<()>;
     /// Lets others have it.
     fn release(&self) {}
+
+    /// What the code above is to do wrong, to show that the tests notice.
+    #[cfg(test)]
+    fn defect(&self) -> Option<Defect> {
+        None
+    }
 }
 
 impl Medium for File {
@@ -41,6 +55,17 @@ impl Medium for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync_data()?;
+        // Pages whose write failed are taken for clean, and are let go as those are. Not every file system has a cache.
+        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(())
+    }
+
+    fn sync_name(&self, path: &Path) -> io::Result<()> {
+        sync_directory(path)
     }
 
     /// Closing alone would leave the lock to a child that was forked but has not executed yet.

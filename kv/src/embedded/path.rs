@@ -19,11 +19,11 @@ pub(super) fn open(path: &Path) -> Result<File> {
     if let Some(parent) = directory(path)
         && !parent.exists()
     {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&parent)
-            .map_err(|error| unusable(&format!("cannot create the directory {}", parent.display()), error))?;
+        let failed = |error| unusable(&format!("cannot create the directory {}", parent.display()), error);
+        let new = missing(&parent);
+        DirBuilder::new().recursive(true).mode(0o700).create(&parent).map_err(failed)?;
+        // A power cut must not take away the directory of a file that stays.
+        new.iter().try_for_each(|new| sync_directory(new)).map_err(failed)?;
     }
     let file = OpenOptions::new()
         .read(true)
@@ -62,6 +62,15 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
         other => other,
     }
+}
+
+/// The directories that are to be made for `path` to be one.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    path.ancestors()
+        .filter(|above| !above.as_os_str().is_empty())
+        .take_while(|above| !above.exists())
+        .map(Path::to_owned)
+        .collect()
 }
 
 fn directory(path: &Path) -> Option<PathBuf> {
@@ -104,4 +113,20 @@ fn holder(device: u64, inode: u64) -> Option<String> {
     }
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|name| format!(" ({})", name.trim())).unwrap_or_default();
     (pid != 0).then(|| format!("process {pid}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_is_new_is_known() {
+        let here = tempfile::tempdir().unwrap();
+        let at = |name: &str| here.path().join(name);
+        assert_eq!(missing(&at("a/b/c")), [at("a/b/c"), at("a/b"), at("a")]);
+        open(&at("a/b/store")).unwrap();
+        assert_eq!(missing(&at("a/b/c")), [at("a/b/c")]);
+        assert_eq!(missing(&at("a/b")), Vec::<PathBuf>::new());
+        assert_eq!(missing(Path::new("no/such")), [Path::new("no/such"), Path::new("no")]);
+    }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -38,6 +38,24 @@ struct Inner {
     nudged: bool,
     closing: bool,
     stopped: bool,
+    /// No group is taken, so that a test decides what comes together.
+    #[cfg(test)]
+    held: bool,
+    /// The writer has dealt with all it took.
+    #[cfg(test)]
+    idle: bool,
+}
+
+impl Inner {
+    #[cfg(test)]
+    const fn is_held(&self) -> bool {
+        self.held && !self.closing
+    }
+
+    #[cfg(not(test))]
+    const fn is_held(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -87,20 +105,27 @@ impl Queue {
         inner.stopped = true;
         let left = std::mem::take(&mut inner.jobs);
         drop(inner);
+        #[cfg(test)]
+        self.ready.notify_all();
         self.room.close();
         drop(left);
     }
 
-    /// Waits for jobs, a nudge, the end, or until `until`, and takes a group of jobs.
-    pub(super) fn take(&self, until: Option<Instant>) -> Taken {
+    /// Waits for jobs, a nudge or the end, no longer than `patience`, and takes a group of jobs.
+    pub(super) fn take(&self, patience: Option<Duration>) -> Taken {
+        let until = patience.and_then(|patience| Instant::now().checked_add(patience));
         let mut inner = self.lock();
-        while inner.jobs.is_empty() && !inner.nudged && !inner.closing {
+        #[cfg(test)]
+        self.set_idle(&mut inner, true);
+        while inner.is_held() || (inner.jobs.is_empty() && !inner.nudged && !inner.closing) {
             inner = match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None => self.ready.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => break,
-                Some(left) => self.ready.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) if !inner.is_held() && left.is_zero() => break,
+                Some(left) if !inner.is_held() => self.ready.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0,
+                _ => self.ready.wait(inner).unwrap_or_else(PoisonError::into_inner),
             };
         }
+        #[cfg(test)]
+        self.set_idle(&mut inner, false);
         let (mut jobs, mut size) = (Vec::new(), 0);
         while size < GROUP
             && let Some(job) = inner.jobs.pop_front()
@@ -110,6 +135,29 @@ impl Queue {
         }
         inner.nudged = false;
         Taken { jobs, closing: inner.closing && inner.jobs.is_empty() }
+    }
+
+    /// Waits until the writer has dealt with all it was given, and keeps it from taking more.
+    #[cfg(test)]
+    pub(super) fn hold(&self) {
+        let mut inner = self.lock();
+        while !inner.stopped && (!inner.idle || !inner.jobs.is_empty()) {
+            inner = self.ready.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.held = true;
+    }
+
+    /// Ends [`hold`](Self::hold).
+    #[cfg(test)]
+    pub(super) fn let_go(&self) {
+        self.lock().held = false;
+        self.ready.notify_all();
+    }
+
+    #[cfg(test)]
+    fn set_idle(&self, inner: &mut Inner, idle: bool) {
+        inner.idle = idle;
+        self.ready.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -4,16 +4,12 @@
 //! shown to readers and watchers only when it is on disk, so nobody acts on what a crash could undo; the
 //! next group waits for that. With [`Sync::Every`] it is shown and acknowledged at once, and written later.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::oneshot;
 
+#[cfg(test)]
+use super::crash::Defect;
 use super::{
     disk::{Disk, Failed},
     file::Sync,
@@ -22,7 +18,7 @@ use super::{
     state::{Staged, Write},
     watch::Wakers,
 };
-use crate::{Error, Key, Result, Revision};
+use crate::{Error, Key, Moment, Result, Revision};
 
 /// The most TTLs dealt with in one group.
 const COLLECT: usize = 1_024;
@@ -86,10 +82,10 @@ impl Drop for Writer {
 /// Acknowledged and shown, but not yet on disk.
 #[derive(Debug, Default)]
 struct Later {
-    writes: HashMap<Key, Write>,
+    writes: BTreeMap<Key, Write>,
     bytes: usize,
     /// When to write.
-    at: Option<Instant>,
+    at: Option<Moment>,
     /// Up to where the disk knows revisions to be taken.
     ceiling: Revision,
     /// The last attempt to write failed.
@@ -122,9 +118,9 @@ impl Work {
     fn run(mut self) {
         let _stop = Stop(self.queue.clone());
         loop {
-            let taken = self.queue.take(self.later.at);
+            let taken = self.queue.take(self.later.at.map(|at| at.saturating_since(self.shared.now())));
             self.group(taken.jobs);
-            if self.later.at.is_some_and(|at| at <= Instant::now()) || self.later.is_large() {
+            if self.later.at.is_some_and(|at| at <= self.shared.now()) || self.later.is_large() {
                 self.flush_or_warn(self.reserve());
             }
             if taken.closing {
@@ -147,6 +143,10 @@ impl Work {
             }
             return answers.into_iter().for_each(|(answer, outcome)| reply(answer, outcome));
         };
+        #[cfg(test)]
+        if self.sync == Sync::Always && self.disk.has(Defect::ShowsBeforeSync) {
+            self.show(writes.clone());
+        }
         let outcome = match self.sync {
             Sync::Always => self.write_now(&writes, last),
             // The reserve is on disk before a revision beyond the last one is given out.
@@ -156,12 +156,14 @@ impl Work {
         match outcome {
             Ok(()) => {
                 if let Sync::Every(interval) = self.sync {
-                    self.later.extend(&writes, interval);
+                    self.later.extend(&writes, self.shared.now() + interval);
                 }
                 self.show(writes);
                 answers.into_iter().for_each(|(answer, outcome)| reply(answer, outcome));
             }
             Err(failed) => {
+                #[cfg(test)]
+                let failed = if self.disk.has(Defect::DeniesDoubt) { Failed::NotWritten(failed.into_error()) } else { failed };
                 warn(&failed);
                 if let (Sync::Always, Failed::Doubtful(_)) = (self.sync, &failed) {
                     self.doubtful = writes;
@@ -187,6 +189,10 @@ impl Work {
     }
 
     fn write_now(&mut self, writes: &[Write], ceiling: Revision) -> Result<(), Failed> {
+        #[cfg(test)]
+        if let (true, Some(write)) = (self.disk.has(Defect::WritesInHalves), writes.first()) {
+            self.disk.write([], [write], write.entry.revision)?;
+        }
         self.disk.write(&self.forgotten, writes, ceiling)?;
         self.forgotten.clear();
         Ok(())
@@ -194,6 +200,12 @@ impl Work {
 
     /// Lets readers and listeners see `writes`.
     fn show(&self, writes: Vec<Write>) {
+        #[cfg(test)]
+        if self.disk.has(Defect::ShowsBeforeSync)
+            && self.shared.lock().state.revision() >= writes.last().map_or(Revision::ZERO, |last| last.entry.revision)
+        {
+            return;
+        }
         let now = self.shared.now();
         let mut woken = Wakers::default();
         let mut inner = self.shared.lock();
@@ -231,7 +243,14 @@ impl Work {
 
     /// Writes what was acknowledged before it was on disk.
     fn flush(&mut self, ceiling: Revision) -> Result<(), Failed> {
-        match self.disk.write(&self.forgotten, self.later.writes.values(), ceiling) {
+        let reserved = ceiling;
+        #[cfg(test)]
+        let reserved = if self.disk.has(Defect::KeepsNoReserve) { self.shared.lock().state.revision() } else { reserved };
+        #[cfg(test)]
+        if self.disk.has(Defect::FlushesHalf) {
+            self.later.writes.pop_first();
+        }
+        match self.disk.write(&self.forgotten, self.later.writes.values(), reserved) {
             Ok(()) => {
                 self.forgotten.clear();
                 self.later = Later { ceiling, ..Later::default() };
@@ -239,7 +258,7 @@ impl Work {
             }
             Err(failed) => {
                 self.later.failing = true;
-                self.later.at = Some(Instant::now() + RETRY);
+                self.later.at = Some(self.shared.now() + RETRY);
                 Err(failed)
             }
         }
@@ -249,7 +268,7 @@ impl Work {
         let flushed = match self.disk.recover() {
             Ok(_) => self.flush(ceiling).map_err(Failed::into_error),
             Err(error) => {
-                self.later.at = Some(Instant::now() + RETRY);
+                self.later.at = Some(self.shared.now() + RETRY);
                 Err(error)
             }
         };
@@ -273,12 +292,12 @@ impl Work {
 }
 
 impl Later {
-    fn extend(&mut self, writes: &[Write], interval: Duration) {
+    fn extend(&mut self, writes: &[Write], at: Moment) {
         for write in writes {
             self.bytes += write.entry.value().map_or(0, |value| value.len());
             self.writes.insert(write.entry.key.clone(), write.clone());
         }
-        self.at.get_or_insert_with(|| Instant::now() + interval);
+        self.at.get_or_insert(at);
     }
 
     fn forget(&mut self, key: &Key) {
