@@ -1,0 +1,257 @@
+"""What the daemon tells: one dataclass each. Members that this library does not know are ignored."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, fields
+from typing import Any, Mapping, TypeVar
+
+T = TypeVar("T")
+
+
+def _value(data: Mapping[str, Any]) -> bytes | None:
+    if isinstance(data.get("value_b64"), str):
+        return base64.b64decode(data["value_b64"])
+    text = data.get("value")
+    return text.encode() if isinstance(text, str) else None
+
+
+def _build(cls: type[T], data: Mapping[str, Any], **nested: Any) -> T:
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    members = {k: v for k, v in data.items() if k in known and k not in nested}
+    if "value" in known:
+        members["value"] = _value(data) or b""
+    return cls(**members, **nested)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock or waits for it."""
+
+    fence: int
+    session: str = ""
+    host: str = ""
+    pid: int = 0
+    #: Unix time, for people.
+    since_ms: int = 0
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class LockView:
+    """A lock as the store shows it; waiters in the order of grants to come."""
+
+    name: str
+    holder: Owner | None = None
+    waiters: tuple[Owner, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> LockView:
+        holder = data.get("holder")
+        return _build(cls, data, holder=_build(Owner, holder) if holder else None,
+                      waiters=tuple(_build(Owner, waiter) for waiter in data.get("waiters", ())))
+
+
+@dataclass(frozen=True)
+class LeaseCheck:
+    """Where a lease stands, as the daemon sees it."""
+
+    held: bool
+    remaining_ms: int
+    fence: int
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> LeaseCheck:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Who leads an election; ``fence`` is the term."""
+
+    fence: int
+    value: bytes = b""
+    revision: int = 0
+    session: str = ""
+    candidate: str = ""
+    host: str = ""
+    pid: int = 0
+    priority: int = 0
+    since_ms: int = 0
+    label: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as text."""
+        return self.value.decode()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Leader:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class Leadership:
+    """The answer to who leads: ``None`` for nobody, and how long ago at most the store said so."""
+
+    leader: Leader | None
+    age_ms: int = 0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Leadership:
+        leader = data.get("leader")
+        return _build(cls, data, leader=Leader.of(leader) if leader else None)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One who waits to lead."""
+
+    id: str
+    value: bytes = b""
+    session: str = ""
+    host: str = ""
+    pid: int = 0
+    priority: int = 0
+    since_ms: int = 0
+    label: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Candidate:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a group, as others see it."""
+
+    id: str
+    revision: int = 0
+    value: bytes = b""
+    address: str | None = None
+    zone: str | None = None
+    weight: int = 1
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    state: str = "passing"
+    session: str = ""
+    host: str = ""
+    pid: int = 0
+    label: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as text."""
+        return self.value.decode()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Member:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class MemberPage:
+    """Members by id; ``next`` where there are more: ask again with ``after`` set to it."""
+
+    members: tuple[Member, ...]
+    revision: int = 0
+    unreadable: int = 0
+    next: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> MemberPage:
+        return _build(cls, data, members=tuple(Member.of(member) for member in data.get("members", ())))
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the daemon finds out whether a member is well: ``tcp:HOST:PORT``, ``http://…`` or ``heartbeat:SECONDS``."""
+
+    check: str
+    interval_ms: int | None = None
+    timeout_ms: int | None = None
+    rise: int | None = None
+    fall: int | None = None
+    initially: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a bucket."""
+
+    key: str
+    value: bytes = b""
+    revision: int = 0
+    created: str = ""
+    operation: str = "put"
+
+    @property
+    def text(self) -> str:
+        """The value as text."""
+        return self.value.decode()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Entry:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a subscription tells; ``kind`` says which of the other members there are.
+
+    The last one of every subscription that was not cancelled by its owner is ``end``, with a ``reason``: one that the
+    daemon gave, or ``slow_reader`` (too many events waited here) or ``disconnected``.
+    """
+
+    kind: str
+    leader: Leader | None = None
+    member: Member | None = None
+    id: str | None = None
+    key: str | None = None
+    value: bytes | None = None
+    revision: int | None = None
+    resume_revision: int | None = None
+    reason: str | None = None
+    #: The event as it came, with what later versions may have added.
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Event:
+        leader, member = data.get("leader"), data.get("member")
+        return cls(
+            kind=str(data.get("kind")), leader=Leader.of(leader) if leader else None,
+            member=Member.of(member) if member else None, id=data.get("id"), key=data.get("key"), value=_value(data),
+            revision=data.get("revision"), resume_revision=data.get("resume_revision"), reason=data.get("reason"), raw=data)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one connection and the daemon allow."""
+
+    line_bytes: int = 2 << 20
+    requests: int = 64
+    subscriptions: int = 256
+    stall_ms: int = 10_000
+    leases: int = 1_024
+    connections: int = 10_000
+    lease_lengths: int = 64
+    default_lease_ms: int = 0
+    min_lease_ms: int = 0
+    max_lease_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What the daemon said when the connection began."""
+
+    protocol: int
+    server: str = ""
+    session: str = ""
+    store: Mapping[str, Any] = field(default_factory=dict)
+    #: The methods that this daemon serves.
+    capabilities: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Hello:
+        return _build(cls, data, capabilities=tuple(data.get("capabilities", ())),
+                      limits=_build(Limits, data.get("limits") or {}))
