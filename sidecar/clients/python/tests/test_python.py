@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import os
 import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from typing import Any
 
 import tenure_client
 from tenure_client import AsyncClient, Client, ConnectError, Invalid, Lost, Timeout, default_socket
-from tests.daemon import PATIENCE, Daemon
+from tests.daemon import HERE, PATIENCE, Daemon
 
 
 class Blocks(unittest.TestCase):
@@ -83,6 +86,17 @@ class Blocks(unittest.TestCase):
         self.assertTrue(client.is_closed)
         with self.assertRaises(tenure_client.Unavailable):
             client.ping()
+
+    def test_the_first_example_of_the_readme_works(self) -> None:
+        readme = (HERE.parents[1] / "README.md").read_text()
+        example = readme.split("```python\n")[1].split("```")[0]
+        with unittest.mock.patch.dict(os.environ, {"TENURE_SOCKET": self.daemon.socket}), Client(self.daemon.socket) as client:
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                exec(compile(example, "README.md", "exec"), {})
+            self.assertRegex(said.getvalue(), r"token \d+")
+            entry = client.get("report")
+            assert entry is not None
+            self.assertEqual((entry.text, client.lock_get("nightly").holder), ("done", None))
 
     def test_nobody_listening_is_said_with_the_remedy(self) -> None:
         with self.assertRaises(ConnectError) as caught:

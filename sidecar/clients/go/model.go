@@ -1,0 +1,271 @@
+package tenure
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// Owner is who holds a lock or waits for it. SinceMs is Unix time, for people.
+type Owner struct {
+	Fence   uint64  `json:"fence"`
+	Label   *string `json:"label"`
+	Session string  `json:"session"`
+	Host    string  `json:"host"`
+	Pid     int     `json:"pid"`
+	SinceMs int64   `json:"since_ms"`
+}
+
+// LockView is a lock as the store shows it; waiters in the order of grants to come.
+type LockView struct {
+	Name    string  `json:"name"`
+	Holder  *Owner  `json:"holder"`
+	Waiters []Owner `json:"waiters"`
+}
+
+// Check is where a lease stands, as the daemon sees it.
+type Check struct {
+	Held        bool   `json:"held"`
+	RemainingMs int64  `json:"remaining_ms"`
+	Fence       uint64 `json:"fence"`
+}
+
+// Leader is who leads an election; Fence is the term.
+type Leader struct {
+	Value     []byte  `json:"-"`
+	Fence     uint64  `json:"fence"`
+	Revision  uint64  `json:"revision"`
+	Session   string  `json:"session"`
+	Candidate string  `json:"candidate"`
+	Label     *string `json:"label"`
+	Host      string  `json:"host"`
+	Pid       int     `json:"pid"`
+	Priority  int     `json:"priority"`
+	SinceMs   int64   `json:"since_ms"`
+}
+
+// Leadership answers who leads: a nil Leader for nobody, and how long ago at most the store said so.
+type Leadership struct {
+	Leader *Leader `json:"leader"`
+	AgeMs  int64   `json:"age_ms"`
+}
+
+// Candidate is one who waits to lead.
+type Candidate struct {
+	ID       string  `json:"id"`
+	Value    []byte  `json:"-"`
+	Session  string  `json:"session"`
+	Label    *string `json:"label"`
+	Host     string  `json:"host"`
+	Pid      int     `json:"pid"`
+	Priority int     `json:"priority"`
+	SinceMs  int64   `json:"since_ms"`
+}
+
+// Member is a member of a group, as others see it.
+type Member struct {
+	ID       string            `json:"id"`
+	Revision uint64            `json:"revision"`
+	Value    []byte            `json:"-"`
+	Address  *string           `json:"address"`
+	Zone     *string           `json:"zone"`
+	Weight   int               `json:"weight"`
+	Metadata map[string]string `json:"metadata"`
+	State    string            `json:"state"`
+	Session  string            `json:"session"`
+	Host     string            `json:"host"`
+	Pid      int               `json:"pid"`
+	Label    *string           `json:"label"`
+}
+
+// MemberPage is one line's worth of members, by id; Next is not nil where there are more.
+type MemberPage struct {
+	Members    []Member `json:"members"`
+	Revision   uint64   `json:"revision"`
+	Unreadable int      `json:"unreadable"`
+	Next       *string  `json:"next"`
+}
+
+// MemberCheck is how the daemon finds out whether a member is well: tcp:HOST:PORT, http://… or heartbeat:SECONDS.
+type MemberCheck struct {
+	Check      string `json:"check"`
+	IntervalMs int64  `json:"interval_ms,omitempty"`
+	TimeoutMs  int64  `json:"timeout_ms,omitempty"`
+	Rise       int    `json:"rise,omitempty"`
+	Fall       int    `json:"fall,omitempty"`
+	Initially  string `json:"initially,omitempty"`
+}
+
+// Entry is one entry of a bucket.
+type Entry struct {
+	Key       string `json:"key"`
+	Value     []byte `json:"-"`
+	Revision  uint64 `json:"revision"`
+	Created   string `json:"created"`
+	Operation string `json:"operation"`
+}
+
+// Event is something that a subscription tells; Kind says which of the other fields there are.
+//
+// The last one of every subscription that was not closed by its owner is "end", with a Reason: one that the daemon gave, or
+// "slow_reader" (too many events waited here), "disconnected" or "closed".
+type Event struct {
+	Kind           string  `json:"kind"`
+	Leader         *Leader `json:"leader,omitempty"`
+	Member         *Member `json:"member,omitempty"`
+	ID             string  `json:"id,omitempty"`
+	Key            string  `json:"key,omitempty"`
+	Value          []byte  `json:"-"`
+	Revision       uint64  `json:"revision,omitempty"`
+	ResumeRevision uint64  `json:"resume_revision,omitempty"`
+	Reason         string  `json:"reason,omitempty"`
+}
+
+// Limits is what one connection and the daemon allow.
+type Limits struct {
+	LineBytes      int   `json:"line_bytes"`
+	Requests       int   `json:"requests"`
+	Subscriptions  int   `json:"subscriptions"`
+	StallMs        int64 `json:"stall_ms"`
+	Leases         int   `json:"leases"`
+	Connections    int   `json:"connections"`
+	LeaseLengths   int   `json:"lease_lengths"`
+	DefaultLeaseMs int64 `json:"default_lease_ms"`
+	MinLeaseMs     int64 `json:"min_lease_ms"`
+	MaxLeaseMs     int64 `json:"max_lease_ms"`
+}
+
+// Hello is what the daemon said when the connection began. Capabilities are the methods that it serves.
+type Hello struct {
+	Protocol     int             `json:"protocol"`
+	Server       string          `json:"server"`
+	Session      string          `json:"session"`
+	Store        json.RawMessage `json:"store"`
+	Capabilities []string        `json:"capabilities"`
+	Limits       Limits          `json:"limits"`
+}
+
+// wireValue is a value on the wire: text where it is UTF-8, else base64.
+type wireValue struct {
+	Value    *string `json:"value,omitempty"`
+	ValueB64 *string `json:"value_b64,omitempty"`
+}
+
+func toWire(value []byte) wireValue {
+	if value == nil {
+		return wireValue{}
+	}
+	if utf8.Valid(value) {
+		text := string(value)
+		return wireValue{Value: &text}
+	}
+	text := base64.StdEncoding.EncodeToString(value)
+	return wireValue{ValueB64: &text}
+}
+
+// fromWire reads the value beside whatever else is in data.
+func fromWire(data []byte, value *[]byte) error {
+	var wire wireValue
+	if err := json.Unmarshal(data, &wire); err != nil {
+		return err
+	}
+	switch {
+	case wire.ValueB64 != nil:
+		decoded, err := base64.StdEncoding.DecodeString(*wire.ValueB64)
+		*value = decoded
+		return err
+	case wire.Value != nil:
+		*value = []byte(*wire.Value)
+	}
+	return nil
+}
+
+// UnmarshalJSON reads it as it is on the wire.
+func (l *Leader) UnmarshalJSON(data []byte) error {
+	type plain Leader
+	if err := json.Unmarshal(data, (*plain)(l)); err != nil {
+		return err
+	}
+	return fromWire(data, &l.Value)
+}
+
+// MarshalJSON writes it as it is on the wire.
+func (l Leader) MarshalJSON() ([]byte, error) {
+	type plain Leader
+	return json.Marshal(struct {
+		plain
+		wireValue
+	}{plain(l), toWire(l.Value)})
+}
+
+// UnmarshalJSON reads it as it is on the wire.
+func (c *Candidate) UnmarshalJSON(data []byte) error {
+	type plain Candidate
+	if err := json.Unmarshal(data, (*plain)(c)); err != nil {
+		return err
+	}
+	return fromWire(data, &c.Value)
+}
+
+// MarshalJSON writes it as it is on the wire.
+func (c Candidate) MarshalJSON() ([]byte, error) {
+	type plain Candidate
+	return json.Marshal(struct {
+		plain
+		wireValue
+	}{plain(c), toWire(c.Value)})
+}
+
+// UnmarshalJSON reads it as it is on the wire.
+func (m *Member) UnmarshalJSON(data []byte) error {
+	type plain Member
+	if err := json.Unmarshal(data, (*plain)(m)); err != nil {
+		return err
+	}
+	return fromWire(data, &m.Value)
+}
+
+// MarshalJSON writes it as it is on the wire.
+func (m Member) MarshalJSON() ([]byte, error) {
+	type plain Member
+	return json.Marshal(struct {
+		plain
+		wireValue
+	}{plain(m), toWire(m.Value)})
+}
+
+// UnmarshalJSON reads it as it is on the wire.
+func (e *Entry) UnmarshalJSON(data []byte) error {
+	type plain Entry
+	if err := json.Unmarshal(data, (*plain)(e)); err != nil {
+		return err
+	}
+	return fromWire(data, &e.Value)
+}
+
+// MarshalJSON writes it as it is on the wire.
+func (e Entry) MarshalJSON() ([]byte, error) {
+	type plain Entry
+	return json.Marshal(struct {
+		plain
+		wireValue
+	}{plain(e), toWire(e.Value)})
+}
+
+// UnmarshalJSON reads it as it is on the wire.
+func (e *Event) UnmarshalJSON(data []byte) error {
+	type plain Event
+	if err := json.Unmarshal(data, (*plain)(e)); err != nil {
+		return err
+	}
+	return fromWire(data, &e.Value)
+}
+
+// MarshalJSON writes it as it is on the wire.
+func (e Event) MarshalJSON() ([]byte, error) {
+	type plain Event
+	return json.Marshal(struct {
+		plain
+		wireValue
+	}{plain(e), toWire(e.Value)})
+}

@@ -1,0 +1,183 @@
+package tenure
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// PutOptions of a write.
+type PutOptions struct {
+	// TTL forgets the value after that time.
+	TTL time.Duration
+	// FencedBy writes only while that lease of this client holds, which the store itself checks.
+	FencedBy Holding
+	// Fence, with Lock or Election, writes only while that lock is held with that token or that election led in that term.
+	Fence    uint64
+	Lock     string
+	Election string
+	Bucket   string
+}
+
+func (o PutOptions) params(key string, value []byte) map[string]any {
+	params := with(map[string]any{"key": key}, text(value))
+	set(params, "ttl_ms", toMillis(o.TTL))
+	set(params, "fence", o.Fence)
+	set(params, "lock", o.Lock)
+	set(params, "election", o.Election)
+	set(params, "bucket", o.Bucket)
+	if o.FencedBy != nil {
+		params["fence_lease"] = o.FencedBy.Handle()
+	}
+	return params
+}
+
+// Get returns the value of a key, nil where it has none.
+func (c *Client) Get(ctx context.Context, key string) (*Entry, error) {
+	return c.get(ctx, map[string]any{"key": key})
+}
+
+// GetRevision returns the value that a key had at a revision, nil where that is not known.
+func (c *Client) GetRevision(ctx context.Context, key string, revision uint64) (*Entry, error) {
+	return c.get(ctx, map[string]any{"key": key, "revision": revision})
+}
+
+func (c *Client) get(ctx context.Context, params map[string]any) (*Entry, error) {
+	found, err := callAs[struct {
+		Entry *Entry `json:"entry"`
+	}](ctx, c, "kv.get", params)
+	return found.Entry, err
+}
+
+// Put writes a value; it returns the revision. Where a fence does not hold the error is an [ErrConflict], [ErrLost] or
+// [ErrNotHeld], and nothing is written.
+func (c *Client) Put(ctx context.Context, key string, value []byte, options PutOptions) (uint64, error) {
+	return c.revision(ctx, "kv.put", options.params(key, value))
+}
+
+// Create writes a value where there is none, else the error is an [ErrConflict]; it returns the revision.
+func (c *Client) Create(ctx context.Context, key string, value []byte, options PutOptions) (uint64, error) {
+	return c.revision(ctx, "kv.create", options.params(key, value))
+}
+
+// Update writes over that very revision, else the error is an [ErrConflict]; it returns the new one.
+func (c *Client) Update(ctx context.Context, key string, value []byte, revision uint64, options PutOptions) (uint64, error) {
+	params := options.params(key, value)
+	params["revision"] = revision
+	return c.revision(ctx, "kv.update", params)
+}
+
+// DeleteOptions of a deletion.
+type DeleteOptions struct {
+	// Revision: only if the value is still that one.
+	Revision uint64
+	// FencedBy is as in [PutOptions].
+	FencedBy Holding
+	Bucket   string
+}
+
+func (o DeleteOptions) params(key string) map[string]any {
+	params := map[string]any{"key": key}
+	set(params, "revision", o.Revision)
+	set(params, "bucket", o.Bucket)
+	if o.FencedBy != nil {
+		params["fence_lease"] = o.FencedBy.Handle()
+	}
+	return params
+}
+
+// Delete deletes a key's value; it returns the revision of that.
+func (c *Client) Delete(ctx context.Context, key string, options DeleteOptions) (uint64, error) {
+	return c.revision(ctx, "kv.delete", options.params(key))
+}
+
+// Purge is as Delete, the key's history included.
+func (c *Client) Purge(ctx context.Context, key string, options DeleteOptions) (uint64, error) {
+	return c.revision(ctx, "kv.purge", options.params(key))
+}
+
+// Keys tells the keys with that prefix that have a value.
+func (c *Client) Keys(ctx context.Context, prefix string) ([]string, error) {
+	params := map[string]any{}
+	set(params, "prefix", prefix)
+	found, err := callAs[struct {
+		Keys []string `json:"keys"`
+	}](ctx, c, "kv.keys", params)
+	return found.Keys, err
+}
+
+// History tells what the bucket has kept of a key, oldest first.
+func (c *Client) History(ctx context.Context, key string) ([]Entry, error) {
+	found, err := callAs[struct {
+		Entries []Entry `json:"entries"`
+	}](ctx, c, "kv.history", map[string]any{"key": key})
+	return found.Entries, err
+}
+
+// WatchOptions say what to follow: one Key, or all with a Prefix.
+type WatchOptions struct {
+	Key          string
+	Prefix       string
+	FromRevision uint64
+	UpdatesOnly  bool
+	Bucket       string
+}
+
+// Watch follows values: events put, delete, purge, expire, sync, gap, end.
+func (c *Client) Watch(ctx context.Context, options WatchOptions) (*Subscription, error) {
+	params := map[string]any{}
+	set(params, "key", options.Key)
+	set(params, "prefix", options.Prefix)
+	set(params, "from_revision", options.FromRevision)
+	set(params, "updates_only", options.UpdatesOnly)
+	set(params, "bucket", options.Bucket)
+	return c.subscribe(ctx, "kv.watch", params)
+}
+
+// set adds a parameter that is not at its zero value.
+func set[T comparable](params map[string]any, name string, value T) {
+	var zero T
+	if value != zero {
+		params[name] = value
+	}
+}
+
+func setWait(params map[string]any, wait time.Duration) {
+	switch {
+	case wait < 0:
+		params["wait_ms"] = 0
+	case wait > 0:
+		params["wait_ms"] = toMillis(wait)
+	}
+}
+
+// with adds a value, if there is one.
+func with(params map[string]any, value []byte) map[string]any {
+	wire := toWire(value)
+	if wire.Value != nil {
+		params["value"] = *wire.Value
+	}
+	if wire.ValueB64 != nil {
+		params["value_b64"] = *wire.ValueB64
+	}
+	return params
+}
+
+// text has no value be an empty one.
+func text(value []byte) []byte {
+	if value == nil {
+		return []byte{}
+	}
+	return value
+}
+
+// toMillis rounds up, so that little is not nothing.
+func toMillis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
+
+func isCancelled(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
