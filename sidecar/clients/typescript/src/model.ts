@@ -1,0 +1,144 @@
+/** What the daemon tells. Times that end in `Ms` are milliseconds. */
+
+/** Who holds a lock or waits for it. */
+export interface Owner {
+  fence: number;
+  label: string | null;
+  session: string;
+  host: string;
+  pid: number;
+  /** Unix time, for people. */
+  sinceMs: number;
+}
+
+/** A lock as the store shows it; waiters in the order of grants to come. */
+export interface LockView {
+  name: string;
+  holder: Owner | null;
+  waiters: Owner[];
+}
+
+/** Where a lease stands, as the daemon sees it. */
+export interface LeaseCheck {
+  held: boolean;
+  remainingMs: number;
+  fence: number;
+}
+
+/** Who leads an election; `fence` is the term. */
+export interface Leader {
+  value: Buffer;
+  fence: number;
+  revision: number;
+  session: string;
+  candidate: string;
+  label: string | null;
+  host: string;
+  pid: number;
+  priority: number;
+  sinceMs: number;
+}
+
+/** The answer to who leads: null for nobody, and how long ago at most the store said so. */
+export interface Leadership {
+  leader: Leader | null;
+  ageMs: number;
+}
+
+/** One who waits to lead. */
+export interface Candidate {
+  id: string;
+  value: Buffer;
+  session: string;
+  label: string | null;
+  host: string;
+  pid: number;
+  priority: number;
+  sinceMs: number;
+}
+
+/** Whether a member should be given work. */
+export type MemberState = "passing" | "warning" | "critical" | "draining" | "maintenance";
+
+/** A member of a group, as others see it. */
+export interface Member {
+  id: string;
+  revision: number;
+  value: Buffer;
+  address: string | null;
+  zone: string | null;
+  weight: number;
+  metadata: Record<string, string>;
+  state: MemberState;
+  session: string;
+  host: string;
+  pid: number;
+  label: string | null;
+}
+
+/** One line's worth of members, by id; `next` where there are more. */
+export interface MemberPage {
+  members: Member[];
+  revision: number;
+  unreadable: number;
+  next?: string;
+}
+
+/** How the daemon finds out whether a member is well. */
+export interface Check {
+  /** `tcp:HOST:PORT`, `http://…` or `heartbeat:SECONDS`. */
+  check: string;
+  intervalMs?: number;
+  timeoutMs?: number;
+  rise?: number;
+  fall?: number;
+  initially?: MemberState;
+}
+
+/** One entry of a bucket. */
+export interface Entry {
+  key: string;
+  value: Buffer;
+  revision: number;
+  created: string;
+  operation: "put" | "delete" | "purge" | "expire";
+}
+
+/**
+ * Something that a subscription tells. The last one of every subscription that was not closed by its owner is `end`, with a
+ * reason: one that the daemon gave, or `slow_reader` (too many events waited here), `disconnected` or `closed`.
+ */
+export type Event =
+  | { kind: "leader"; leader: Leader | null }
+  | { kind: "join" | "update"; member: Member }
+  | { kind: "leave"; id: string; revision: number }
+  | { kind: "put"; key: string; value: Buffer; revision: number }
+  | { kind: "delete" | "purge" | "expire"; key: string; revision: number }
+  | { kind: "sync"; revision?: number }
+  | { kind: "gap"; resumeRevision?: number }
+  | { kind: "end"; reason: string };
+
+/** What one connection and the daemon allow. */
+export interface Limits {
+  lineBytes: number;
+  requests: number;
+  subscriptions: number;
+  stallMs: number;
+  leases: number;
+  connections: number;
+  leaseLengths: number;
+  defaultLeaseMs: number;
+  minLeaseMs: number;
+  maxLeaseMs: number;
+}
+
+/** What the daemon said when the connection began. */
+export interface Hello {
+  protocol: number;
+  server: string;
+  session: string;
+  store: { url: string; shared: boolean; replicas: number };
+  /** The methods that this daemon serves. */
+  capabilities: string[];
+  limits: Limits;
+}
