@@ -1,0 +1,17 @@
+package tenure.client;
+
+/**
+ * What one connection and the daemon allow.
+ *
+ * @param lineBytes bytes of a line
+ * @param requests requests in flight
+ * @param subscriptions subscriptions
+ * @param stallMs how long events may wait for a client that does not read
+ * @param leases leases
+ * @param connections connections of the daemon
+ * @param leaseLengths different lengths of leases
+ * @param defaultLeaseMs of a request that names none
+ * @param minLeaseMs the shortest
+ * @param maxLeaseMs the longest
+ */
+public record Limits(long lineBytes, int requests, int subscriptions, long stallMs, int leases, int connections, int leaseLengths, long defaultLeaseMs, long minLeaseMs, long maxLeaseMs) {}
