@@ -9,6 +9,7 @@ nobody's count was lost, that fencing tokens and terms only grew, that all saw a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 CLIENTS = HERE.parent
 sys.path.insert(0, str(CLIENTS / "python" / "src"))
 
-from tenure_client import Client, ConnectError  # noqa: E402
+from tenure_client import Client, Lost, Unavailable  # noqa: E402
 
 #: Each language's toolchain, as commands that must be there.
 LANGUAGES = {"python": [], "node": ["node", "npm"], "go": ["go"], "java": ["java", "javac", "mvn"], "sh": ["sh"]}
@@ -130,9 +131,11 @@ def serve(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
     while True:
         try:
             with Client(socket) as client:
-                client.lock("settle", lease=0.15).release()
+                lock = client.lock("settle", lease=0.5)
+                with contextlib.suppress(Lost):  # which does not matter any more
+                    lock.release()
                 return daemon, socket
-        except ConnectError:
+        except Unavailable:  # not there yet, or too slow for a lease that short
             if daemon.poll() is not None or time.monotonic() > deadline:
                 daemon.kill()
                 raise

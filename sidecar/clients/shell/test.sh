@@ -44,7 +44,7 @@ until_true() {
 listens() { tenure_call ping >/dev/null; }
 until_true listens
 # A new bucket grants nothing for one lease.
-"$TENURE" lock settle --lease 150ms -- true
+"$TENURE" lock settle --lease 500ms -- true
 
 value='zoë "quoted" \ back	tab
 second line 🔑 \n'

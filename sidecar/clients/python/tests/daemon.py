@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tenure_client import Client, ConnectError
+from tenure_client import Client, Lost, Unavailable
 
 HERE = Path(__file__).resolve()
 VECTORS = HERE.parents[2] / "vectors"
@@ -37,14 +38,23 @@ class Daemon:
         self._process = subprocess.Popen(
             [tenured(), "--store", "memory:", "--lease", "30s", "--log", "error", "--socket", self.socket, *flags],
             env=environment, stdin=subprocess.DEVNULL)
+        try:
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self) -> None:
+        """Waits until it listens, and has it make its first grant, for which a new bucket waits one lease."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 with Client(self.socket) as client:
-                    # A new bucket grants nothing for one lease.
-                    client.lock("settle", lease=0.15).release()
+                    lock = client.lock("settle", lease=0.5)
+                    with contextlib.suppress(Lost):  # which does not matter any more
+                        lock.release()
                     return
-            except ConnectError:
+            except Unavailable:  # not there yet, or too slow for a lease that short
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)

@@ -30,18 +30,30 @@ final class Daemon implements AutoCloseable {
         var builder = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT);
         builder.environment().keySet().removeIf(name -> name.startsWith("TENURE"));
         process = builder.start();
-        until("tenured listens", () -> {
-            try (Client client = connect()) {
-                // A new bucket grants nothing for one lease.
-                client.lock("settle", LockOptions.DEFAULTS.lease(Duration.ofMillis(150))).release();
+        try {
+            until("tenured listens", this::settled);
+        } catch (Exception | AssertionError failed) {
+            close();
+            throw failed;
+        }
+    }
+
+    private boolean settled() throws InterruptedException {
+        try (Client client = connect()) {
+            // A new bucket grants nothing for one lease. On a busy machine so short a one may be lost meanwhile.
+            Lock lock = client.lock("settle", LockOptions.DEFAULTS.lease(Duration.ofMillis(500)));
+            try {
+                lock.release();
+            } catch (LostException notNeededAnyMore) {
                 return true;
-            } catch (ConnectException notYet) {
-                if (!process.isAlive()) {
-                    throw notYet;
-                }
-                return false;
             }
-        });
+            return true;
+        } catch (UnavailableException notYet) {
+            if (!process.isAlive()) {
+                throw notYet;
+            }
+            return false;
+        }
     }
 
     private static String tenured() {
