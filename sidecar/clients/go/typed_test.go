@@ -198,12 +198,12 @@ func typedCall(c *tenure.Client, lease func(string) any, method string, params o
 	case "member.list":
 		typed = func(ctx context.Context) (any, error) { return c.ListMembers(ctx, a.text("group"), a.text("after")) }
 	case "kv.get":
-		revision := uint64(a.number("revision"))
+		options := tenure.GetOptions{Revision: uint64(a.number("revision")), Bucket: a.text("bucket")}
 		typed = func(ctx context.Context) (any, error) {
-			if revision != 0 {
-				return named[*tenure.Entry]("entry")(c.GetRevision(ctx, key, revision))
+			if options == (tenure.GetOptions{}) {
+				return named[*tenure.Entry]("entry")(c.Get(ctx, key))
 			}
-			return named[*tenure.Entry]("entry")(c.Get(ctx, key))
+			return named[*tenure.Entry]("entry")(c.GetWith(ctx, key, options))
 		}
 	case "kv.put", "kv.create", "kv.update":
 		options := tenure.PutOptions{TTL: a.duration("ttl_ms"), FencedBy: fencedBy, Fence: uint64(a.number("fence")),
@@ -228,11 +228,11 @@ func typedCall(c *tenure.Client, lease func(string) any, method string, params o
 		}
 	case "kv.keys":
 		typed = func(ctx context.Context) (any, error) {
-			return named[[]string]("keys")(c.Keys(ctx, a.text("prefix")))
+			return named[[]string]("keys")(c.Keys(ctx, tenure.KeysOptions{Prefix: a.text("prefix")}))
 		}
 	case "kv.history":
 		typed = func(ctx context.Context) (any, error) {
-			return named[[]tenure.Entry]("entries")(c.History(ctx, key))
+			return named[[]tenure.Entry]("entries")(c.History(ctx, key, tenure.HistoryOptions{}))
 		}
 	}
 	if a.inexpressible {

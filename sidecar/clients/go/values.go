@@ -37,9 +37,19 @@ func (c *Client) Get(ctx context.Context, key string) (*Entry, error) {
 	return c.get(ctx, map[string]any{"key": key})
 }
 
-// GetRevision returns the value that a key had at a revision, nil where that is not known.
-func (c *Client) GetRevision(ctx context.Context, key string, revision uint64) (*Entry, error) {
-	return c.get(ctx, map[string]any{"key": key, "revision": revision})
+// GetOptions of a read.
+type GetOptions struct {
+	// Revision: only the value of that one.
+	Revision uint64
+	Bucket   string
+}
+
+// GetWith is as Get, with options.
+func (c *Client) GetWith(ctx context.Context, key string, options GetOptions) (*Entry, error) {
+	params := map[string]any{"key": key}
+	set(params, "revision", options.Revision)
+	set(params, "bucket", options.Bucket)
+	return c.get(ctx, params)
 }
 
 func (c *Client) get(ctx context.Context, params map[string]any) (*Entry, error) {
@@ -96,21 +106,35 @@ func (c *Client) Purge(ctx context.Context, key string, options DeleteOptions) (
 	return c.revision(ctx, "kv.purge", options.params(key))
 }
 
-// Keys tells the keys with that prefix that have a value.
-func (c *Client) Keys(ctx context.Context, prefix string) ([]string, error) {
+// KeysOptions say which keys to tell; all unless told.
+type KeysOptions struct {
+	Prefix string
+	Bucket string
+}
+
+// Keys tells the keys that have a value.
+func (c *Client) Keys(ctx context.Context, options KeysOptions) ([]string, error) {
 	params := map[string]any{}
-	set(params, "prefix", prefix)
+	set(params, "prefix", options.Prefix)
+	set(params, "bucket", options.Bucket)
 	found, err := callAs[struct {
 		Keys []string `json:"keys"`
 	}](ctx, c, "kv.keys", params)
 	return found.Keys, err
 }
 
+// HistoryOptions of a look at the past.
+type HistoryOptions struct {
+	Bucket string
+}
+
 // History tells what the bucket has kept of a key, oldest first.
-func (c *Client) History(ctx context.Context, key string) ([]Entry, error) {
+func (c *Client) History(ctx context.Context, key string, options HistoryOptions) ([]Entry, error) {
+	params := map[string]any{"key": key}
+	set(params, "bucket", options.Bucket)
 	found, err := callAs[struct {
 		Entries []Entry `json:"entries"`
-	}](ctx, c, "kv.history", map[string]any{"key": key})
+	}](ctx, c, "kv.history", params)
 	return found.Entries, err
 }
 

@@ -385,12 +385,22 @@ public final class Client implements AutoCloseable {
 
     /** The keys with that prefix, null for all, that have a value. */
     public List<String> keys(String prefix) throws InterruptedException {
-        return readList("kv.keys", Wire.Params.of("prefix", prefix), "keys", String.class);
+        return keys(prefix, null);
+    }
+
+    /** The keys with that prefix in a bucket other than the coordination bucket. */
+    public List<String> keys(String prefix, String bucket) throws InterruptedException {
+        return readList("kv.keys", Wire.Params.of("prefix", prefix).with("bucket", bucket), "keys", String.class);
     }
 
     /** What the bucket has kept of a key, oldest first. */
     public List<Entry> history(String key) throws InterruptedException {
-        return readList("kv.history", Wire.Params.of("key", key), "entries", Entry.class);
+        return history(key, null);
+    }
+
+    /** What a bucket other than the coordination bucket has kept of a key. */
+    public List<Entry> history(String key, String bucket) throws InterruptedException {
+        return readList("kv.history", Wire.Params.of("key", key).with("bucket", bucket), "entries", Entry.class);
     }
 
     /** Follows values: events put, delete, purge, expire, sync, gap, end. */
