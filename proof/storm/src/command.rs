@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Failed, Faults, Night, Options, Order, Program, Store, Verdict, client, daemon};
 
@@ -123,24 +124,42 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&error.into()),
     };
     let code = runtime.block_on(async {
-        match arguments.what {
-            What::Run(run) => one(run).await,
-            What::Short(short) => short_form(short).await,
-            What::Night(night) => long_form(night).await,
-            What::Soak(soak) => soaking(soak).await,
-            What::Client { order } => match serde_json::from_str::<Order>(&order) {
-                Ok(order) => client::run(order).await,
-                Err(error) => Err(error.into()),
-            },
-            What::Daemon { order } => match serde_json::from_str::<daemon::Order>(&order) {
-                Ok(order) => daemon::run(order).await,
-                Err(error) => Err(error.into()),
-            },
+        // Told to end, a director takes everything down that it has put up; clients and daemons see to it themselves.
+        let directing = !matches!(arguments.what, What::Client { .. } | What::Daemon { .. });
+        let interrupted = async {
+            match (directing, signal(SignalKind::terminate())) {
+                (true, Ok(mut terminate)) => tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                },
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            code = what(arguments.what) => code,
+            () = interrupted => Err("interrupted".into()),
         }
     });
     // Nobody waits for a name look-up or a file that hangs.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code.unwrap_or_else(|error| failed(&error))
+}
+
+async fn what(what: What) -> Result<ExitCode, Failed> {
+    match what {
+        What::Run(run) => one(run).await,
+        What::Short(short) => short_form(short).await,
+        What::Night(night) => long_form(night).await,
+        What::Soak(soak) => soaking(soak).await,
+        What::Client { order } => match serde_json::from_str::<Order>(&order) {
+            Ok(order) => client::run(order).await,
+            Err(error) => Err(error.into()),
+        },
+        What::Daemon { order } => match serde_json::from_str::<daemon::Order>(&order) {
+            Ok(order) => daemon::run(order).await,
+            Err(error) => Err(error.into()),
+        },
+    }
 }
 
 #[allow(clippy::print_stderr)]

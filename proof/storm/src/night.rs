@@ -76,7 +76,7 @@ fn options(night: &Night, number: u64) -> Options {
     let store = usize::try_from(number).map_or(Store::R1, |n| night.stores[n % night.stores.len()]);
     let seed = night.seed + number;
     // Convergence takes long to see, so not everybody waits for it.
-    let calm = Duration::from_secs(if number % 4 == 0 { 17 } else { 2 });
+    let calm = Duration::from_secs(if number.is_multiple_of(4) { 17 } else { 2 });
     Options {
         store,
         span: night.span,

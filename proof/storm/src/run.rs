@@ -95,6 +95,10 @@ fn field(rng: &mut fastrand::Rng) -> Field {
 impl Storm {
     /// Everybody is started.
     pub(crate) async fn begin(program: &Program, options: &Options) -> Result<Self, Failed> {
+        // Nothing of an earlier history may get into this one.
+        if options.out.join("history.jsonl").exists() {
+            fs::remove_dir_all(&options.out)?;
+        }
         fs::create_dir_all(&options.out)?;
         let mut rng = fastrand::Rng::with_seed(options.seed);
         let lease = options.lease.unwrap_or_else(|| lease(options.store, &mut rng));
@@ -169,7 +173,7 @@ impl Storm {
             lease_ms: u64::try_from(self.lease.as_millis())?,
             field: self.field.clone(),
         };
-        let clock = (self.options.faults.include("clock") && number % 2 == 0)
+        let clock = (self.options.faults.include("clock") && number.is_multiple_of(2))
             .then(|| self.options.out.join(format!("client-{number}.clock")));
         self.crew.start(&self.program, &order, wires, clock)
     }

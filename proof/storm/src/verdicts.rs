@@ -1,11 +1,21 @@
 //! What the checker says of a history, as lines for people.
 
-use tenure_check::{History, Limits};
+use tenure_check::{
+    History, Limits, Promise,
+    history::{FaultKind, Line},
+};
 
 /// Every violation; empty when there is none.
 pub(crate) fn of(history: &History) -> Vec<String> {
     let verdicts = tenure_check::check_with(history, &limits());
-    let violations = verdicts.iter().flat_map(|verdict| &verdict.violations);
+    let set_back = history
+        .lines
+        .iter()
+        .any(|line| matches!(line, Line::Fault(fault) if matches!(fault.kind, FaultKind::Rollback | FaultKind::Recreate)));
+    // What was acknowledged is undone by that, so nothing that rests on it can be asked for. But nobody may believe to
+    // hold what another has.
+    let asked = |promise| !set_back || matches!(promise, Promise::Validity | Promise::Recording);
+    let violations = verdicts.iter().filter(|verdict| asked(verdict.promise)).flat_map(|verdict| &verdict.violations);
     violations
         .map(|violation| {
             let lines: Vec<_> = violation.lines.iter().map(|line| (line + 2).to_string()).collect();

@@ -17,7 +17,11 @@ use tenure_kv::{Batch, Change, Entry, Event, Expect, Info, Key, KeyRange, Notice
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Failed, tape::Tape, values};
+use crate::{
+    Failed,
+    tape::{Tape, Taped},
+    values,
+};
 
 #[derive(Debug)]
 pub(super) struct Recorded {
@@ -27,6 +31,8 @@ pub(super) struct Recorded {
     epoch: u64,
     /// The sessions opened here that were not closed, each with the call of one that is not known to be open yet.
     sessions: Mutex<HashMap<String, Option<u64>>>,
+    /// The id of the epoch, as last read or written.
+    known: Mutex<Option<String>>,
     /// Hears of what was committed though its outcome was told to be unknown.
     _listening: Option<AbortOnDropHandle<()>>,
 }
@@ -35,6 +41,12 @@ pub(super) struct Recorded {
 #[derive(Deserialize)]
 struct Session {
     lease_ms: u64,
+}
+
+/// What the record of the epoch says of interest.
+#[derive(Deserialize)]
+struct Epoch {
+    id: String,
 }
 
 impl Recorded {
@@ -46,7 +58,15 @@ impl Recorded {
         epoch: u64,
     ) -> std::result::Result<Self, Failed> {
         let Some(path) = writes else {
-            return Ok(Self { store, tape, writes: None, epoch, sessions: Mutex::default(), _listening: None });
+            return Ok(Self {
+                store,
+                tape,
+                writes: None,
+                epoch,
+                sessions: Mutex::default(),
+                known: Mutex::default(),
+                _listening: None,
+            });
         };
         let file = Arc::new(Mutex::new(File::options().create(true).append(true).open(path)?));
         let mut events = store.watch(KeyRange::All, Since::History).await?;
@@ -69,7 +89,15 @@ impl Recorded {
             }
         });
         let listening = Some(AbortOnDropHandle::new(listening));
-        Ok(Self { store, tape, writes: Some(file), epoch, sessions: Mutex::default(), _listening: listening })
+        Ok(Self {
+            store,
+            tape,
+            writes: Some(file),
+            epoch,
+            sessions: Mutex::default(),
+            known: Mutex::default(),
+            _listening: listening,
+        })
     }
 
     /// The daemon is about to leave, and ends its sessions.
@@ -96,8 +124,21 @@ impl Recorded {
     fn opened(&self, batch: &Batch) {
         for id in batch.ops.iter().filter_map(|op| op.key.under("session")) {
             if let Some(call) = self.sessions().get_mut(id).and_then(Option::take) {
+                let epoch = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some(epoch) = epoch {
+                    self.tape.put(&Taped::Epoch { session_of: id.to_owned(), epoch });
+                }
                 self.tape.done(call, Done { session: Some(id.to_owned()), ..Done::default() });
             }
+        }
+    }
+
+    /// Learns the epoch from the record that says it.
+    fn learn(&self, key: &Key, value: &[u8]) {
+        if key.as_str() == "meta.epoch"
+            && let Ok(Epoch { id }) = serde_json::from_slice(value)
+        {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
         }
     }
 
@@ -144,7 +185,11 @@ impl Store for Recorded {
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.store.entry(key).await
+        let entry = self.store.entry(key).await?;
+        if let Some(value) = entry.as_ref().and_then(Entry::value) {
+            self.learn(key, value);
+        }
+        Ok(entry)
     }
 
     async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
@@ -168,6 +213,11 @@ impl Store for Recorded {
             {
                 return Err(tenure_kv::Error::unknown("the commit could not be recorded").caused_by(error));
             }
+            for op in &batch.ops {
+                if let Change::Put(value, _) = &op.change {
+                    self.learn(&op.key, value);
+                }
+            }
             self.opened(&batch);
         }
         committed
@@ -189,7 +239,7 @@ mod tests {
     use super::*;
     use tenure_check::history;
 
-    use crate::tape::{self, Taped};
+    use crate::tape;
 
     #[tokio::test]
     async fn everything_committed_is_written_down() {
@@ -212,8 +262,13 @@ mod tests {
             .collect();
         let own = format!("session.{}", session.id());
         assert!(writes.values().cloned().eq(["meta.epoch", &own, "data.a", "data.b", &own].map(str::to_owned)), "{writes:?}");
-        let [Taped::Line(Line::Call(open)), Taped::Line(Line::Return(opened)), Taped::Line(Line::Call(close)), _] =
-            &tape::read(&taped).unwrap()[..]
+        let [
+            Taped::Line(Line::Call(open)),
+            Taped::Epoch { .. },
+            Taped::Line(Line::Return(opened)),
+            Taped::Line(Line::Call(close)),
+            _,
+        ] = &tape::read(&taped).unwrap()[..]
         else {
             panic!("{:?}", tape::read(&taped))
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tenure_check::history::{Op, Write};
+use tenure_check::history::{Micros, Op, Value, Write};
 
 /// The daemons of a history.
 #[derive(Clone, Debug, Default)]
@@ -45,50 +45,43 @@ impl Daemons {
 pub(crate) struct Epochs {
     /// By their ids in `meta.epoch`, the first that had it.
     ids: HashMap<String, u64>,
-    /// Which key was written at a revision, in which incarnations.
-    keys: HashMap<u64, Vec<(u64, String)>>,
-    several: bool,
-    /// At each revision: the incarnation, the key, and the session that the value names.
-    sessions: HashMap<u64, Vec<(u64, String, String)>>,
+    /// What was written at a revision.
+    written: HashMap<u64, Vec<Written>>,
     nonces: HashMap<String, String>,
+    /// When each incarnation began, from the second on.
+    began: Vec<Micros>,
+}
+
+/// A write, as far as it tells whose it is.
+struct Written {
+    epoch: u64,
+    key: String,
+    session: Option<String>,
+    nonce: Option<String>,
 }
 
 impl Epochs {
-    pub(crate) fn of(writes: &[Write]) -> Self {
-        let (mut ids, mut keys) = (HashMap::new(), HashMap::<u64, Vec<_>>::new());
-        let (mut sessions, mut nonces) = (HashMap::<u64, Vec<_>>::new(), HashMap::new());
-        let several = writes.iter().any(|write| write.epoch != 1);
+    /// `began`: when each incarnation began, from the second on.
+    pub(crate) fn of(writes: &[Write], began: Vec<Micros>) -> Self {
+        let (mut ids, mut nonces) = (HashMap::new(), HashMap::new());
+        let mut written = HashMap::<u64, Vec<_>>::new();
         for write in writes {
-            if write.key == "meta.epoch"
-                && let Some(id) = &write.value.nonce
-            {
-                ids.entry(id.clone()).or_insert(write.epoch);
+            let Value { nonce, session, .. } = write.value.clone();
+            if write.key == "meta.epoch" {
+                if let Some(id) = nonce {
+                    ids.entry(id).or_insert(write.epoch);
+                }
+            } else if let (Some(nonce), Some(session)) = (nonce.clone(), session.clone()) {
+                nonces.insert(nonce, session);
             }
-            if let Some(session) = &write.value.session {
-                sessions.entry(write.revision).or_default().push((write.epoch, write.key.clone(), session.clone()));
-                nonces.extend(write.value.nonce.clone().map(|nonce| (nonce, session.clone())));
-            }
-            if several {
-                keys.entry(write.revision).or_default().push((write.epoch, write.key.clone()));
-            }
+            let of_it = Written { epoch: write.epoch, key: write.key.clone(), session, nonce };
+            written.entry(write.revision).or_default().push(of_it);
         }
-        Self { ids, keys, several, sessions, nonces }
+        Self { ids, written, nonces, began }
     }
 
     pub(crate) fn named(&self, id: &str) -> Option<u64> {
         self.ids.get(id).copied()
-    }
-
-    /// The session that a write at `revision` is of, in the incarnation `epoch` or in the only one that has it.
-    pub(crate) fn session(&self, op: &Op, epoch: Option<u64>, revision: u64) -> Option<String> {
-        let key = key_of(op)?;
-        let mut found = self
-            .sessions
-            .get(&revision)?
-            .iter()
-            .filter(|(of, written, _)| epoch.is_none_or(|epoch| epoch == *of) && written.starts_with(&key));
-        let (_, _, session) = found.next()?;
-        found.next().is_none().then(|| session.clone())
     }
 
     /// The session that wrote `nonce`.
@@ -96,29 +89,58 @@ impl Epochs {
         self.nonces.get(nonce).cloned()
     }
 
-    /// In which incarnation `op` wrote at `revision`; `None` leaves it to the session's.
-    pub(crate) fn of_write(&self, op: &Op, revision: u64) -> Option<u64> {
-        if !self.several {
-            return None;
-        }
-        let key = key_of(op)?;
-        let mut found = self.keys.get(&revision)?.iter().filter(|(_, written)| written.starts_with(&key));
-        let (epoch, _) = found.next()?;
-        found.next().is_none().then_some(*epoch)
+    /// The session that the write of `op` at `revision` is of, which was known by `at`.
+    pub(crate) fn session(&self, op: &Op, epoch: Option<u64>, revision: u64, at: Micros) -> Option<String> {
+        self.find(op, epoch, revision, at)?.session.clone()
+    }
+
+    /// In which incarnation `op` wrote at `revision`, which was known by `at`; `None` leaves it to the session's.
+    pub(crate) fn of_write(&self, op: &Op, revision: u64, at: Micros) -> Option<u64> {
+        if self.began.is_empty() { None } else { self.find(op, None, revision, at).map(|written| written.epoch) }
+    }
+
+    /// The last that it can be.
+    fn find(&self, op: &Op, epoch: Option<u64>, revision: u64, at: Micros) -> Option<&Written> {
+        let Whose { key, session, nonce } = Whose::of(op)?;
+        let may_be = |written: &&Written| {
+            let begun = match written.epoch {
+                0 | 1 => true,
+                epoch => usize::try_from(epoch - 2).ok().and_then(|n| self.began.get(n)).is_none_or(|began| *began <= at),
+            };
+            begun
+                && epoch.is_none_or(|epoch| epoch == written.epoch)
+                && written.key.starts_with(&key)
+                && session.zip(written.session.as_deref()).is_none_or(|(asked, found)| asked == found)
+                && nonce.zip(written.nonce.as_deref()).is_none_or(|(asked, found)| asked == found)
+        };
+        self.written.get(&revision)?.iter().filter(may_be).max_by_key(|written| written.epoch)
     }
 }
 
-/// What the key of an operation's write begins with.
-fn key_of(op: &Op) -> Option<String> {
-    Some(match op {
-        // Over the socket nobody knows the session.
-        Op::Acquire { session, lock, .. } if session.is_empty() => format!("lock.{lock}."),
-        Op::Acquire { session, lock, .. } => format!("lock.{lock}.{session}-"),
-        Op::Campaign { election, .. } | Op::Proclaim { election, .. } | Op::Transfer { election, .. } => {
-            format!("election.{election}")
-        }
-        Op::FencedPut { key, .. } | Op::Put { key, .. } | Op::Get { key } | Op::Delete { key, .. } => format!("data.{key}"),
-        Op::Join { group, member, .. } | Op::Update { group, member, .. } => format!("member.{group}.{member}"),
-        _ => return None,
-    })
+/// What an operation says of the write that it makes.
+struct Whose<'a> {
+    /// What the key begins with.
+    key: String,
+    /// `None` where nobody knows: over the socket, or where it is another's.
+    session: Option<&'a str>,
+    nonce: Option<&'a str>,
+}
+
+impl<'a> Whose<'a> {
+    fn of(op: &'a Op) -> Option<Self> {
+        let (key, session, nonce) = match op {
+            Op::Acquire { session, lock, .. } => (format!("lock.{lock}."), Some(session), None),
+            Op::Campaign { session, election } => (format!("election.{election}"), Some(session), None),
+            Op::Proclaim { session, election, nonce, .. } => (format!("election.{election}"), Some(session), Some(nonce)),
+            Op::Transfer { election, to, .. } => (format!("election.{election}"), to.as_ref(), None),
+            Op::FencedPut { key, nonce, .. } | Op::Put { key, nonce, .. } => (format!("data.{key}"), None, Some(nonce)),
+            Op::Get { key } | Op::Delete { key, .. } => (format!("data.{key}"), None, None),
+            Op::Join { session, group, member, nonce } => (format!("member.{group}.{member}"), Some(session), Some(nonce)),
+            // Updates at one time may go out as one, with the nonce of another.
+            Op::Update { session, group, member, .. } => (format!("member.{group}.{member}"), Some(session), None),
+            _ => return None,
+        };
+        let session = session.map(String::as_str).filter(|session| !session.is_empty());
+        Some(Self { key, session, nonce: nonce.map(String::as_str) })
+    }
 }

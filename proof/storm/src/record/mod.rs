@@ -69,7 +69,10 @@ impl Record {
     /// Merges all tapes of `dir`, the stream, and what the director did.
     pub(crate) fn merge(self, mut head: Head, dir: &Path, observed: Observed, daemons: &Daemons) -> io::Result<History> {
         head.notes.extend(observed.notes);
-        let epochs = Epochs::of(&observed.writes);
+        let faults = self.faults();
+        let began = faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Rollback | FaultKind::Recreate));
+        // A daemon takes its memory with it, and the writes say so themselves.
+        let epochs = Epochs::of(&observed.writes, began.map(|fault| fault.from).collect());
         let mut timed: Vec<(Micros, Line)> = Vec::new();
         let mut aliases = sockets::Aliases::new();
         let mut tapes: Vec<_> = std::fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
@@ -126,7 +129,7 @@ fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons) -> Vec<Line> {
                 if let (Outcome::Ok(done), Some(op)) = (&mut returned.outcome, calls.get(&returned.id)) {
                     done.epoch = match (&done.session, done.revision) {
                         (Some(session), _) => named.get(session).and_then(|id| epochs.named(id)),
-                        (None, Some(revision)) => epochs.of_write(op, revision),
+                        (None, Some(revision)) => epochs.of_write(op, revision, returned.at),
                         (None, None) => None,
                     };
                 }
@@ -198,16 +201,24 @@ mod tests {
         ];
         let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, notes: Vec::new() };
         let record = Record::default();
+        record.lines.lock().unwrap().push(Line::Fault(Fault {
+            from: 8,
+            until: None,
+            kind: FaultKind::Rollback,
+            client: None,
+            server: None,
+            note: String::new(),
+        }));
         let history = record
             .merge(head, dir.path(), Observed { writes, notes: vec!["n".into()], clashes: Vec::new() }, &Daemons::default())
             .unwrap();
         let at: Vec<_> = history.lines.iter().filter_map(at).collect();
-        assert_eq!(at, [5, 7, 9, 10, 12]);
+        assert_eq!(at, [5, 7, 8, 9, 10, 12]);
         let epochs = history.lines.iter().filter_map(|line| match line {
             Line::Return(Return { outcome: Outcome::Ok(done), .. }) => Some(done.epoch),
             _ => None,
         });
         assert_eq!(epochs.collect::<Vec<_>>(), [Some(1), Some(2)]);
-        assert_eq!((history.lines.len(), history.head.notes.len()), (9, 1));
+        assert_eq!((history.lines.len(), history.head.notes.len()), (10, 1));
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, alias
             }
             Line::Return(one) => {
                 if let (Outcome::Ok(done), Some((op, _))) = (&mut one.outcome, returned.get(&one.id)) {
-                    done.epoch = epoch.or_else(|| done.revision.and_then(|revision| epochs.of_write(op, revision)));
+                    done.epoch = epoch.or_else(|| done.revision.and_then(|revision| epochs.of_write(op, revision, one.at)));
                 }
             }
             Line::Seen(seen) => seen.client += alias,
@@ -62,14 +62,14 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, alias
 }
 
 /// Each call, and what it gave if it was done.
-fn returned(taped: &[Taped]) -> HashMap<u64, (Op, Option<Done>)> {
+fn returned(taped: &[Taped]) -> HashMap<u64, (Op, Option<(Micros, Done)>)> {
     let mut all = HashMap::new();
     for taped in taped {
         match taped {
             Taped::Line(Line::Call(call)) => drop(all.insert(call.id, (call.op.clone(), None))),
             Taped::Line(Line::Return(one)) => {
                 if let (Outcome::Ok(done), Some((_, known))) = (&one.outcome, all.get_mut(&one.id)) {
-                    *known = Some(done.clone());
+                    *known = Some((one.at, done.clone()));
                 }
             }
             _ => {}
@@ -80,20 +80,21 @@ fn returned(taped: &[Taped]) -> HashMap<u64, (Op, Option<Done>)> {
 
 impl Had {
     /// Says whose session the call is about, and keeps account of what there is.
-    fn call(&mut self, call: &mut Call, returned: Option<&(Op, Option<Done>)>, epochs: &Epochs, epoch: Option<u64>) {
+    fn call(&mut self, call: &mut Call, returned: Option<&(Op, Option<(Micros, Done)>)>, epochs: &Epochs, epoch: Option<u64>) {
         let nobody = format!("socket-{}", call.client);
-        let given = returned.and_then(|(op, done)| Some((op, done.as_ref()?.revision?)));
-        let by = given.and_then(|(op, revision)| epochs.session(op, epoch, revision));
+        let done = returned.and_then(|(op, done)| Some((op, done.as_ref()?)));
+        let given = done.and_then(|(op, (at, done))| Some((op, done.revision?, *at)));
+        let by = given.and_then(|(op, revision, at)| epochs.session(op, epoch, revision, at));
         let known = |session: Option<&String>| session.cloned().unwrap_or_else(|| nobody.clone());
         match &mut call.op {
             Op::Acquire { session, lock, .. } => {
-                if let (Some(by), Some((_, token))) = (&by, given) {
+                if let (Some(by), Some((_, token, _))) = (&by, given) {
                     self.locks.insert((lock.clone(), token), by.clone());
                 }
                 *session = known(by.as_ref());
             }
             Op::Campaign { session, election } => {
-                if let (Some(by), Some((_, term))) = (&by, given) {
+                if let (Some(by), Some((_, term, _))) = (&by, given) {
                     self.offices.insert((election.clone(), term), by.clone());
                 }
                 *session = known(by.as_ref());
@@ -175,7 +176,7 @@ mod tests {
             note: None,
             at: None,
         };
-        let epochs = Epochs::of(&[write(5, "lock.l.s-1", "s"), write(6, "lock.m.s-2", "s")]);
+        let epochs = Epochs::of(&[write(5, "lock.l.s-1", "s"), write(6, "lock.m.s-2", "s")], Vec::new());
         let ops: Vec<_> = lines(taped, &epochs, &Daemons::default(), &mut Vec::new())
             .into_iter()
             .filter_map(|line| match line {
