@@ -68,7 +68,7 @@ impl Epochs {
         for write in writes {
             let Value { nonce, session, .. } = write.value.clone();
             if write.key == "meta.epoch" {
-                if let Some(id) = nonce {
+                if let Some(id) = nonce.clone() {
                     ids.entry(id).or_insert(write.epoch);
                 }
             } else if let (Some(nonce), Some(session)) = (nonce.clone(), session.clone()) {
