@@ -43,6 +43,10 @@ struct Arguments {
     /// Switches a deliberate defect on: its name, or `list`. Needs the feature `mutants`.
     #[arg(long)]
     mutant: Option<String>,
+    /// Shows that the checks find every deliberate defect: for each, the first of --count seeds that fails with it and
+    /// not without. Needs the feature `mutants`.
+    #[arg(long, conflicts_with_all = ["mutant", "twice", "first"])]
+    defects: bool,
     /// Stops at the first seed that fails.
     #[arg(long)]
     first: bool,
@@ -88,6 +92,12 @@ fn start(arguments: &Arguments) -> io::Result<ExitCode> {
     if let Some(folder) = &arguments.out {
         std::fs::create_dir_all(folder)?;
     }
+    if arguments.defects {
+        if !cfg!(feature = "mutants") {
+            return Err(io::Error::other("deliberate defects need --features mutants"));
+        }
+        return defects(arguments);
+    }
     let jobs = if arguments.jobs > 0 { arguments.jobs } else { std::thread::available_parallelism()?.get() };
     let (totals, next, begun) = (Totals::default(), AtomicU64::new(0), Instant::now());
     let failed = Mutex::new(None);
@@ -112,6 +122,45 @@ fn start(arguments: &Arguments) -> io::Result<ExitCode> {
     }
     summary(&totals, begun.elapsed());
     Ok(if totals.failed.load(Ordering::Relaxed) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Looks for a seed for each defect, on every core.
+fn defects(arguments: &Arguments) -> io::Result<ExitCode> {
+    let (next, missed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let jobs = std::thread::available_parallelism()?.get();
+    let outcomes: Vec<io::Result<()>> = std::thread::scope(|scope| {
+        let work = || -> io::Result<()> {
+            while let Some(mutant) = Mutant::ALL.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX))
+            {
+                match caught(arguments, *mutant)? {
+                    Some((seed, promises)) => println!("{:<32} seed {seed:<6} breaks {promises}", name(*mutant)),
+                    None => {
+                        missed.store(true, Ordering::Relaxed);
+                        println!("{:<32} not found in {} seeds", name(*mutant), arguments.count);
+                    }
+                }
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("a run panicked")))).collect()
+    });
+    outcomes.into_iter().collect::<io::Result<()>>()?;
+    Ok(if missed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn caught(arguments: &Arguments, mutant: Mutant) -> io::Result<Option<(u64, String)>> {
+    for seed in arguments.seed..arguments.seed + arguments.count {
+        let plan = Plan::draw(seed);
+        let all = vec![true; plan.faults.len()];
+        let verdict = judge(&plan, &all, Some(mutant))?;
+        if !verdict.broken.is_empty() && judge(&plan, &all, None)?.broken.is_empty() {
+            let mut promises: Vec<_> = verdict.broken.iter().map(|(promise, _)| promise.as_str()).collect();
+            promises.dedup();
+            return Ok(Some((seed, promises.join(", "))));
+        }
+    }
+    Ok(None)
 }
 
 fn one(arguments: &Arguments, seed: u64, mutant: Option<Mutant>, totals: &Totals) -> io::Result<()> {
