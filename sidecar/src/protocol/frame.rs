@@ -362,6 +362,16 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_echoed_as_the_number_it_is() {
+        for n in 1..1_000 {
+            let number = f64::from(n).powf(9.7) * 1e3;
+            let line = format!(r#"{{"jsonrpc":"2.0","id":{number:e},"method":"ping"}}"#);
+            let id = Request::parse(line.as_bytes()).unwrap().id.unwrap();
+            assert_eq!(id.to_string().parse(), Ok(number));
+        }
+    }
+
+    #[test]
     fn parameters_are_refused_by_name() {
         let params = |params: &str| {
             let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"lock.acquire","params":{params}}}"#);
