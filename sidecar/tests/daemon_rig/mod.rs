@@ -1,7 +1,7 @@
 //! A daemon in the test's own process, on a store that misbehaves on command.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tenure_kv::{
@@ -10,6 +10,7 @@ use tenure_kv::{
 };
 use tenure_sidecar::{
     Client,
+    protocol::Limits,
     server::{Config, Server, StartError},
 };
 use tokio::task::JoinHandle;
@@ -30,10 +31,15 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(lease: Duration, drain: Duration) -> Self {
+        Self::with(lease, drain, Limits::default())
+    }
+
+    pub(crate) fn with(lease: Duration, drain: Duration, limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(Memory::new());
         let (faulty, faults) = Faulty::new(store.clone());
-        let config = Config { socket: directory.path().join("s.sock"), lease: Some(lease), drain, ..Config::default() };
+        let socket = directory.path().join("s.sock");
+        let config = Config { socket, lease: Some(lease), drain, limits, ..Config::default() };
         let server = Server::with_store(config, faulty).unwrap();
         let leave = CancellationToken::new();
         let serving = tokio::spawn(server.run(leave.clone().cancelled_owned(), std::future::pending()));
@@ -41,7 +47,11 @@ impl Rig {
     }
 
     pub(crate) async fn connect(&self) -> Client {
-        Client::connect(self.directory.path().join("s.sock")).await.unwrap()
+        Client::connect(self.socket()).await.unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("s.sock")
     }
 
     pub(crate) async fn leave(self) {
