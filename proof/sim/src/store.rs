@@ -54,7 +54,11 @@ impl Remote {
             }
             let request = Request { slot: self.slot, ask, answer: answer.clone(), epoch: world.epoch };
             let at = world.now + wire.delay(&mut world.rng);
-            if wire.comes_twice(&mut world.rng) && matches!(&request.ask, Ask::Commit(batch) if is_conditional(batch)) {
+            // Not where a server may refuse what is right: the first copy's refusal would not be the last word.
+            if wire.stale == 0
+                && wire.comes_twice(&mut world.rng)
+                && matches!(&request.ask, Ask::Commit(batch) if is_conditional(batch))
+            {
                 let later = at + wire.delay(&mut world.rng) * 8;
                 // Nobody waits for the answer to the second copy: what it would be told is not of its own request.
                 let answer = Arc::default();

@@ -32,21 +32,25 @@ async fn storm(store: Store, faults: &str) {
 }
 
 #[tokio::test]
+#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
 async fn one_nats_server() {
     storm(Store::R1, "kill-client,pause-client,cut-client,mute-client,slow-client,kill-server,pause-server,power-cut").await;
 }
 
 #[tokio::test]
+#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
 async fn three_nats_servers() {
     storm(Store::R3, "kill-client,pause-client,cut-client,kill-server,pause-server,cut-server,step-down").await;
 }
 
 #[tokio::test]
+#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
 async fn a_file_behind_a_daemon() {
     storm(Store::File, "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon,starve-daemon").await;
 }
 
 #[tokio::test]
+#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
 async fn the_memory_of_a_daemon() {
     storm(Store::Memory, "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon").await;
 }
