@@ -458,7 +458,7 @@ impl<'a> Case<'a> {
 
     /// The store is in the recorder's own process or machine.
     pub(crate) fn is_embedded(&self) -> bool {
-        ["memory", "file"].contains(&self.history.head.store.as_str())
+        !self.history.head.store.starts_with("nats")
     }
 }
 

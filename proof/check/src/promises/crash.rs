@@ -94,8 +94,10 @@ fn next_leader(case: &Case<'_>, crash: &Crash, election: &str, held: &Tenure<'_>
 fn judge(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, next: &Operation<'_>, deadline: Micros, verdict: &mut Verdict) {
     let calm = case.faults.calm(crash.at, deadline, case.longest_lease, Some(crash.line));
     // In a bucket that is new grants wait one lease, once: the longest, as its clock counts it.
-    let new = case.stream.epochs().filter_map(|epoch| case.stream.began(epoch));
-    let new = new.into_iter().any(|began| crash.at.saturating_sub(began) < case.longest_lease * 2 + 500_000 && crash.at >= began);
+    let epochs = case.stream.epochs().flat_map(|epoch| case.stream.keys_under(epoch, "meta.epoch"));
+    let began = epochs.filter_map(|(_, entries)| entries.first().and_then(|first| first.write.at));
+    let new =
+        began.into_iter().any(|began| crash.at.saturating_sub(began) < case.longest_lease * 2 + 500_000 && crash.at >= began);
     if new || !calm || (deadline > case.end && next.returned.is_none()) {
         return verdict.skip();
     }
