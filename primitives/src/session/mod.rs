@@ -192,7 +192,7 @@ impl Session {
     /// The lock called `name`: letters, digits, `-`, `/`, `_`, `=`, and single dots between tokens.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name breaks these rules.
+    /// [`Error::Invalid`](crate::Error::Invalid) when the name breaks these rules.
     pub fn mutex(&self, name: &str) -> Result<Mutex> {
         Mutex::new(self, name)
     }
@@ -200,7 +200,7 @@ impl Session {
     /// The election called `name`, named like a lock.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
+    /// [`Error::Invalid`](crate::Error::Invalid) when the name breaks the rules of [`Session::mutex`].
     pub fn election(&self, name: &str) -> Result<Election> {
         Election::new(self, name)
     }
@@ -208,7 +208,7 @@ impl Session {
     /// The group called `name`, named like a lock.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name breaks the rules of [`Session::mutex`].
+    /// [`Error::Invalid`](crate::Error::Invalid) when the name breaks the rules of [`Session::mutex`].
     pub fn group(&self, name: &str) -> Result<Group> {
         Group::new(self, name, janitor::start)
     }
