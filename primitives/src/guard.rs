@@ -2,6 +2,7 @@
 
 use std::{fmt, future::Future, sync::Arc, task::Poll, time::Duration};
 
+use bytes::Bytes;
 use tenure_kv::{Batch, ClockExt, Key, Op, Revision, Ttl};
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
@@ -10,6 +11,7 @@ use crate::{
     Error, Loss, Mutex, Result, Session, fencing,
     hold::Hold,
     leash::Leash,
+    record::ABSENT,
     session::{Ended, Leaving, timing},
 };
 
@@ -216,7 +218,8 @@ impl Guard {
             Ok(Some(entry)) => !entry.is_live(),
             // Forgotten, or not there yet on a lagging replica: only a commit tells.
             Ok(None) => {
-                self.hold.inner.store.commit(Op::purge(self.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await.is_ok()
+                let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_absent().ttl(Ttl::MIN);
+                self.hold.inner.store.commit(op.into()).await.is_ok()
             }
             Err(_) => false,
         }

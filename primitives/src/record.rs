@@ -12,6 +12,10 @@ pub(crate) const HELD: &[u8] = b"held";
 /// The note in the tombstone of a ticket that was broken, to tell it from one whose session was deposed.
 pub(crate) const BROKEN: &[u8] = b"broken";
 
+/// The note in a tombstone that was put where nothing stood, be it that what had stood there was forgotten. It
+/// says nothing of how a ticket came to its end.
+pub(crate) const ABSENT: &[u8] = b"absent";
+
 /// The value of `session.<id>`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SessionRecord {

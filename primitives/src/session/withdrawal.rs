@@ -11,7 +11,7 @@ use tenure_kv::{
 use super::{Inner, timing};
 use crate::{
     Loss,
-    record::{BROKEN, HELD},
+    record::{ABSENT, BROKEN, HELD},
 };
 
 /// How a ticket came to its end, as far as the caller of [`Inner::end_ticket`] is concerned.
@@ -105,8 +105,7 @@ impl Inner {
     /// # Cancel safety
     /// Dropping leaves all open; call again.
     pub(crate) async fn settle_ticket(&self, ticket: &Key) -> Result<Option<Revision>, Error> {
-        let op = Op::purge(ticket.clone()).if_absent().ttl(timing::forestall());
-        match self.store.commit(op.into()).await {
+        match self.store.commit(where_nothing_is(ticket).ttl(timing::forestall()).into()).await {
             Ok(_) => Ok(None),
             Err(Error::Conflict { .. }) => match self.store.entry(ticket).await? {
                 Some(entry) => Ok(entry.is_live().then_some(entry.revision)),
@@ -126,6 +125,21 @@ pub(crate) fn why_ended(state: Option<&State>) -> Loss {
     }
 }
 
+fn is_note(state: &State, note: &[u8]) -> bool {
+    matches!(state, State::Deleted(found) if found.as_ref() == note)
+}
+
+/// A tombstone that is only taken where not even a tombstone is. Landing late over the one that ended the ticket it
+/// would hide who did.
+fn where_nothing_is(ticket: &Key) -> Op {
+    Op::delete(ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO)
+}
+
+/// How a ticket ended whose tombstone has been forgotten.
+fn without_trace(leaving: &Leaving) -> Ended {
+    if leaving.unanswered { Ended::ByUs } else { Ended::ByOthers(why_ended(None)) }
+}
+
 async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
     if leaving.held && mutants::is_on(Mutant::ReleaseWithoutCas) {
         return release_whoever_is_first(store, &leaving.ticket).await;
@@ -140,8 +154,9 @@ async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Re
         Err(Error::Conflict { .. }) => match store.entry(&leaving.ticket).await? {
             // Nobody writes a ticket twice: what is live there is ours, seen by a lagging read.
             Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
-            Some(entry) if matches!(&entry.state, State::Deleted(note) if note.as_ref() == HELD) => Ok(Ended::ByUs),
+            Some(entry) if is_note(&entry.state, HELD) => Ok(Ended::ByUs),
             Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
+            Some(entry) if is_note(&entry.state, ABSENT) => Ok(without_trace(leaving)),
             Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
             None => prove_gone(store, leaving).await,
         },
@@ -152,9 +167,8 @@ async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Re
 /// The tombstone has been forgotten already; or the server that refused lags, and so does the read, and the ticket is
 /// there. Taken for gone it would stand in everybody's way for ever, so a commit has to prove it.
 async fn prove_gone(store: &dyn Store, leaving: &Leaving) -> Result<Ended, Error> {
-    match store.commit(Op::purge(leaving.ticket.clone()).if_absent().ttl(Ttl::MIN).into()).await {
-        Ok(_) if leaving.unanswered => Ok(Ended::ByUs),
-        Ok(_) => Ok(Ended::ByOthers(why_ended(None))),
+    match store.commit(where_nothing_is(&leaving.ticket).ttl(Ttl::MIN).into()).await {
+        Ok(_) => Ok(without_trace(leaving)),
         Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
         Err(error) => Err(error),
     }

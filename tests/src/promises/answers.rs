@@ -128,6 +128,32 @@ pub async fn a_release_is_ok_when_it_is_done(bed: &Bed) {
     join_all(each).await;
 }
 
+/// What was to stop a ticket that was not answered, and lands when that ticket has been found, held and given back,
+/// does not turn the release into a loss.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn what_stops_a_ticket_too_late_spoils_no_release(bed: &Bed) {
+    // The release's own tombstone is there, or forgotten.
+    for pause in [Duration::ZERO, 1_500 * MS] {
+        let (line, session) = bed.process(LEASE).await;
+        line.fate(Write::Ticket, 1, NONE);
+        line.fate(Write::End, 1, Fate::Late);
+        let mut guard = take(&session, "stopped").await;
+        line.fate(Write::End, 1, Fate::Unanswered(LONG));
+        let only_once = async {
+            tokio::select! {
+                outcome = guard.give_up() => panic!("{pause:?}: a release without an answer gave {outcome:?}"),
+                () = until_no_ticket_is_left(session.store()) => {}
+            }
+        };
+        within(LONG, format!("{pause:?}: the release is applied"), only_once).await;
+        tokio::time::sleep(pause).await;
+        line.land().await;
+        within(LONG, format!("{pause:?}: the release"), guard.give_up()).await.must(format!("{pause:?}: it was released"));
+    }
+}
+
 /// A release that the store does not answer is never `Ok`, and returns when the lease is over at the latest.
 ///
 /// # Panics

@@ -86,6 +86,7 @@ macro_rules! __promises {
             answers: a_ticket_that_lands_after_its_waiter_left_is_turned_away;
             answers: a_refused_ticket_is_told;
             answers: a_release_is_ok_when_it_is_done;
+            answers: what_stops_a_ticket_too_late_spoils_no_release;
             answers: a_release_without_answer_is_not_ok;
             answers: a_renewal_counts_from_its_sending;
             answers: a_late_renewal_harms_nobody;
