@@ -4,11 +4,12 @@ use std::{cell::RefCell, time::Duration};
 
 use tenure::{Guard, Session, data_key};
 use tenure_kv::Op;
+use tokio::sync::Mutex;
 
 use super::{
     Bed,
     basics::{take, until_no_ticket_is_left},
-    support::{Cut, LONG, Must, after_polls, within},
+    support::{self, Cut, LONG, Must, after_polls, within},
 };
 
 /// Longer than any wait here, so that nothing is freed by its end.
@@ -42,8 +43,7 @@ impl Pair {
     }
 }
 
-/// Drops `go` after 0, 1, 2, … polls, each time with both kinds of cut and after a `prepare` of its own,
-/// until it is done before it is dropped.
+/// As [`support::at_every_wait`], and afterwards the lock is free for the other each time.
 async fn at_every_wait<P, T>(
     pair: &Pair,
     what: &str,
@@ -51,20 +51,11 @@ async fn at_every_wait<P, T>(
     go: impl AsyncFn(&P) -> tenure::Result<T>,
     after: impl AsyncFn(P, &str),
 ) {
-    for cut in [Cut::Waiting, Cut::Woken] {
-        for polls in 0..MOST {
-            let prepared = prepare().await;
-            let when = format!("after {what} was dropped, {polls} polls, {cut:?}");
-            let done = after_polls(polls, cut, go(&prepared)).await.map(|outcome| drop(outcome.must(what)));
-            after(prepared, &when).await;
-            pair.is_free(&when).await;
-            if done.is_some() {
-                assert!(polls > 1, "{what} never waited, so nothing was tested");
-                break;
-            }
-            assert!(polls + 1 < MOST, "{what} does not end");
-        }
-    }
+    let then = async |prepared: P, when: &str| {
+        after(prepared, when).await;
+        pair.is_free(when).await;
+    };
+    support::at_every_wait(what, prepare, go, then).await;
 }
 
 /// Acquiring, dropped at every wait while the lock is free.
@@ -77,6 +68,8 @@ pub async fn acquiring_can_be_dropped_at_every_wait(bed: &Bed) {
     at_every_wait(&pair, "lock()", async || (), async |()| mutex.lock().await, async |(), _| {}).await;
     at_every_wait(&pair, "try_lock()", async || (), async |()| mutex.try_lock().await, async |(), _| {}).await;
     at_every_wait(&pair, "lock_timeout()", async || (), async |()| mutex.lock_timeout(LONG).await, async |(), _| {}).await;
+    let until = async |(): &()| mutex.lock_until(std::future::pending()).await;
+    at_every_wait(&pair, "lock_until()", async || (), until, async |(), _| {}).await;
 }
 
 /// Waiting, dropped at every wait while somebody else holds and then gives back.
@@ -115,6 +108,9 @@ pub async fn releasing_and_writing_can_be_dropped_at_every_wait(bed: &Bed) {
     let taken = async || RefCell::new(Some(pair.take().await));
     let release = async |guard: &RefCell<Option<Guard>>| guard.take().must("the guard").release().await;
     at_every_wait(&pair, "release()", taken, release, async |guard, _| drop(guard)).await;
+    let again = async |guard: Mutex<Guard>, when: &str| guard.lock().await.give_up().await.must(when);
+    let give_up = async |guard: &Mutex<Guard>| guard.lock().await.give_up().await;
+    at_every_wait(&pair, "give_up()", async || Mutex::new(pair.take().await), give_up, again).await;
     let key = data_key("cut").must("a key");
     let write = async |guard: &Guard| guard.commit(Op::put(key.clone(), "x").into()).await;
     let still_held = async |guard: Guard, when: &str| {

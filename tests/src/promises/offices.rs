@@ -10,7 +10,7 @@ use super::{
     Bed,
     electing::{elected, election, until_nothing_is_left, waiting},
     line::{Fate, Write},
-    support::{Cut, LONG, Must, after_polls, within},
+    support::{Cut, LONG, Must, after_polls, at_every_wait, within},
 };
 
 /// Longer than any wait here, so that nothing is freed by its end.
@@ -117,28 +117,6 @@ pub async fn an_office_without_answers_tells_what_is_so(bed: &Bed) {
         assert_eq!(there.leader().await.must("a look").must("a leader").term, next.term());
         next.resign().await.must("the resignation");
         until_nothing_is_left(other.store(), &name, &format!("after {fate:?}")).await;
-    }
-}
-
-/// Drops `go` after 0, 1, 2, … polls with both kinds of cut, until it is done before it is dropped.
-async fn at_every_wait<P, T>(
-    what: &str,
-    prepare: impl AsyncFn() -> P,
-    go: impl AsyncFn(&P) -> tenure::Result<T>,
-    after: impl AsyncFn(P, &str),
-) {
-    for cut in [Cut::Waiting, Cut::Woken] {
-        for polls in 0..MOST {
-            let prepared = prepare().await;
-            let when = format!("after {what} was dropped, {polls} polls, {cut:?}");
-            let done = after_polls(polls, cut, go(&prepared)).await.map(|outcome| drop(outcome.must(what)));
-            after(prepared, &when).await;
-            if done.is_some() {
-                assert!(polls > 1, "{what} never waited, so nothing was tested");
-                break;
-            }
-            assert!(polls + 1 < MOST, "{what} does not end");
-        }
     }
 }
 

@@ -129,6 +129,32 @@ pub(super) async fn after_polls<F: Future>(polls: usize, cut: Cut, future: F) ->
     .await
 }
 
+/// More polls than any future needs that is dropped at every wait.
+const MOST: usize = 400;
+
+/// Drops `go` after 0, 1, 2, … polls with both kinds of cut, each time after a `prepare` of its own and with `after`
+/// to follow, until it is done before it is dropped.
+pub(super) async fn at_every_wait<P, T, E: Debug>(
+    what: &str,
+    prepare: impl AsyncFn() -> P,
+    go: impl AsyncFn(&P) -> Result<T, E>,
+    after: impl AsyncFn(P, &str),
+) {
+    for cut in [Cut::Waiting, Cut::Woken] {
+        for polls in 0..MOST {
+            let prepared = prepare().await;
+            let when = format!("after {what} was dropped, {polls} polls, {cut:?}");
+            let done = after_polls(polls, cut, go(&prepared)).await.map(|outcome| drop(outcome.must(what)));
+            after(prepared, &when).await;
+            if done.is_some() {
+                assert!(polls > 1, "{what} never waited, so nothing was tested");
+                break;
+            }
+            assert!(polls + 1 < MOST, "{what} does not end");
+        }
+    }
+}
+
 /// Numbers that look random and come again with the same seed.
 #[derive(Debug)]
 pub(super) struct Dice(u64);
