@@ -128,32 +128,31 @@ pub async fn following_can_be_dropped_at_every_wait(bed: &Bed) {
     let key = data_key("follow").must("a key");
     let view = View::open(&line.store, KeyRange::One(key.clone())).await.must("a view");
     let changes = Mutex::new(view.changes());
-    let turns = AtomicU64::new(0);
-    let turn = || turns.fetch_add(1, Ordering::Relaxed).to_string();
-    let until_told = async |value: &str| {
+    let until_told = async |least: Revision| {
         let mut changes = changes.lock().await;
         loop {
-            if matches!(changes.next().await?, Change::Put(entry) if entry.value().is_some_and(|found| found == value)) {
+            if matches!(changes.next().await?, Change::Put(entry) if entry.revision >= least) {
                 return Ok::<_, tenure::Error>(());
             }
         }
     };
-    let until_seen = async |value: &str| {
-        view.wait_until(|now| now.get(&key).and_then(Entry::value).filter(|found| *found == value).map(drop)).await
+    let until_seen =
+        async |least: Revision| view.wait_until(|now| now.get(&key).filter(|entry| entry.revision >= least).map(drop)).await;
+    // The write comes while it waits, and is dropped with it; it may still land.
+    let write = async || line.store.put(&key, "x").await;
+    let later = async || Revision::new(store.put(&key, "x").await.must("a write").get() + 1);
+    let told = async |_: Revision, when: &str| {
+        let last = store.put(&key, "x").await.must("a write");
+        within(LONG, format!("{when}, the last is seen"), until_seen(last)).await.must(when);
+        within(LONG, format!("{when}, the last is told"), until_told(last)).await.must(when);
     };
-    // The write comes while it waits, and is dropped with it; one that is not dropped is told in any case.
-    let written = async |value: &String| line.store.put(&key, value.clone()).await;
-    let told = async |_: String, when: &str| {
-        let value = turn();
-        store.put(&key, value.clone()).await.must("a write");
-        within(LONG, format!("{when}, the last is seen"), until_seen(&value)).await.must(when);
-        within(LONG, format!("{when}, the last is told"), until_told(&value)).await.must(when);
-    };
-    let next = async |value: &String| tokio::join!(written(value), until_told(value)).1;
-    at_every_wait("Changes::next()", async || turn(), next, told).await;
-    let seen = async |value: &String| tokio::join!(written(value), until_seen(value)).1;
-    at_every_wait("wait_until()", async || turn(), seen, told).await;
+    let next = async |least: &Revision| tokio::join!(write(), until_told(*least)).1;
+    at_every_wait("Changes::next()", later, next, told).await;
+    let seen = async |least: &Revision| tokio::join!(write(), until_seen(*least)).1;
+    at_every_wait("wait_until()", later, seen, told).await;
 
+    let turns = AtomicU64::new(0);
+    let turn = || turns.fetch_add(1, Ordering::Relaxed).to_string();
     let member = join(&session, "follow", "one").await;
     let watch = Mutex::new(membership::watch(&line.store, "follow").await.must("a watch"));
     let until_heard = async |value: &str| {
