@@ -84,8 +84,42 @@ pub fn small() -> Vec<Bounds> {
     ]
 }
 
-/// What takes minutes and gigabytes.
+/// What takes minutes.
 #[must_use]
 pub fn large() -> Vec<Bounds> {
-    vec![Bounds { name: "three clients, two locks", config: Config { faults: EACH, sightings: true, ..Config::two_locks() } }]
+    let proven = [Policy::WhenProven, Policy::WhenProven, Policy::AtDeadline];
+    vec![
+        Bounds {
+            name: "two clients, one lock, time passes at any moment",
+            config: Config {
+                attempts: 2,
+                writes: 1,
+                faults: Faults { cancels: 1, ..EACH },
+                eager: true,
+                sightings: true,
+                policy: proven,
+                ..Config::pair()
+            },
+        },
+        Bounds {
+            name: "two clients, one lock, deeper",
+            config: Config {
+                attempts: 2,
+                writes: 1,
+                faults: Faults { timeouts: 2, renewals: 2, ..EACH },
+                sightings: true,
+                policy: proven,
+                ..Config::pair()
+            },
+        },
+        Bounds {
+            name: "three clients, one lock",
+            config: Config { writes: 1, faults: Faults { cancels: 1, ..EACH }, ..Config::three() },
+        },
+        Bounds {
+            name: "three clients, two locks, two of whom want both",
+            config: Config { faults: Faults { timeouts: 0, renewals: 0, ..EACH }, ..Config::calm([BOTH, BOTH, A]) },
+        },
+        Bounds { name: "three clients, two locks", config: Config { faults: EACH, sightings: true, ..Config::two_locks() } },
+    ]
 }
