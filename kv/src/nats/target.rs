@@ -94,6 +94,10 @@ impl Target {
         let Some((authority, bucket)) = rest.split_once('/') else {
             return Err(Error::invalid(format!("the NATS URL names no bucket; {form}")));
         };
+        if bucket.contains('@') {
+            // What stands before it is no bucket but the rest of a secret.
+            return Err(Error::invalid("user and password of a NATS URL have no / as it stands; write it as %2F"));
+        }
         let bucket = bucket_name(bucket)?;
         let (query, shown_query) = Query::parse(query)?;
         let (mut login, mut servers) = authority_of(authority)?;
@@ -367,7 +371,14 @@ mod tests {
             let error = Target::parse(url).err().unwrap_or_else(|| panic!("{url} was taken"));
             assert!(error.is_invalid() && error.to_string().contains(names), "{url}: {error}");
         }
-        for secret in ["nats://u:s3cr3t@x@a/b", "nats://s3cr3t,u@a/b", "nats://u:s3cr3t@a:x/b", "nats://s3cr3t@/b"] {
+        for secret in [
+            "nats://u:s3cr3t@x@a/b",
+            "nats://s3cr3t,u@a/b",
+            "nats://u:s3cr3t@a:x/b",
+            "nats://s3cr3t@/b",
+            "nats://u:s3cr3t/x@a/b",
+            "nats://u:x/s3cr3t@a/b",
+        ] {
             let error = Target::parse(secret).err().unwrap().to_string();
             assert!(!error.contains("s3cr3t"), "{error}");
         }
