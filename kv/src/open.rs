@@ -125,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_store_shows_a_url_that_names_it() {
+        for url in ["file:/a", "file:a?sync=250ms", "file:////a/b", "file:///a%20b"] {
+            let Ok(Named::File(path, options)) = named(url) else { panic!("{url}") };
+            let Ok(Named::File(same, as_before)) = named(&options.url(&path)) else { panic!("{}", options.url(&path)) };
+            assert_eq!((same, as_before.sync), (path, options.sync));
+        }
+    }
+
+    #[test]
     fn file_urls_say_when_to_sync() {
         let every = |ms| Sync::Every(Duration::from_millis(ms));
         for (query, wanted) in

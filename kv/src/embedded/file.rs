@@ -42,6 +42,19 @@ pub enum Sync {
     Every(Duration),
 }
 
+impl FileOptions {
+    /// The URL of the store in the file `path`.
+    pub(crate) fn url(self, path: &Path) -> String {
+        let shown = path.display().to_string();
+        // Two slashes would announce a host.
+        let no_host = if shown.starts_with("//") { "//" } else { "" };
+        match self.sync {
+            Sync::Always => format!("file:{no_host}{shown}"),
+            Sync::Every(interval) => format!("file:{no_host}{shown}?sync={}ms", interval.as_millis()),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Handle {
     info: Info,
@@ -93,11 +106,7 @@ impl File {
         state.advance_to(loaded.revision);
         let shared = Shared::new(clock, state);
         let writer = Writer::start(path, shared.clone(), disk, options.sync)?;
-        let sync = match options.sync {
-            Sync::Always => String::new(),
-            Sync::Every(interval) => format!("?sync={}ms", interval.as_millis()),
-        };
-        let info = Info { url: format!("file:{}{sync}", path.display()), shared: false, replicas: 1 };
+        let info = Info { url: options.url(path), shared: false, replicas: 1 };
         let store = Self(Arc::new(Handle { info, timer: Timer::default(), writer, shared }));
         store.start_timer();
         Ok(store)
