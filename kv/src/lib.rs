@@ -28,6 +28,9 @@ mod entry;
 mod error;
 #[cfg(feature = "testing")]
 pub mod faults;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "testing")]
 mod hand_clock;
 mod key;

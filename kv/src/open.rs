@@ -47,6 +47,16 @@ pub fn check_url(url: &str) -> Result<()> {
     }
 }
 
+/// The URL that the store would show.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn shown(url: &str) -> Result<String> {
+    match named(url)? {
+        Named::Memory => Ok("memory:".to_owned()),
+        Named::File(path, options) => Ok(options.url(&path)),
+        Named::Nats => Nats::shown_url(url),
+    }
+}
+
 /// The store that a URL names.
 enum Named {
     Memory,

@@ -32,6 +32,9 @@ pub mod discovery;
 mod election;
 mod error;
 mod fencing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hold;
 mod ids;

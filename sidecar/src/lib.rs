@@ -6,6 +6,9 @@
 
 mod client;
 pub mod command;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod protocol;
 pub mod server;
 

@@ -100,6 +100,12 @@ impl Nats {
         Target::parse(url).map(drop)
     }
 
+    /// The URL without secrets.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn shown_url(url: &str) -> Result<String> {
+        Target::parse(url).map(|target| target.shown)
+    }
+
     /// Opens a bucket over a client that already exists. Refusals for want of a permission reach only the
     /// client's own event callback; here they show as a time-out.
     ///

@@ -19,6 +19,8 @@ use tenure_kv::{ClockExt, Key, StoreExt};
 use tokio::sync::watch;
 
 use self::attempt::Attempt;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::record::fuzzing;
 pub use self::{
     leadership::Leadership,
     record::{Candidate, Leader},

@@ -208,6 +208,23 @@ pub struct Candidate {
     pub since: SystemTime,
 }
 
+/// The records, for [`crate::fuzzing`].
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::*;
+
+    pub(crate) fn read(entry: &Entry) -> Option<(String, Bytes)> {
+        let record = Record::read(entry)?;
+        let said = format!("{record:?} {:?} {:?}", record.clone().leader(entry.revision), record.clone().candidate());
+        Some((said, record.encode()))
+    }
+
+    pub(crate) fn proclaimed(value: &[u8]) -> Result<(Bytes, Bytes)> {
+        let record = Record::new("s", "s-1".to_owned(), TicketRecord::default(), 0).with_value(value)?;
+        Ok((record.encode(), record.value()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,8 @@ use std::sync::Arc;
 use tenure_kv::{Key, Revision, Store};
 use tokio::sync::{oneshot, watch};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::record::fuzzing;
 pub use self::{
     check::Check,
     instance::{Instance, InstanceState, MAX_ADDRESS, MAX_LABEL, MAX_MEMBER_VALUE, MAX_METADATA, MAX_WEIGHT, MAX_ZONE},

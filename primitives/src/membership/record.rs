@@ -155,6 +155,27 @@ impl Author {
     }
 }
 
+/// The records, for [`crate::fuzzing`].
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing {
+    use super::*;
+    pub(crate) use crate::membership::names::parse_member;
+
+    /// As a keeper writes it that has read it.
+    pub(crate) fn read(entry: &Entry) -> Option<(String, Bytes)> {
+        let (record, written) = (MemberRecord::read(entry)?, Written::read(entry)?);
+        let author = Author {
+            session: record.session.clone(),
+            nonce: written.nonce.clone().into_owned(),
+            host: record.host.clone(),
+            pid: record.pid,
+            label: record.label.clone(),
+        };
+        let anew = author.write(&record.instance, record.instance.state, written.write);
+        Some((format!("{record:?} {:?}", owner_of(entry)), anew))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;

@@ -12,7 +12,7 @@ mod leases;
 mod locks;
 mod members;
 mod observers;
-mod options;
+pub(crate) mod options;
 mod outbox;
 mod peer;
 mod release;

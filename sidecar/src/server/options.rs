@@ -215,6 +215,16 @@ fn default_store() -> Result<String, StartError> {
     }
 }
 
+/// The configuration, for [`crate::fuzzing`].
+#[cfg(feature = "fuzzing")]
+pub(crate) fn configured(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, String> {
+    let arguments = std::iter::once("tenured".into()).chain(arguments);
+    let options = Options::try_parse_from(arguments).map_err(|error| in_a_line(&error))?;
+    let store = options.store.as_deref().ok_or("it names no store")?;
+    tenure_kv::check_url(store).map_err(|error| error.to_string())?;
+    options.config().map_err(|error| error.to_string())
+}
+
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, ExitCode> {
     Options::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -223,12 +233,16 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, ExitCode>
             ExitCode::SUCCESS
         }
         _ => {
-            let text = error.render().to_string();
-            let first = text.lines().next().unwrap_or_default();
-            say(&format!("{}; see tenured --help", first.strip_prefix("error: ").unwrap_or(first)));
+            say(&format!("{}; see tenured --help", in_a_line(&error)));
             ExitCode::from(USAGE)
         }
     })
+}
+
+fn in_a_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
 /// One line on standard error; nobody reading it is no reason to fail.

@@ -1,0 +1,61 @@
+//! The daemon's configuration, which is its command line.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use bolero::check;
+use tenure_fuzz::Corpus;
+use tenure_sidecar::{fuzzing, server::Config};
+
+/// The command line that asks for `config`.
+fn words(config: &Config) -> Vec<OsString> {
+    let limits = &config.limits;
+    let mut words: Vec<OsString> =
+        vec!["--store".into(), config.store.clone().into(), "--socket".into(), config.socket.clone().into()];
+    let mut flag = |name: &str, value: String| words.push(format!("--{name}={value}").into());
+    flag("socket-mode", format!("{:o}", config.access.mode));
+    config.access.group.iter().for_each(|group| flag("socket-group", group.clone()));
+    config.lease.iter().for_each(|lease| flag("lease", format!("{}ns", lease.as_nanos())));
+    flag("drain", format!("{}s {}ns", config.drain.as_secs(), config.drain.subsec_nanos()));
+    flag("stall", format!("{}ms", limits.stall_ms));
+    for (name, number) in [
+        ("max-line", limits.line_bytes),
+        ("max-requests", limits.requests),
+        ("max-leases", limits.leases),
+        ("max-subscriptions", limits.subscriptions),
+        ("max-lease-lengths", limits.lease_lengths),
+        ("max-connections", limits.connections),
+    ] {
+        flag(name, number.to_string());
+    }
+    words
+}
+
+/// One word on a line.
+#[test]
+fn flags() {
+    let corpus = Corpus::of("flags");
+    check!(name = "flags").for_each(|input: &[u8]| {
+        corpus.each(input, |input| {
+            if input.contains(&0) || input.windows(4).any(|window| window == b"/dev" || window == b"/pro") {
+                return;
+            }
+            let arguments = input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec()));
+            match fuzzing::flags(arguments) {
+                Ok(config) => {
+                    let limits = &config.limits;
+                    assert!(config.access.mode <= 0o777 && limits.line_bytes >= 1_024, "{config:?}");
+                    assert!(
+                        config.lease.is_none_or(|lease| (tenure::MIN_LEASE..=tenure::MAX_LEASE).contains(&lease)),
+                        "{config:?}"
+                    );
+                    let counts = [limits.requests, limits.leases, limits.subscriptions, limits.lease_lengths, limits.connections];
+                    assert!(counts.iter().all(|count| (1..=1 << 40).contains(count)), "{config:?}");
+                    let again = fuzzing::flags(words(&config)).unwrap_or_else(|error| panic!("{error}: {config:?}"));
+                    assert_eq!(format!("{again:?}"), format!("{config:?}"));
+                }
+                Err(said) => assert!(!said.is_empty() && !said.contains('\n'), "{said}"),
+            }
+        });
+    });
+}
