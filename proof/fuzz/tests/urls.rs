@@ -27,6 +27,11 @@ fn url() {
                 (Ok(()), Ok(shown)) => {
                     let again = shown_url(&shown);
                     assert_eq!(again.as_deref().ok(), Some(&*shown), "{again:?}");
+                    // The unit does not get lost.
+                    let seconds = url.rsplit_once("?sync=").filter(|_| url.starts_with("file:"));
+                    if let Some(Ok(seconds)) = seconds.and_then(|(_, time)| time.strip_suffix('s')).map(str::parse::<u64>) {
+                        assert!(shown.ends_with(&format!("?sync={}ms", seconds * 1_000)), "{shown}");
+                    }
                     shown
                 }
                 (Err(error), Err(same)) => {
