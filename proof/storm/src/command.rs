@@ -60,6 +60,9 @@ struct Run {
     /// Leaves it there even if nothing is wrong
     #[arg(long)]
     keep: bool,
+    /// What clients and daemons log beside their tapes, such as tenure=debug,tenure_kv=debug
+    #[arg(long)]
+    log: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -145,7 +148,18 @@ pub fn main() -> ExitCode {
     code.unwrap_or_else(|error| failed(&error))
 }
 
+/// The log of a client or a daemon, where one is wanted.
+fn log() {
+    if let Ok(filter) = std::env::var("TENURE_STORM_LOG") {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
+}
+
 async fn what(what: What) -> Result<ExitCode, Failed> {
+    if matches!(what, What::Client { .. } | What::Daemon { .. }) {
+        log();
+    }
     match what {
         What::Run(run) => one(run).await,
         What::Short(short) => short_form(short).await,
@@ -181,7 +195,7 @@ async fn one(run: Run) -> Result<ExitCode, Failed> {
         out: run.out.join(format!("{}-{}", run.store, run.seed)),
         keep: run.keep,
     };
-    let program = Program::at(std::env::current_exe()?);
+    let program = Program { log: run.log, ..Program::at(std::env::current_exe()?) };
     let verdict = crate::run(&program, &options).await?;
     Ok(if tell(&options, &verdict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

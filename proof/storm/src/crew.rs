@@ -30,12 +30,14 @@ pub struct Program {
     pub path: PathBuf,
     /// A library that clients load first and the environment that it reads, where wall clocks are to be set.
     pub clock_library: Option<PathBuf>,
+    /// What clients and daemons log beside their tapes, such as `tenure=debug`.
+    pub log: Option<String>,
 }
 
 impl Program {
     /// The program at `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), clock_library: clock_library() }
+        Self { path: path.into(), clock_library: clock_library(), log: None }
     }
 
     /// A command that is a `role` of this program.
@@ -43,6 +45,9 @@ impl Program {
         let mut command = Command::new(&self.path);
         // A signal from the terminal is for the director alone.
         command.arg(role).stdin(Stdio::piped()).process_group(0).kill_on_drop(true);
+        if let Some(log) = &self.log {
+            command.env("TENURE_STORM_LOG", log);
+        }
         command
     }
 }
@@ -96,7 +101,8 @@ impl Crew {
         clock: Option<PathBuf>,
     ) -> Result<(), Failed> {
         let mut command = program.command("client");
-        command.arg(serde_json::to_string(order)?).stdout(Stdio::null());
+        let log = std::fs::File::create(order.tape.with_extension("log"))?;
+        command.arg(serde_json::to_string(order)?).stdout(Stdio::null()).stderr(log);
         if let (Some(file), Some(library)) = (&clock, &program.clock_library) {
             step(file, 0)?;
             command

@@ -173,8 +173,12 @@ impl Storm {
             lease_ms: u64::try_from(self.lease.as_millis())?,
             field: self.field.clone(),
         };
-        let clock = (self.options.faults.include("clock") && number.is_multiple_of(2))
-            .then(|| self.options.out.join(format!("client-{number}.clock")));
+        let stepped = self.options.faults.include("clock") && number.is_multiple_of(2);
+        if stepped && self.program.clock_library.is_none() {
+            self.skipped("clock: libfaketime is not installed");
+        }
+        let clock =
+            (stepped && self.program.clock_library.is_some()).then(|| self.options.out.join(format!("client-{number}.clock")));
         self.crew.start(&self.program, &order, wires, clock)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tenure::{Error, Guard, Mutex, data_key};
+use tenure::{Error, Guard, Mutex, data_key, locks};
 use tenure_check::history::{Done, Failure, Hold, Mode, Op, Outcome, Sight};
 use tenure_kv::Op as Change;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -147,5 +147,25 @@ async fn give_up(scene: &Scene, guard: Guard, rng: &mut fastrand::Rng) {
             scene.tape.dropped(scene.tape.call(release));
         }
         Err(_) => scene.tape.dropped(id),
+    }
+}
+
+/// An administrator who breaks a hold now and then.
+pub(super) async fn break_some(scene: Scene, locks: usize, mut rng: fastrand::Rng) {
+    loop {
+        scene.pause(&mut rng, 1_500..8_000).await;
+        if scene.over.is_cancelled() {
+            return;
+        }
+        let lock = format!("l{}", rng.usize(0..locks));
+        let store = scene.session.store();
+        let Some(Ok(queue)) = scene.unless_over(locks::inspect(&**store, &lock)).await else { continue };
+        let Some(holder) = queue.holder else { continue };
+        let id = scene.tape.call(Op::Break { lock: lock.clone(), token: holder.token.get() });
+        match timeout(scene.lease * 4, locks::break_hold(&**store, &lock, holder.token)).await {
+            Ok(Ok(())) => scene.tape.done(id, Done::default()),
+            Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
+            Err(_) => scene.tape.dropped(id),
+        }
     }
 }

@@ -42,8 +42,13 @@ impl Scene {
 pub(super) enum Role {
     Lock(String),
     Election(String),
-    Member { group: String, ids: usize },
+    Member {
+        group: String,
+        ids: usize,
+    },
     Register(String),
+    /// Breaks holds of so many locks.
+    Breaker(usize),
 }
 
 impl Role {
@@ -57,6 +62,7 @@ impl Role {
         all.extend((0..field.elections).map(|n| Self::Election(format!("e{n}"))));
         all.extend((0..field.groups).map(|n| Self::Member { group: format!("g{n}"), ids: field.ids }));
         all.extend((0..field.registers).map(|n| Self::Register(format!("r{n}"))));
+        all.push(Self::Breaker(field.locks));
         all
     }
 
@@ -65,6 +71,7 @@ impl Role {
             Self::Lock(name) => Box::pin(locks::play(scene, name, rng)),
             Self::Election(name) => Box::pin(elections::play(scene, name, rng)),
             Self::Member { group, ids } => Box::pin(groups::play(scene, group, ids, rng)),
+            Self::Breaker(locks) => Box::pin(locks::break_some(scene, locks, rng)),
             Self::Register(name) => Box::pin(registers::play(scene, name, rng)),
         }
     }

@@ -64,6 +64,8 @@ pub(super) async fn trouble(storm: &Storm, name: &str, rng: &mut fastrand::Rng) 
             let hours = if rng.bool() { 1 } else { -1 };
             let fault = begin(FaultKind::ClockStep, &format!("its wall clock goes {hours:+} h"));
             crew::step(&file, hours)?;
+            // It looks at the file once a second.
+            sleep(Duration::from_secs(2)).await;
             last(lease, rng).await;
             crew::step(&file, 0)?;
             record.over(fault);
