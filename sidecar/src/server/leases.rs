@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Lease {
     session: SessionUse,
     home: Weak<Leases>,
     everywhere: Everywhere,
+    /// It is among those of all connections no longer.
+    gone: AtomicBool,
 }
 
 /// The leases of all connections: how many there are, and where.
@@ -119,15 +121,24 @@ impl Lease {
             // The session behind it goes on with the release, or has taken the hold with it.
             tracing::debug!(lease = self.number, fence = self.fence, %error, "released without an answer");
         }
+        self.count_out();
+    }
+
+    /// Counts it no longer, before its client is told so: tasks that watch it may not have ended yet.
+    fn count_out(&self) {
+        if self.gone.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.everywhere.counts(self.kind).for_each(|count| {
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        self.everywhere.holds.remove(self.fence, &self.home, self.number);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.everywhere.counts(self.kind).for_each(|count| {
-            count.fetch_sub(1, Ordering::Relaxed);
-        });
-        self.everywhere.holds.remove(self.fence, &self.home, self.number);
+        self.count_out();
     }
 }
 
@@ -269,12 +280,12 @@ impl Leases {
             session,
             home: Arc::downgrade(self),
             everywhere: self.everywhere.clone(),
+            gone: AtomicBool::new(false),
         });
-        table.held.insert(number, lease.clone());
-        drop(table);
         if lease.kind != held::Kind::Member {
             self.everywhere.holds.add(lease.fence, self, number);
         }
+        table.held.insert(number, lease.clone());
         Ok(lease)
     }
 
@@ -316,7 +327,9 @@ impl Leases {
     /// Ends a release: it is remembered until the client is told.
     pub(super) fn left(&self, number: u64, end: End) {
         let mut table = self.table();
-        table.leaving.remove(&number);
+        if let Some(lease) = table.leaving.remove(&number) {
+            lease.count_out();
+        }
         table.remember(number, end);
     }
 
@@ -412,7 +425,8 @@ impl Leases {
     /// The lease is over because its client wanted it so.
     pub(super) fn hand_over(&self, number: u64) {
         let mut table = self.table();
-        if table.held.remove(&number).is_some() {
+        if let Some(lease) = table.held.remove(&number) {
+            lease.count_out();
             table.remember(number, End::Released);
         }
     }
