@@ -73,6 +73,26 @@ async fn a_dropped_call_gives_up_its_place() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_dropped_before_it_is_written_is_not_cancelled_before_it() {
+    let daemon = Daemon::start();
+    let (holder, client) = (connect(&daemon).await, connect(&daemon).await);
+    let held = acquire(&holder, "a").await;
+    for _ in 0..200 {
+        let mut waiting = Box::pin(client.call("lock.acquire", json!({ "name": "a" })));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(waiting);
+        client.call("ping", json!({})).await.unwrap();
+    }
+    await_waiters(&holder, "a", 0).await;
+    let begun = Instant::now();
+    while client.call("status", json!({})).await.unwrap()["requests"] != 0 {
+        assert!(begun.elapsed() < PATIENCE, "a request was cancelled before it was asked");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    release(&holder, &held).await;
+}
+
+#[tokio::test]
 async fn a_lease_that_comes_after_its_call_was_dropped_goes_back() {
     let daemon = Daemon::start();
     let (holder, client) = (connect(&daemon).await, connect(&daemon).await);

@@ -399,11 +399,16 @@ fn requests_leases_and_connections_are_limited() {
     let daemon = Daemon::with(&["--store", "memory:", "--max-leases", "100", "--max-connections", "3"]);
     let (mut holder, mut wire) = (daemon.connect(), daemon.connect());
     let (lease, _) = holder.acquire("a");
+    let leases: Vec<String> = (0..3).map(|n| wire.acquire(&format!("b{n}")).0).collect();
     let waiting: Vec<u64> = (0..64).map(|_| wire.send("lock.acquire", &json!({ "name": "a" }))).collect();
     let error = wire.call("kv.get", json!({ "key": "k" })).unwrap_err();
     assert_eq!((kind(&error).as_str(), &error["data"]["limit"]), ("limit", &json!("requests")));
     assert!(wire.call("ping", json!({})).is_ok(), "what is answered at once is never in flight");
     assert_eq!(wire.call("status", json!({})).unwrap()["connection"]["requests"], 64);
+    for lease in &leases {
+        wire.call("lock.release", json!({ "lease": lease })).expect("no limit keeps a lease held");
+    }
+    assert_eq!(kind(&wire.call("lock.release", json!({ "lease": "l_1" })).unwrap_err()), "limit");
     for id in &waiting {
         assert_eq!(wire.call("cancel", json!({ "id": id })).unwrap(), json!({}));
         assert_eq!(kind(&wire.result(*id).unwrap_err()), "cancelled");

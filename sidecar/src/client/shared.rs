@@ -248,7 +248,11 @@ pub(super) async fn write(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<
         let line = tokio::select! {
             () = shared.closed.cancelled() => return,
             () = shared.filled.notified() => {
-                std::mem::take(&mut *shared.afterwards.lock().unwrap_or_else(PoisonError::into_inner)).concat().into()
+                let afterwards = std::mem::take(&mut *shared.afterwards.lock().unwrap_or_else(PoisonError::into_inner));
+                // A call may still be in the channel when it is cancelled, and must not come after that.
+                let mut together: Vec<Bytes> = (0..lines.len()).map_while(|_| lines.try_recv().ok()).collect();
+                together.extend(afterwards);
+                together.concat().into()
             }
             line = lines.recv() => match line {
                 Some(line) => line,

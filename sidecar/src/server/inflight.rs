@@ -63,11 +63,21 @@ impl InFlight {
 
     /// Takes a slot for the request `id`; `changes` says whether it may change something.
     pub(super) fn admit(self: &Arc<Self>, id: Id, changes: bool) -> Result<Slot, ErrorObject> {
+        self.admit_up_to(self.limit, id, changes)
+    }
+
+    /// Takes a slot for the request `id` that gives a lease up: no limit of requests keeps a lease held. There is one
+    /// such request for each lease, and the limit of those bounds them.
+    pub(super) fn admit_release(self: &Arc<Self>, id: Id) -> Result<Slot, ErrorObject> {
+        self.admit_up_to(usize::MAX, id, true)
+    }
+
+    fn admit_up_to(self: &Arc<Self>, limit: usize, id: Id, changes: bool) -> Result<Slot, ErrorObject> {
         let mut requests = self.requests();
         let count = requests.len();
         match requests.entry(id) {
             Entry::Occupied(taken) => Err(taken_id(taken.key())),
-            Entry::Vacant(_) if count >= self.limit => Err(ErrorObject::limit(
+            Entry::Vacant(_) if count >= limit => Err(ErrorObject::limit(
                 "requests",
                 format!("{} requests of this connection are in flight; wait for an answer", self.limit),
             )),

@@ -10,7 +10,9 @@ use super::{
     elections, errors,
     held::{self, Held},
     inflight::{self, Slot},
-    kv, locks, members,
+    kv,
+    leases::Found,
+    locks, members,
     outbox::{Outbox, Room},
     sessions::millis,
 };
@@ -147,7 +149,9 @@ fn grant<R: Serialize + Send + 'static>(
 /// Gives a lease up.
 fn release(connection: &Arc<Connection>, id: Id, request: &Request<'_>, kind: held::Kind) -> Result<(), ErrorObject> {
     let LeaseRef { lease } = request.params()?;
-    let slot = connection.inflight.admit(id, true)?;
+    let inflight = &connection.inflight;
+    let first = matches!(connection.leases.find(&lease), Found::Held(_));
+    let slot = if first { inflight.admit_release(id) } else { inflight.admit(id, true) }?;
     // Taken out in the order of lines: nothing sent after the release finds the lease.
     let asked = connection.leases.leave(&lease, kind)?;
     asked.begin(connection);
