@@ -1,18 +1,12 @@
 //! One renewal for everything a session holds, and nothing is lost while there is no fault.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use tenure::{Guard, Session, data_key};
 use tenure_kv::StoreExt;
-use tokio::{runtime, task::JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Bed,
@@ -22,6 +16,9 @@ use super::{
     line::Write,
     support::{Dice, LONG, MS, Must, now, since, within},
 };
+
+/// How often a machine may stand still while it is to show that nothing is lost.
+const TRIES: usize = 30;
 
 async fn take_many(session: &Session, name: &str, count: usize) -> Vec<Guard> {
     let names = (0..count).map(|n| format!("{name}.{n}"));
@@ -54,38 +51,35 @@ pub async fn renewals_do_not_grow_with_locks(bed: &Bed) {
     assert!(!thousand.iter().any(Guard::is_held));
 }
 
-/// A process beside the test that does next to nothing, to see when the machine or the store stands still.
+/// Somebody beside the test, on the same processors, who does next to nothing: to see when the machine or the store
+/// stands still.
 struct Metronome {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Duration>,
+    stop: CancellationToken,
+    task: JoinHandle<Duration>,
 }
 
 impl Metronome {
-    fn start(bed: &Bed) -> Self {
-        let (bed, stop) = (bed.clone(), Arc::new(AtomicBool::new(false)));
+    async fn start(bed: &Bed) -> Self {
+        let (store, stop) = (bed.store().await, CancellationToken::new());
         let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().must("a runtime");
-            runtime.block_on(async {
-                let store = bed.store().await;
-                let key = data_key("metronome").must("a key");
-                let (mut last, mut longest) = (now(), Duration::ZERO);
-                while !stopped.load(Ordering::Relaxed) {
-                    tokio::time::sleep(5 * MS).await;
-                    store.put(&key, "tick").await.must("a write");
-                    longest = longest.max(since(last));
-                    last = now();
-                }
-                longest
-            })
+        let task = tokio::spawn(async move {
+            let key = data_key("metronome").must("a key");
+            let (mut last, mut longest) = (now(), Duration::ZERO);
+            while !stopped.is_cancelled() {
+                tokio::time::sleep(5 * MS).await;
+                store.put(&key, "tick").await.must("a write");
+                longest = longest.max(since(last));
+                last = now();
+            }
+            longest
         });
-        Self { stop, thread }
+        Self { stop, task }
     }
 
     /// The longest time from one tick to the next.
     async fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        tokio::task::spawn_blocking(move || self.thread.join()).await.must("the task").ok().must("the metronome")
+        self.stop.cancel();
+        self.task.await.must("the metronome")
     }
 }
 
@@ -98,8 +92,8 @@ impl Metronome {
 pub async fn without_a_fault_nothing_is_lost(bed: &Bed) {
     let lease = tenure::MIN_LEASE;
     let mut stalls = Vec::new();
-    for _ in 0..10 {
-        let metronome = Metronome::start(bed);
+    for _ in 0..TRIES {
+        let metronome = Metronome::start(bed).await;
         let outcome = hold_many(bed, lease).await;
         let stall = metronome.stop().await;
         match outcome {
@@ -134,7 +128,7 @@ async fn hold_many(bed: &Bed, lease: Duration) -> Result<(), String> {
     }
     while since(begun) < lease * 10 {
         if let Some(lost) = guards.iter().find(|guard| !guard.is_held()) {
-            return Err(format!("{lost:?} was lost without a fault"));
+            return Err(format!("{lost:?} was lost without a fault: {:?}", lost.lost().now_or_never()));
         }
         tokio::time::sleep(MS).await;
     }
