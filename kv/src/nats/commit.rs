@@ -14,9 +14,12 @@ use crate::{Batch, Entry, Error, Expect, Key, Op, Result, Revision};
 const LOOKS: u32 = 8;
 /// After so many looks at a key that shows nothing its tombstone has probably expired.
 const ENOUGH: u32 = 2;
+/// No tombstone is gone before that.
+const TOMBSTONES_LAST: Duration = Duration::from_secs(1);
 
-/// Applies `batch`. Only refused attempts are repeated, so an unknown outcome stays unknown.
-pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, batch: &Batch) -> Result<Revision> {
+/// Applies `batch`. Only refused attempts are repeated, so an unknown outcome stays unknown. Where `clustered`, a
+/// refusal counts once it is proven.
+pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bool, batch: &Batch) -> Result<Revision> {
     batch.validate()?;
     let ops = &batch.ops;
     let mut expected: Vec<Option<u64>> = ops
@@ -30,10 +33,16 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, batch: &Batch
     let begun = Instant::now();
     let mut tries = 0;
     loop {
+        let sent = Instant::now();
         match writer.attempt(ops, &expected).await {
             Ok(revision) => return Ok(Revision::new(revision)),
             Err(Refusal::Final(error)) => return Err(error),
-            Err(Refusal::Wrong { found }) => reconsider(reader, ops, &mut expected, found).await?,
+            Err(Refusal::Wrong { found }) => {
+                if clustered {
+                    prove(writer, reader, ops, &expected, found, sent).await?;
+                }
+                reconsider(reader, ops, &mut expected, found).await?;
+            }
             Err(Refusal::Busy(why)) => {
                 if begun.elapsed() >= writer.timeout {
                     return Err(Error::unavailable(why));
@@ -50,6 +59,50 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, batch: &Batch
 
 fn pause(tries: u32) -> Duration {
     Duration::from_millis(1 << tries.min(6))
+}
+
+/// Whether a refusal means that nothing was applied.
+///
+/// For a moment after a partition two servers lead the stream, and both may get the same message: the former leader
+/// refuses it for what it does not know yet, while the new one applies it. A revision beyond the expected one was
+/// not found by a server that is behind. One below it proves something only if it is still there for those who lead: a
+/// message that goes through on that condition shows it.
+async fn prove(
+    writer: Writer<'_>,
+    reader: Reader<'_>,
+    ops: &[Op],
+    expected: &[Option<u64>],
+    found: u64,
+    sent: Instant,
+) -> Result<()> {
+    let own = ops.iter().zip(expected).filter_map(|(op, expected)| Some((&op.key, (*expected)?)));
+    let fences = ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| (&fence.key, fence.revision.get()));
+    // What is where it should be is not what was in the way.
+    let checked: Vec<(&Key, u64)> = own.chain(fences).filter(|(_, expected)| *expected != found).collect();
+    if checked.iter().all(|(_, expected)| *expected < found) {
+        return Ok(());
+    }
+    if checked.len() > 1 {
+        let keys: Vec<Key> = checked.iter().map(|(key, _)| (*key).clone()).collect();
+        let entries = reader.entries(&keys).await.unwrap_or_default();
+        let is_there = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| entry.revision.get() == found);
+        // It was beyond before the refusal, and whatever the batch wrote would be beyond it.
+        if checked.iter().zip(&entries).any(|((_, expected), entry)| *expected < found && is_there(entry)) {
+            return Ok(());
+        }
+    }
+    for (key, _) in checked.iter().filter(|(_, expected)| *expected > found) {
+        // A tombstone of its own that has expired would look the same as nothing.
+        if writer.finds(key, found).await && (found > 0 || sent.elapsed() < TOMBSTONES_LAST) {
+            return Ok(());
+        }
+    }
+    let message = format!(
+        "the write to {} was refused by a server that is behind ({found} was found there), and one that is not may have \
+         applied it; read what is there",
+        ops[0].key
+    );
+    Err(Error::unknown(message))
 }
 
 /// After a refusal: sets the expectations under which absent keys can be written over their tombstones, or

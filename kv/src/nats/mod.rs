@@ -179,7 +179,7 @@ impl Store for Nats {
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         self.inner.check_server()?;
-        commit::commit(self.inner.writer(), self.inner.reader(), &batch).await
+        commit::commit(self.inner.writer(), self.inner.reader(), self.inner.facts.clustered, &batch).await
     }
 
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {

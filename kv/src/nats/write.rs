@@ -11,7 +11,7 @@ use super::{
     link::{Failure, Link, denied},
     names::Names,
 };
-use crate::{Change, Error, Fence, Key, Op, Result, Ttl};
+use crate::{Change, Error, Fence, Key, Op, Result, Revision, Ttl};
 
 /// What a writer needs.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,12 @@ impl Writer<'_> {
             Ok([message]) => self.single(message, &what).await,
             Err(messages) => self.batch(messages, &what).await,
         }
+    }
+
+    /// Whether those who lead the stream now find `key` at `revision` (0: not there). False where that is not known.
+    pub(super) async fn finds(&self, key: &Key, revision: u64) -> bool {
+        let carrier = self.carrier(&Fence { key: key.clone(), revision: Revision::new(revision) });
+        self.single(carrier, "a check of a refusal").await.is_ok()
     }
 
     /// The messages that say it all. One message has room for one expectation; when an operation has two

@@ -1,0 +1,145 @@
+//! A server that led a bucket, was cut off and comes back: for a moment there are two that answer, and a refusal by
+//! the one that is behind proves nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tenure_kv::{Batch, Error, Key, Op, Revision, State, Store, StoreExt, nats::Nats};
+use tenure_tests::{NatsCluster, NatsSetup};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const WRITERS: usize = 12;
+const PAUSE: Duration = Duration::from_millis(1_100);
+const BUCKET: &str = "rejoin";
+
+/// Who alone writes a key: whatever stands in the way of a write is one of its own.
+struct Writer {
+    store: Nats,
+    name: String,
+    fence: (Key, Revision),
+    at: Revision,
+    written: u64,
+    /// Refusals that proved nothing.
+    doubted: u64,
+}
+
+/// A write that was refused.
+#[derive(Debug)]
+struct Refused {
+    key: Key,
+    value: String,
+    at: Revision,
+    error: Error,
+}
+
+impl Writer {
+    async fn new(cluster: &NatsCluster, n: usize) -> Self {
+        // Each begins with another server: some have the one that is cut off.
+        let urls = cluster.client_urls();
+        let host = urls[n % urls.len()].trim_start_matches("nats://").to_owned();
+        let store = Nats::open(&format!("nats://{host}/{BUCKET}?timeout=2s")).await.unwrap();
+        let guard = Key::new(format!("guard.{n}")).unwrap();
+        let fence = (guard.clone(), store.put(&guard, "held").await.unwrap());
+        let name = format!("written.{n}");
+        let at = store.create(&Key::new(&name).unwrap(), "0").await.unwrap();
+        Self { store, name, fence, at, written: 0, doubted: 0 }
+    }
+
+    fn key(&self) -> Key {
+        Key::new(&self.name).unwrap()
+    }
+
+    /// Writes until it is stopped, or refused.
+    async fn run(mut self, stop: CancellationToken) -> (Self, Option<Refused>) {
+        while !stop.is_cancelled() {
+            // Whatever the new leader replicates ends the old one: most of the time there is nothing.
+            tokio::time::sleep(PAUSE).await;
+            self.written += 1;
+            let (key, value) = (self.key(), self.written.to_string());
+            let op = Op::put(key.clone(), value.clone()).if_at(self.at);
+            // Alone, and in a batch with what carries the fence.
+            let batch: Batch =
+                if self.written.is_multiple_of(2) { op.fenced(self.fence.0.clone(), self.fence.1).into() } else { op.into() };
+            match self.store.commit(batch).await {
+                Ok(revision) => self.at = revision,
+                Err(error @ Error::Conflict { .. }) => {
+                    let at = self.at;
+                    return (self, Some(Refused { key, value, at, error }));
+                }
+                Err(Error::Invalid { message }) => panic!("{message}"),
+                Err(error) => {
+                    self.doubted += u64::from(error.to_string().contains("that is behind"));
+                    self.read().await;
+                }
+            }
+        }
+        (self, None)
+    }
+
+    /// Goes on from what is there. What is still under way may be refused, or refuse the next write.
+    async fn read(&mut self) {
+        if let Ok(Some(entry)) = self.store.entry(&self.key()).await {
+            self.at = entry.revision;
+        }
+    }
+}
+
+/// What the servers agree on at last.
+async fn settled(store: &Nats, key: &Key) -> String {
+    let begun = Instant::now();
+    loop {
+        // A read may come from a server that is behind, a write not.
+        if let Ok(Some(entry)) = store.entry(key).await
+            && let State::Live(value) = &entry.state
+            && store.update(key, value.clone(), entry.revision).await.is_ok()
+        {
+            return String::from_utf8(value.to_vec()).unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "the cluster does not settle");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_by_a_former_leader_is_no_proof() {
+    let rounds: usize = std::env::var("TENURE_REJOINS").map_or(2, |rounds| rounds.parse().expect("TENURE_REJOINS"));
+    let cluster = Arc::new(NatsCluster::start_as(3, NatsSetup { wired: true, ..NatsSetup::default() }).await);
+    let witness = Nats::open(&cluster.url(BUCKET)).await.unwrap();
+    let mut writers = Vec::new();
+    for n in 0..WRITERS {
+        writers.push(Writer::new(&cluster, n).await);
+    }
+    let mut refused = 0;
+    for round in 0..rounds {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for writer in std::mem::take(&mut writers) {
+            tasks.spawn(writer.run(stop.clone()));
+        }
+        let leader = cluster.leader(BUCKET).await;
+        cluster.isolate(leader);
+        // Long enough for the others to elect, too short for the old one to notice.
+        tokio::time::sleep(Duration::from_millis(4_500 + 500 * (round as u64 % 5))).await;
+        cluster.rejoin(leader);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        stop.cancel();
+        while let Some(ended) = tasks.join_next().await {
+            let (mut writer, what) = ended.unwrap();
+            if let Some(Refused { key, value, at, error }) = what {
+                refused += 1;
+                assert_ne!(settled(&witness, &key).await, value, "round {round}, at {at}: {error:?}, and yet it was applied");
+            }
+            settled(&witness, &writer.key()).await;
+            writer.read().await;
+            writers.push(writer);
+        }
+    }
+    let sum = |count: fn(&Writer) -> u64| writers.iter().map(count).sum::<u64>();
+    let (written, doubted) = (sum(|writer| writer.written), sum(|writer| writer.doubted));
+    println!("{rounds} rejoins, {written} writes, {refused} refused and not applied, {doubted} in doubt");
+    assert!(written > 0);
+}
