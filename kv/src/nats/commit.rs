@@ -8,7 +8,7 @@ use super::{
     read::Reader,
     write::{Refusal, Writer, checked_key},
 };
-use crate::{Batch, Entry, Error, Expect, Key, Op, Result, Revision};
+use crate::{Batch, Change, Entry, Error, Expect, Key, Op, Result, Revision, State};
 
 /// How often a tombstone is looked for after a refusal.
 const LOOKS: u32 = 8;
@@ -32,6 +32,7 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
         .collect();
     let begun = Instant::now();
     let mut tries = 0;
+    let mut busy = false;
     loop {
         let sent = Instant::now();
         match writer.attempt(ops, &expected).await {
@@ -40,12 +41,16 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
             Err(Refusal::Wrong { found }) => {
                 if clustered {
                     prove(writer, reader, ops, &expected, found, sent).await?;
+                    if busy {
+                        by_another(reader, ops, &expected, found).await?;
+                    }
                 }
                 reconsider(reader, ops, &mut expected, found).await?;
             }
             Err(Refusal::Busy(why)) => {
+                busy = true;
                 if begun.elapsed() >= writer.timeout {
-                    return Err(Error::unavailable(why));
+                    return Err(if clustered { still(writer, ops, &expected, why).await } else { Error::unavailable(why) });
                 }
                 sleep(pause(tries)).await;
             }
@@ -103,6 +108,51 @@ async fn prove(
         ops[0].key
     );
     Err(Error::unknown(message))
+}
+
+/// Whether it was another's write that refused one of which an earlier attempt found the key busy: that, too, may have
+/// been said by a server that led before, while the one that leads applied it.
+async fn by_another(reader: Reader<'_>, ops: &[Op], expected: &[Option<u64>], found: u64) -> Result<()> {
+    let fences = ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| fence.key.clone());
+    let keys: Vec<Key> = ops.iter().map(|op| op.key.clone()).chain(fences).collect();
+    for look in 0..LOOKS {
+        let entries = reader.entries(&keys).await.unwrap_or_default();
+        let ours = |((op, expected), entry): ((&Op, &Option<u64>), &Option<Entry>)| {
+            let moved = |entry: &&Entry| expected.is_none_or(|expected| entry.revision.get() > expected);
+            entry.as_ref().filter(moved).is_some_and(|entry| leaves(op, entry))
+        };
+        if ops.iter().zip(expected).zip(&entries).any(ours) {
+            return Err(Error::unknown(format!("the write to {} was refused for what may be that write itself", ops[0].key)));
+        }
+        // A replica that is behind shows neither.
+        if found == 0 || entries.iter().flatten().any(|entry| entry.revision.get() >= found) {
+            return Ok(());
+        }
+        sleep(pause(look)).await;
+    }
+    Err(Error::unknown(format!("the write to {} was refused, and the replicas that answer reads do not show why", ops[0].key)))
+}
+
+/// Whether `op` leaves its key as `entry` shows it.
+fn leaves(op: &Op, entry: &Entry) -> bool {
+    match (&op.change, &entry.state) {
+        (Change::Put(value, _), State::Live(live)) => value == live,
+        (Change::Put(..), _) => false,
+        (Change::Delete { .. } | Change::Purge { .. }, state) => !matches!(state, State::Live(_)),
+    }
+}
+
+/// The error of a write that found its keys busy for as long as there was time: not applied, if what it was to change is
+/// still as expected.
+async fn still(writer: Writer<'_>, ops: &[Op], expected: &[Option<u64>], why: String) -> Error {
+    for (op, expected) in ops.iter().zip(expected) {
+        if let Some(expected) = expected
+            && writer.finds(&op.key, *expected).await
+        {
+            return Error::unavailable(why);
+        }
+    }
+    Error::unknown(why)
 }
 
 /// After a refusal: sets the expectations under which absent keys can be written over their tombstones, or
