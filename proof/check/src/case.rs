@@ -357,7 +357,12 @@ impl<'a> Case<'a> {
                 for (place, born) in entries.iter().enumerate().filter(|(_, entry)| wins(entry)) {
                     let token = born.revision();
                     let goes_on = |entry: &&Entry<'_>| !entry.is_live() || entry.write.value.term != Some(token);
-                    let end = self.end(epoch, token, entries[place + 1..].iter().find(goes_on).copied());
+                    let later = &entries[place + 1..];
+                    let until = later.iter().position(|entry| goes_on(&entry)).unwrap_or(later.len());
+                    let (last, next) = (entries[place + until].revision(), later.get(until).copied());
+                    // Before the next one won it may have been resigned, where that was missed.
+                    let missed = next.is_some_and(|next| next.is_live() && self.stream.gap(epoch, last, next.revision()));
+                    let end = if missed { End::Missed } else { self.end(epoch, token, next) };
                     let session = born.write.value.session.as_deref();
                     let tenure = Tenure { epoch, token, session, born: *born, end, grant: None };
                     tenures.entry(Prize::Election(name)).or_default().push(tenure);

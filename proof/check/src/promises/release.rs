@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::{
         history::Failure,
-        tape::{Tape, close, lost, release},
+        tape::{Tape, campaign, close, lost, release},
     };
 
     const PROMISE: Promise = Promise::Release;
@@ -167,5 +167,26 @@ mod tests {
             call
         })
         .breaks(PROMISE, "nobody broke it");
+    }
+
+    #[test]
+    fn a_resignation_may_be_what_the_recorder_missed() {
+        let told = |missed: u64| {
+            let mut tape = Tape::of("nats-r1");
+            tape.open(1, 1, "a");
+            tape.open(2, 2, "b");
+            let call = tape.call(10, 1, campaign("a"));
+            let term = tape.leader(11, "a", None, "");
+            tape.ok(12, call, term);
+            let resign = tape.call(20, 1, Op::Resign { session: "a".into(), election: "e".into(), term });
+            tape.ok(21, resign, 99);
+            tape.revision += missed;
+            let call = tape.call(1_000_030, 2, campaign("b"));
+            let next = tape.leader(1_000_031, "b", None, "");
+            tape.ok(1_000_032, call, next);
+            tape
+        };
+        told(0).breaks(PROMISE, "it was live after that");
+        told(1).keeps(PROMISE);
     }
 }
