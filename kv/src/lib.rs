@@ -39,6 +39,7 @@ pub mod mutants;
 pub mod nats;
 mod open;
 mod store;
+mod sync;
 
 pub use batch::{Batch, Change, Expect, Fence, MAX_BATCH, MAX_VALUE, Op};
 pub use clock::{BootClock, Clock, ClockExt, Elapsed, Moment};

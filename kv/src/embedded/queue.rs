@@ -2,13 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::{Batch, Change, Error, Result, Revision};
+use crate::{
+    Batch, Change, Error, Result, Revision,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
 
 /// What may wait, in units of [`UNIT`] bytes; a commit waits for room before it is queued.
 const ROOM: u32 = 16_384;

@@ -1,7 +1,7 @@
 //! The state behind one lock, with its listeners and its timer: what `memory:` and `file:` have in common.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,7 +13,10 @@ use super::{
     state::{State, Write},
     watch::{Hub, Listener, Queue, Wakers},
 };
-use crate::{Clock, Entry, Event, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since};
+use crate::{
+    Clock, Entry, Event, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// How long the timer task waits before it asks again for what could not be dealt with.
 const RETRY: Duration = Duration::from_secs(1);

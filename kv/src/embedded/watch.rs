@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use futures::{Stream, task::AtomicWaker};
 
 use super::{shared::Shared, state::prefix};
-use crate::{Entry, Event, Key, KeyRange, Notice, Result, Revision};
+use crate::{
+    Entry, Event, Key, KeyRange, Notice, Result, Revision,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// What one listener has not yet read: at most one entry per key, so a listener that nobody polls
 /// costs no more than its range has keys, and still ends with the last write.
@@ -87,7 +90,7 @@ impl Queue {
         Self { range, pending: Mutex::new(pending), waker: AtomicWaker::new() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

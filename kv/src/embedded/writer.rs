@@ -4,7 +4,7 @@
 //! shown to readers and watchers only when it is on disk, so nobody acts on what a crash could undo; the
 //! next group waits for that. With [`Sync::Every`] it is shown and acknowledged at once, and written later.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -18,7 +18,10 @@ use super::{
     state::{Staged, Write},
     watch::Wakers,
 };
-use crate::{Error, Key, Moment, Result, Revision};
+use crate::{
+    Error, Key, Moment, Result, Revision,
+    sync::thread::{self, JoinHandle},
+};
 
 /// The most TTLs dealt with in one group.
 const COLLECT: usize = 1_024;
@@ -54,7 +57,7 @@ impl Writer {
             doubtful: Vec::new(),
             later: Later { ceiling: durable, ..Later::default() },
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("tenure-file".to_owned())
             .spawn(move || work.run())
             .map_err(|error| Error::unavailable(format!("cannot start a thread to write {}", path.display())).caused_by(error))?;
@@ -71,7 +74,7 @@ impl Drop for Writer {
         self.queue.close();
         // Waking a task may drop the last handle right in the thread, which then ends by itself.
         if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
+            && thread.thread().id() != thread::current().id()
             && thread.join().is_err()
         {
             tracing::error!("the writer of a file store panicked");
