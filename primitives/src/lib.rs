@@ -50,6 +50,7 @@ mod record;
 mod rendezvous;
 mod roster;
 mod session;
+mod sync;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing;

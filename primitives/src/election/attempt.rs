@@ -245,7 +245,7 @@ impl Attempt {
         loop {
             inner.vouched().await?;
             self.left.sent = Some(at);
-            let before = inner.witness.highest();
+            let before = inner.witness.mark();
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
             match inner.store.commit(op.into()).await {
                 Ok(revision) => {

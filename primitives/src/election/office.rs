@@ -209,7 +209,7 @@ impl Office {
             if let Err(error) = self.reign.vouched(tries_for == Patience::Session).await {
                 return error.loss().map_or_else(|| Applied::Unsettled(self.unsettled(past_deadline())), Applied::Lost);
             }
-            let before = inner.witness.highest();
+            let before = inner.witness.mark();
             let answer = inner.clock.timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
             let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {
                 Ok(revision) => {

@@ -146,7 +146,7 @@ impl Keeper {
 
     /// Sends one batch. Whoever calls has noted what that may leave behind.
     async fn commit(&self, op: Op) -> Result<Revision, StoreError> {
-        let before = self.inner.witness.highest();
+        let before = self.inner.witness.mark();
         let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.commit(op.into())).await;
         let revision = answer.unwrap_or_else(|_| Err(StoreError::unknown("the write of a member was not answered")))?;
         match self.inner.acknowledged(before, revision) {

@@ -73,14 +73,14 @@ impl Attempt {
     pub(super) async fn queue_up(&mut self) -> Result<()> {
         let inner = self.inner().clone();
         let record = encode(&self.mutex.owner);
-        let mut before = Revision::ZERO;
+        let mut before = inner.witness.mark();
         let mut unanswered: Option<tenure_kv::Error> = None;
         let mut tries = 0;
         loop {
             let outcome = if unanswered.is_some() {
                 inner.settle_ticket(&self.ticket).await
             } else {
-                before = inner.witness.highest();
+                before = inner.witness.mark();
                 self.open = true;
                 if let Some(ended) = &self.ended {
                     inner.holding(&self.ticket, ended);

@@ -2,16 +2,16 @@
 
 use tenure_kv::Revision;
 
-use super::Inner;
+use super::{Inner, heights::Mark};
 use crate::{Error, Loss, Result};
 
 impl Inner {
-    /// Takes note of a write that was acknowledged at `now`, when `before` was the highest revision known as it
+    /// Takes note of a write that was acknowledged at `now`, when `before` was how far the bucket had come as it
     /// was sent.
     ///
     /// # Errors
     /// [`Error::Lost`] when it shows that the bucket has gone back; the session is over then.
-    pub(crate) fn acknowledged(&self, before: Revision, now: Revision) -> Result<()> {
+    pub(crate) fn acknowledged(&self, before: Mark, now: Revision) -> Result<()> {
         if self.witness.committed(before, now) {
             return Ok(());
         }

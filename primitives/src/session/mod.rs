@@ -3,6 +3,7 @@
 mod broken;
 mod bucket;
 mod builder;
+mod heights;
 mod observer;
 mod renewal;
 mod sightings;

@@ -7,7 +7,7 @@ use tenure_kv::{
     mutants::{self, Mutant},
 };
 
-use super::{Inner, SessionState, timing, witness::Witness};
+use super::{Inner, SessionState, heights::Mark, timing, witness::Witness};
 use crate::{
     Error, Loss, Result,
     record::{SessionRecord, decode, encode},
@@ -78,7 +78,7 @@ impl Renewal {
         self.record.beat += 1;
         let op = Op::put(self.inner.key.clone(), encode(&self.record)).if_at(self.revision).ttl(timing::garbage(lease));
         let op = if mutants::is_on(Mutant::RevivedSession) { op.expect(Expect::Any) } else { op };
-        let before = self.inner.witness.highest();
+        let before = self.inner.witness.mark();
         // Counted from before the send: the store may take it at any moment from here on.
         let sent = clock.now();
         let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
@@ -119,7 +119,7 @@ impl Renewal {
         if !proven {
             self.inner.suspect();
         }
-        match clock.timeout(patience, self.read_back(proven)).await {
+        match clock.timeout(patience, self.read_back(before, proven)).await {
             Ok(next) => next,
             // The conflict alone is the proof; only its reason is not known.
             Err(_) if proven => Next::Lost(Loss::Deposed),
@@ -140,7 +140,7 @@ impl Renewal {
         self.inner.store.commit(op.into()).await.is_ok()
     }
 
-    fn renewed(&mut self, before: Revision, revision: Revision, sent: Moment) -> Next {
+    fn renewed(&mut self, before: Mark, revision: Revision, sent: Moment) -> Next {
         if self.inner.acknowledged(before, revision).is_err() {
             return Next::Lost(Loss::StoreReset);
         }
@@ -169,7 +169,7 @@ impl Renewal {
     }
 
     /// Finds out what became of a renewal that was refused (`proven`) or not answered.
-    async fn read_back(&mut self, proven: bool) -> Next {
+    async fn read_back(&mut self, before: Mark, proven: bool) -> Next {
         let now = self.inner.clock.now();
         let entry = match self.inner.store.entry(&self.inner.key).await {
             Ok(entry) => entry,
@@ -191,7 +191,7 @@ impl Renewal {
                     .and_then(|record| self.unanswered.iter().find(|(beat, _)| *beat == record.beat).copied());
                 match landed {
                     // Valid from when *that* one was sent.
-                    Some((_, sent)) => self.renewed(self.revision, entry.revision, sent),
+                    Some((_, sent)) => self.renewed(before.at(self.revision), entry.revision, sent),
                     None => self.again(now),
                 }
             }
@@ -258,7 +258,7 @@ pub(super) async fn announce(inner: &Arc<Inner>, record: &SessionRecord) -> Resu
     let mut unanswered: Option<Moment> = None;
     let mut tries = 0_u32;
     loop {
-        let before = inner.witness.highest();
+        let before = inner.witness.mark();
         let sent = inner.clock.now();
         // Not over a tombstone: a copy of this write that lands late must not revive a dead session.
         let op = Op::put(inner.key.clone(), encode(record)).if_at(Revision::ZERO).ttl(timing::garbage(inner.lease));

@@ -1,13 +1,13 @@
 //! Whether the lease still holds, by the holder's own clock; no I/O.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tenure_kv::{Clock, Moment};
 
-use crate::Loss;
+use crate::{
+    Loss,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// The holder's own account of its lease.
 ///

@@ -2,16 +2,14 @@
 //! far its revisions had come, and until when no lock may be granted.
 
 use std::{
-    sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tenure_kv::{Clock, ClockExt, Expect, Moment, Op, Revision, Store};
 use tokio::sync::watch;
 
+use super::heights::{Heights, Mark};
 use crate::{
     Result, ids, layout,
     record::{EpochRecord, decode, encode},
@@ -20,7 +18,7 @@ use crate::{
 /// One for each store that this process has opened.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
-    highest: AtomicU64,
+    heights: Heights,
     sight: Mutex<Sight>,
     /// Moves whenever the epoch does.
     turns: watch::Sender<()>,
@@ -61,20 +59,16 @@ impl Witness {
         self.sight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The highest revision known to be committed. Read it *before* a write is sent: the write's
-    /// revision must then be higher, or the bucket has gone back.
-    pub(crate) fn highest(&self) -> Revision {
-        Revision::new(self.highest.load(Ordering::SeqCst))
+    /// How far the revisions are known to have come. Ask *before* a write is sent: the write's revision must
+    /// then be higher, or the bucket has gone back.
+    pub(crate) fn mark(&self) -> Mark {
+        self.heights.mark()
     }
 
-    /// Notes an acknowledged write. False when it shows that the bucket has gone back.
+    /// As [`Heights::committed`].
     #[must_use]
-    pub(crate) fn committed(&self, before: Revision, now: Revision) -> bool {
-        let forward = now > before;
-        if forward {
-            self.highest.fetch_max(now.get(), Ordering::SeqCst);
-        }
-        forward
+    pub(crate) fn committed(&self, before: Mark, now: Revision) -> bool {
+        self.heights.committed(before, now)
     }
 
     /// The bucket may not be what it was: leases that others had in it may still run, so wait for them.
@@ -90,7 +84,7 @@ impl Witness {
             sight.epoch = None;
             sight.spoiled = Some(epoch.to_owned());
             sight.hold_off(clock);
-            self.highest.store(0, Ordering::SeqCst);
+            self.heights.turn();
             self.turns.send_replace(());
         }
     }
@@ -121,7 +115,7 @@ impl Witness {
         sight.longest = sight.longest.max(lease);
         let changed = sight.epoch.as_ref().is_some_and(|known| *known != record.id);
         if changed {
-            self.highest.store(0, Ordering::SeqCst);
+            self.heights.turn();
             self.turns.send_replace(());
         }
         if changed || (!record.settled && sight.grants_from.is_none()) {
