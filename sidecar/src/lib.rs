@@ -11,5 +11,6 @@ pub mod command;
 pub mod fuzzing;
 pub mod protocol;
 pub mod server;
+mod sync;
 
 pub use client::{CallError, Client, ConnectError, Notices, Notification, Subscription};

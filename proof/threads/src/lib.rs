@@ -14,13 +14,18 @@
 
 mod embedded;
 mod orders;
+mod server;
+pub mod session;
 mod sync;
 
 pub use embedded::{commits, listeners};
 pub use orders::in_many_orders;
+pub use server::{answers, lease};
 
 // What the files name as their own crate's.
+use tenure::Loss;
 use tenure_kv::{
     Batch, BootClock, Bytes, Change, Clock, Entry, Error, Event, Expect, Info, Key, KeyRange, Moment, Notice, Op, Page, Result,
     Revision, Since, State, Store, Ttl,
 };
+use tenure_sidecar::protocol;

@@ -1,6 +1,6 @@
 //! What the product's modules `sync` give, from the scheduler.
 
 pub(crate) use shuttle::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, atomic},
     thread,
 };

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use super::{
     held::Kind,
     leases::{Found, Lease, Leases},
 };
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where every lease of this daemon is found, by its fencing token.
 #[derive(Debug, Default)]

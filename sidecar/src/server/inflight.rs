@@ -2,16 +2,19 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::{ErrorObject, Id, Kind, frame};
+use crate::{
+    protocol::{ErrorObject, Id, Kind, frame},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// The requests in flight of one connection, by id.
 #[derive(Debug)]

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use tenure::{Loss, SessionState};
@@ -20,7 +17,13 @@ use super::{
     release::{Asked, Release},
     sessions::SessionUse,
 };
-use crate::protocol::{ErrorObject, Event, Happening, Kind, LeaseNotice, LeaseState};
+use crate::{
+    protocol::{ErrorObject, Event, Happening, Kind, LeaseNotice, LeaseState},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 /// Leases that are over and of which a connection still knows how they ended.
 const REMEMBERED: usize = 1_024;
@@ -352,15 +355,10 @@ impl Leases {
 
     /// Takes everything out and tells the client that it is lost.
     pub(super) fn lose_all(&self, reason: &'static str) -> Vec<Arc<Lease>> {
-        let leases: Vec<_> = {
-            let mut table = self.table();
-            let leases: Vec<_> = table.held.drain().map(|(_, lease)| lease).collect();
-            for lease in &leases {
-                table.remember(lease.number, End::Lost(reason));
-            }
-            leases
-        };
+        let mut table = self.table();
+        let leases: Vec<_> = table.held.drain().map(|(_, lease)| lease).collect();
         for lease in &leases {
+            table.remember(lease.number, End::Lost(reason));
             self.outbox.notice(lost(lease.number, reason));
         }
         leases
@@ -370,7 +368,7 @@ impl Leases {
         let mut table = self.table();
         let lease = table.held.remove(&number)?;
         table.remember(number, End::Lost(reason));
-        drop(table);
+        // Under the table's lock: who takes a lease back whose client was not told of it forgets what was held back.
         self.outbox.notice(lost(number, reason));
         Some(lease)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -10,7 +10,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::inflight::{Finish, Slot};
-use crate::protocol::{ErrorObject, Event, Goaway, Id, LeaseNotice, frame};
+use crate::{
+    protocol::{ErrorObject, Event, Goaway, Id, LeaseNotice, frame},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Answers that need no slot of a request in flight, kept for a client that does not read. Beyond it the
 /// daemon stops reading from that client.
