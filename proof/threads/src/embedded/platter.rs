@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::medium::Medium;
-use crate::sync::thread;
+use crate::sync::others;
 
 /// Not one of the locks that are looked at: none is held where another thread may go on.
 #[derive(Debug, Default)]
@@ -59,11 +59,11 @@ impl Medium for Platter {
     }
 
     fn sync(&self) -> io::Result<()> {
-        thread::yield_now();
+        others();
         let mut bytes = self.0.lock().unwrap();
         bytes.synced = bytes.now.clone();
         drop(bytes);
-        thread::yield_now();
+        others();
         Ok(())
     }
 

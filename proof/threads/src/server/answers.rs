@@ -18,7 +18,7 @@ use crate::{
     Bytes,
     sync::{
         atomic::{AtomicUsize, Ordering},
-        thread,
+        others, thread,
     },
 };
 
@@ -79,7 +79,7 @@ pub fn a_cancelled_lease_is_not_spoken_of() {
     let loser = thread::spawn({
         let behind = behind.clone();
         move || {
-            thread::yield_now();
+            others();
             behind.lost.send_replace(Some(tenure::Loss::Deposed));
         }
     });

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     protocol::{ErrorObject, Kind as ErrorKind},
-    sync::{atomic::Ordering, thread},
+    sync::{atomic::Ordering, others, thread},
 };
 
 const FENCE: u64 = 7;
@@ -49,7 +49,7 @@ pub fn a_lease_ends_once() {
     let loser = thread::spawn({
         let behind = behind.clone();
         move || {
-            thread::yield_now();
+            others();
             behind.lost.send_replace(Some(tenure::Loss::Deposed));
         }
     });
@@ -59,7 +59,7 @@ pub fn a_lease_ends_once() {
         move || {
             let Some(lease) = everywhere.holds.find(Kind::Leadership, "played", FENCE) else { return };
             let _ = block_on(lease.using(|held| async move {
-                shuttle::future::yield_now().await;
+                others();
                 assert_eq!(held.behind.let_go(), 0, "let go under a write");
                 Ok(())
             }));
@@ -118,6 +118,7 @@ pub fn nothing_is_left_behind() {
             Err(held) => block_on(held.release()).unwrap(),
         }
     });
+    others();
     ended.cancel();
     for lease in connection.leases.take_all() {
         block_on(lease.abandon());

@@ -30,7 +30,7 @@ impl Behind {
 
     /// One try to let go, during which others go on.
     async fn try_to_let_go(&self) -> Result<(), Error> {
-        shuttle::future::yield_now().await;
+        crate::sync::others();
         if self.unanswered.load(Ordering::SeqCst) > 0 {
             self.unanswered.fetch_sub(1, Ordering::SeqCst);
             return Err(tenure_kv::Error::unavailable("played: not answered").into());
