@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tenure::{Loss, Session};
-use tenure_kv::{Batch, Entry, Event, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt};
+use tenure_kv::{
+    Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
+};
 
 /// A store whose whole content can be exchanged.
 #[derive(Debug)]
@@ -79,6 +81,25 @@ async fn tokens_never_go_back_within_an_epoch() {
     let again = second.mutex("x").unwrap().lock().await.unwrap();
     assert!(again.token() < token, "the test set nothing back");
     assert_ne!(second.epoch(), epoch);
+}
+
+#[tokio::test]
+async fn a_session_is_not_revived_where_its_tombstone_stands_at_the_revision_of_its_last_renewal() {
+    let store = busy(Memory::new()).await;
+    let clock = HandClock::default();
+    let session = Session::builder(store.clone()).lease(Duration::from_millis(300)).clock(Arc::new(clock.clone()));
+    let session = session.open().await.unwrap();
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let last = store.entry(&key).await.unwrap().unwrap().revision;
+    let other = Memory::new();
+    while other.put(&Key::new("data.x").unwrap(), "x").await.unwrap().next() < last {}
+    let tombstone = other.commit(Op::purge(key.clone()).if_absent().into()).await.unwrap();
+    assert_eq!(tombstone, last, "the test has made no coincidence");
+    *store.0.write().unwrap() = other;
+    clock.advance(Duration::from_millis(400));
+    let lost = tokio::time::timeout(Duration::from_secs(5), session.lost()).await;
+    assert_eq!(lost.expect("the session goes on"), Loss::Deposed);
+    assert_eq!(store.entry(&key).await.unwrap().unwrap().revision, last, "it was written again");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tenure_kv::{
-    ClockExt, Expect, Moment, Op, Revision, State,
+    ClockExt, Entry, Expect, Moment, Op, Revision, State,
     mutants::{self, Mutant},
 };
 
@@ -75,13 +75,19 @@ impl Renewal {
 
     async fn attempt(&mut self) -> Next {
         let (lease, clock) = (self.inner.lease, self.inner.clock.clone());
+        let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
+        if self.inner.validity.remaining(&*clock).is_zero()
+            && !mutants::is_on(Mutant::RevivedSession)
+            && let Some(next) = self.look_first(patience).await
+        {
+            return next;
+        }
         self.record.beat += 1;
         let op = Op::put(self.inner.key.clone(), encode(&self.record)).if_at(self.revision).ttl(timing::garbage(lease));
         let op = if mutants::is_on(Mutant::RevivedSession) { op.expect(Expect::Any) } else { op };
         let before = self.inner.witness.mark();
         // Counted from before the send: the store may take it at any moment from here on.
         let sent = clock.now();
-        let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
         let answer = clock.timeout(patience, self.inner.store.commit(op.into())).await;
         let proven = match answer {
             Ok(Ok(revision)) => {
@@ -125,6 +131,32 @@ impl Renewal {
             Err(_) if proven => Next::Lost(Loss::Deposed),
             Err(_) => self.again(sent),
         }
+    }
+
+    /// Past the deadline: what to do instead of a renewal, unless a read shows the last one just where it was.
+    ///
+    /// By now the session may have been ended, in a bucket that was set back or made anew. There the tombstone may
+    /// happen to stand at the very revision that a renewal would replace, and the dead session would live again.
+    async fn look_first(&mut self, patience: Duration) -> Option<Next> {
+        let clock = self.inner.clock.clone();
+        let now = clock.now();
+        let look = async {
+            match self.inner.store.entry(&self.inner.key).await {
+                Ok(Some(entry)) if entry.is_live() && entry.revision == self.revision => None,
+                Ok(entry) => Some(self.found(entry, false).await),
+                Err(_) => Some(self.again(now)),
+            }
+        };
+        let next = match clock.timeout(patience, look).await {
+            Ok(next) => next?,
+            Err(_) => self.again(now),
+        };
+        if let Next::At(_) = next
+            && self.inner.validity.remaining(&*clock).is_zero()
+        {
+            self.inner.suspect();
+        }
+        Some(next)
     }
 
     fn unanswered(&mut self, sent: Moment) {
@@ -176,6 +208,12 @@ impl Renewal {
             Err(_) if proven => return Next::Lost(Loss::Deposed),
             Err(_) => return self.again(now),
         };
+        self.found(entry, proven).await
+    }
+
+    /// What follows from what a read shows.
+    async fn found(&mut self, entry: Option<Entry>, proven: bool) -> Next {
+        let now = self.inner.clock.now();
         let Some(entry) = entry else {
             if !proven && !self.is_absent().await {
                 return self.again(now);
