@@ -22,6 +22,7 @@ const DEEP: usize = 2_048;
 /// A search for the live ticket right before one's own.
 #[derive(Debug)]
 pub(crate) struct Search {
+    ticket: Key,
     own: Revision,
     floor: Revision,
     /// Where the part that is being read begins, and how far it has been read.
@@ -48,10 +49,11 @@ pub(crate) enum Step {
 }
 
 impl Search {
-    pub(crate) fn new(own: Revision, floor: Floor) -> (Self, Step) {
+    /// A search for what is before `ticket`, which was written at `own`.
+    pub(crate) fn new(ticket: Key, own: Revision, floor: Floor) -> (Self, Step) {
         let start = floor.gone.next();
         let mut search =
-            Self { own, floor: start, from: start, read: Revision::ZERO, latest: None, own_seen: false, front: true };
+            Self { ticket, own, floor: start, from: start, read: Revision::ZERO, latest: None, own_seen: false, front: true };
         if floor.crowded {
             search.look_back(NEAR);
         }
@@ -120,7 +122,8 @@ impl Search {
 
     fn entry(&mut self, entry: &Entry) {
         if entry.revision == self.own {
-            self.own_seen = true;
+            // In a bucket made anew another's may stand there.
+            self.own_seen = entry.key == self.ticket;
         } else if entry.revision < self.own && self.latest.as_ref().is_none_or(|(_, at)| entry.revision > *at) {
             if parse_ticket(&entry.key).is_some() {
                 self.latest = Some((entry.key.clone(), entry.revision));
@@ -154,7 +157,7 @@ mod tests {
     /// a tombstone in the range or a write elsewhere.
     fn solve(live: &[u64], own: u64, floor: Floor, crowd: bool) -> (Step, usize) {
         let last = live.iter().copied().max().unwrap_or(0).max(own);
-        let (mut search, mut step) = Search::new(Revision::new(own), floor);
+        let (mut search, mut step) = Search::new(ticket(own).key, Revision::new(own), floor);
         let mut reads = 0;
         loop {
             let (from, limit) = match step {
@@ -208,8 +211,15 @@ mod tests {
     }
 
     #[test]
+    fn anothers_ticket_at_ones_own_revision_is_not_ones_own() {
+        let (mut search, _) = Search::new(ticket(7).key, Revision::new(9), Floor::default());
+        let anew = Page { entries: vec![ticket(9)], through: Revision::new(9), complete: true };
+        assert_eq!(search.page(&anew), Step::Gone);
+    }
+
+    #[test]
     fn a_lagging_page_is_read_again() {
-        let (mut search, _) = Search::new(Revision::new(9), Floor::default());
+        let (mut search, _) = Search::new(ticket(9).key, Revision::new(9), Floor::default());
         let lagging = Page { entries: vec![], through: Revision::new(5), complete: true };
         assert!(matches!(search.page(&lagging), Step::Again(..)));
         let nothing = Page { entries: vec![], through: Revision::ZERO, complete: true };

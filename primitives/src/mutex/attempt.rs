@@ -137,7 +137,7 @@ impl Attempt {
             inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(own.get() - 1)));
             return Ok(None);
         }
-        let (mut search, mut step) = Search::new(own, inner.floor(&self.floor));
+        let (mut search, mut step) = Search::new(self.ticket.clone(), own, inner.floor(&self.floor));
         let mut lagging = 0_u32;
         loop {
             let (from, limit) = match step {
@@ -188,7 +188,7 @@ impl Attempt {
             return Ok(false);
         }
         inner.learn(&self.floor, |known| known.gone = known.gone.max(floor.released));
-        Ok(rest.entries.first().is_some_and(|entry| entry.revision == own))
+        Ok(rest.entries.first().is_some_and(|entry| entry.revision == own && entry.key == self.ticket))
     }
 
     pub(super) async fn is_first(&mut self) -> Result<bool> {

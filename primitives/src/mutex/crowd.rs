@@ -184,14 +184,14 @@ fn front(now: &Snapshot) -> Option<Front> {
 
 impl Waiters {
     /// Tells those whose wait is over. Everything in the queue up to `through` is known, and of that nothing
-    /// is before `first`.
-    fn tell(&self, through: Revision, first: Option<Revision>) {
+    /// is before `first`, which is a ticket of this session or, if not `ours`, of another.
+    fn tell(&self, through: Revision, first: Option<Revision>, ours: bool) {
         let mut ears = locked(&self.ears);
         while let Some(next) = ears.by_token.first_entry() {
             let own = *next.key();
             let turn = match first {
                 _ if own > through => break,
-                Some(first) if first == own => Turn::First,
+                Some(first) if first == own && ours => Turn::First,
                 Some(first) if first < own => break,
                 _ => Turn::Gone,
             };
@@ -251,7 +251,8 @@ impl Watcher {
         let mut guarding: Option<BoxFuture<'static, Found>> = None;
         loop {
             let (taken, through, first) = view.read(|now| (now.taken(), now.revision(), front(now)));
-            self.waiters.tell(through, first.as_ref().map(|first| first.revision));
+            let ours = first.as_ref().is_some_and(|first| first.session == self.inner.id);
+            self.waiters.tell(through, first.as_ref().map(|first| first.revision), ours);
             if first != seen {
                 seen = first;
                 guarding = seen.clone().map(|first| {
@@ -406,7 +407,7 @@ mod tests {
     use super::*;
 
     /// What the waiters with these tokens are told.
-    fn told(tokens: &[u64], through: u64, first: Option<u64>) -> Vec<Option<Turn>> {
+    fn told_of(tokens: &[u64], through: u64, first: Option<u64>, ours: bool) -> Vec<Option<Turn>> {
         let waiters = Waiters::default();
         let mut ears: Vec<_> = tokens
             .iter()
@@ -416,8 +417,17 @@ mod tests {
                 told
             })
             .collect();
-        waiters.tell(Revision::new(through), first.map(Revision::new));
+        waiters.tell(Revision::new(through), first.map(Revision::new), ours);
         ears.iter_mut().map(|ear| ear.try_recv().ok()).collect()
+    }
+
+    fn told(tokens: &[u64], through: u64, first: Option<u64>) -> Vec<Option<Turn>> {
+        told_of(tokens, through, first, true)
+    }
+
+    #[test]
+    fn anothers_ticket_at_ones_own_revision_is_no_turn() {
+        assert_eq!(told_of(&[5, 7], 9, Some(5), false), [Some(Turn::Gone), None]);
     }
 
     #[test]
