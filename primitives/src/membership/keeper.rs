@@ -256,6 +256,8 @@ impl Keeper {
                     entry.revision
                 }
             };
+            // Past the deadline the bucket may be another one.
+            self.inner.vouched().await?;
             let record = self.record();
             self.place = Place::Open(expect);
             match self.commit(Op::put(self.seat.key.clone(), record).if_at(expect)).await {
