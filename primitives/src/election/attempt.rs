@@ -97,7 +97,7 @@ impl Attempt {
         let mut dead: Option<String> = None;
         // Which leader has been challenged, and whether to see to it that it still is.
         let mut challenged: Option<String> = None;
-        let mut latest = inner.store.entry(&self.left.election).await?;
+        let mut latest = inner.patient.entry(&self.left.election).await?;
         // A look now and then makes up for notices that a store may lose; rare enough to cost nothing.
         let mut backup = inner.clock.now() + inner.lease;
         loop {
@@ -114,8 +114,8 @@ impl Attempt {
             };
             self.list().await?;
             if notices.is_none() {
-                notices = Some(inner.store.follow(&self.left.election).await?);
-                latest = later(latest, inner.store.entry(&self.left.election).await?);
+                notices = Some(inner.patient.follow(&self.left.election).await?);
+                latest = later(latest, inner.patient.entry(&self.left.election).await?);
                 continue;
             }
             let Some(told) = &mut notices else { continue };
@@ -191,7 +191,7 @@ impl Attempt {
     ) -> Result<Option<Entry>> {
         let mut keys = vec![election.clone()];
         keys.extend(watched.vigil.as_ref().map(|vigil| vigil.key().clone()));
-        let mut found = match inner.store.entries(&keys).await {
+        let mut found = match inner.patient.entries(&keys).await {
             Ok(found) => found.into_iter(),
             Err(error) => {
                 if let Some(vigil) = &mut watched.vigil {
@@ -215,7 +215,7 @@ impl Attempt {
         let mut latest = latest;
         let mut vanished = false;
         for n in 0..7 {
-            let seen = self.inner.store.entry(&self.left.election).await?;
+            let seen = self.inner.patient.entry(&self.left.election).await?;
             vanished = seen.is_none();
             latest = later(latest, seen);
             if latest.as_ref().map_or(Revision::ZERO, |entry| entry.revision) != at {
@@ -247,7 +247,7 @@ impl Attempt {
             self.left.sent = Some(at);
             let before = inner.witness.mark();
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
-            match inner.store.commit(op.into()).await {
+            match inner.patient.commit(op.into()).await {
                 Ok(revision) => {
                     inner.acknowledged(before, revision)?;
                     return Ok(Some(self.named(revision, revision)));
@@ -256,7 +256,7 @@ impl Attempt {
                     self.left.sent = None;
                     return Ok(None);
                 }
-                Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.store, &self.left.election, at).await {
+                Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.patient, &self.left.election, at).await {
                     Ok(Beyond::Entry(entry)) => {
                         if let Next::Lead { term, revision } = next(Some(&entry), &self.left.id, None) {
                             return Ok(Some(self.named(term, revision)));
@@ -291,7 +291,7 @@ impl Attempt {
             self.left.listed = Listed::Sent;
             // Not over a tombstone either: that may be the one that forestalls this very write.
             let op = Op::put(self.left.candidate.clone(), self.record.encode()).if_at(Revision::ZERO);
-            match inner.store.commit(op.into()).await {
+            match inner.patient.commit(op.into()).await {
                 Ok(revision) => self.left.listed = Listed::At(revision),
                 Err(error) if error.is_unknown() => {}
                 Err(tenure_kv::Error::Conflict { .. }) => {}
@@ -302,7 +302,7 @@ impl Attempt {
             }
         }
         if self.left.listed == Listed::Sent {
-            self.left.find_listing(&*inner.store).await?;
+            self.left.find_listing(&*inner.patient).await?;
             if self.left.listed == Listed::No && self.left.named.is_none() {
                 self.rename()?;
                 return Err(tenure_kv::Error::unavailable("the candidature was not answered").into());
@@ -335,7 +335,7 @@ impl Attempt {
     pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
         let inner = self.inner.clone();
         let mut dead: Option<String> = None;
-        let mut latest = inner.store.entry(&self.left.election).await?;
+        let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(Ok(self.named(term, revision))),

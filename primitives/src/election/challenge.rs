@@ -18,12 +18,12 @@ use crate::{
 /// Rings, unless it has rung and nobody has answered yet.
 pub(super) async fn challenge(inner: &Inner, ballot: &Ballot, id: &str) -> Result<()> {
     let key = ballot.name.challenge()?;
-    let rung = inner.store.entry(&key).await?;
+    let rung = inner.patient.entry(&key).await?;
     if rung.is_some_and(|entry| entry.value().is_some_and(|value| value.as_ref() == id.as_bytes())) {
         return Ok(());
     }
     let op = Op::put(key, Bytes::copy_from_slice(id.as_bytes())).ttl(timing::forestall());
-    match inner.store.commit(op.into()).await {
+    match inner.patient.commit(op.into()).await {
         // It is looked at again after a lease.
         Err(error) if error.is_unknown() => Ok(()),
         outcome => Ok(outcome.map(drop)?),
@@ -60,7 +60,7 @@ impl Bell {
         }
         if self.notices.is_none() {
             let Ok(key) = self.ballot.name.challenge() else { return std::future::pending().await };
-            match inner.store.follow(&key).await {
+            match inner.patient.follow(&key).await {
                 Ok(notices) => self.notices = Some(notices),
                 // The look now and then makes up for it.
                 Err(_) => return std::future::pending().await,
@@ -93,9 +93,9 @@ impl Bell {
 
     async fn challenger(&mut self, inner: &Inner) -> Result<Option<Candidate>> {
         let key = self.ballot.name.challenge()?;
-        let Some(ring) = inner.store.entry(&key).await?.filter(tenure_kv::Entry::is_live) else { return Ok(None) };
+        let Some(ring) = inner.patient.entry(&key).await?.filter(tenure_kv::Entry::is_live) else { return Ok(None) };
         let (mut listed, mut sessions) = (Vec::new(), Vec::new());
-        for entry in inner.store.list(&self.ballot.name.candidates()?).await? {
+        for entry in inner.patient.list(&self.ballot.name.candidates()?).await? {
             if let Some(record) = read(&self.ballot, &entry.key, &entry)
                 && record.priority > self.ballot.priority
                 && let Ok(session) = layout::session_key(&record.session)
@@ -106,7 +106,7 @@ impl Bell {
         }
         self.watched.retain(|session, _| listed.iter().any(|record| record.session == *session));
         let mut alive = Vec::new();
-        for (record, session) in listed.into_iter().zip(inner.store.entries(&sessions).await?) {
+        for (record, session) in listed.into_iter().zip(inner.patient.entries(&sessions).await?) {
             if record.session == inner.id || self.lives(inner, &record.session, session.as_ref())? {
                 alive.push(record);
             }
@@ -117,7 +117,7 @@ impl Bell {
         }
         // Nobody is left who rang. Whoever rings meanwhile moves the key.
         let answered: Key = key;
-        if let Err(error) = inner.store.commit(Op::purge(answered).if_at(ring.revision).ttl(tenure_kv::Ttl::MIN).into()).await {
+        if let Err(error) = inner.patient.commit(Op::purge(answered).if_at(ring.revision).ttl(tenure_kv::Ttl::MIN).into()).await {
             tracing::debug!(%error, "a challenge that is over is ended at the next look");
         }
         Ok(None)

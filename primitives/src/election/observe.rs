@@ -153,7 +153,7 @@ impl Observer {
     async fn look(&mut self) -> Result<Option<Leader>> {
         let inner = self.inner.clone();
         if self.notices.is_none() {
-            self.notices = Some(inner.store.follow(&self.key).await?);
+            self.notices = Some(inner.patient.follow(&self.key).await?);
         }
         for _ in 0..8 {
             let named = self.latest.as_ref().and_then(Record::read);
@@ -164,7 +164,7 @@ impl Observer {
                 }
                 keys.extend(self.watched.as_ref().map(|(_, watched)| watched.key().clone()));
             }
-            let mut found = inner.store.entries(&keys).await?.into_iter();
+            let mut found = inner.patient.entries(&keys).await?.into_iter();
             self.latest = later(self.latest.take(), found.next().flatten());
             let session = found.next().flatten();
             if let Some((id, watched)) = &mut self.watched

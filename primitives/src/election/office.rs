@@ -155,7 +155,7 @@ impl Office {
 
     /// Ends our own key among the candidates, if it can be done now.
     async fn unlist(&mut self) {
-        if let Err(error) = self.left.unlist(&*self.inner.store).await {
+        if let Err(error) = self.left.unlist(&*self.inner.patient).await {
             tracing::debug!(candidate = %self.left.candidate, %error, "the winner is still listed as a candidate");
         }
     }
@@ -166,7 +166,7 @@ impl Office {
         self.bell.look();
         if self.doubt {
             let _ = self.verify().await;
-        } else if let Ok(Some(entry)) = self.inner.store.entry(&self.reign.key).await
+        } else if let Ok(Some(entry)) = self.inner.patient.entry(&self.reign.key).await
             && entry.revision > self.at
             && !self.is_ours(&entry)
         {
@@ -210,7 +210,7 @@ impl Office {
                 return error.loss().map_or_else(|| Applied::Unsettled(self.unsettled(past_deadline())), Applied::Lost);
             }
             let before = inner.witness.mark();
-            let answer = inner.clock.timeout(patience(inner.lease), inner.store.commit(make(self.at))).await;
+            let answer = inner.clock.timeout(patience(inner.lease), inner.patient.commit(make(self.at))).await;
             let error = match answer.unwrap_or_else(|_| Err(StoreError::unknown("a write of the office was not answered"))) {
                 Ok(revision) => {
                     if inner.acknowledged(before, revision).is_err() {
@@ -220,7 +220,7 @@ impl Office {
                     return Applied::At(revision);
                 }
                 Err(error @ StoreError::Conflict { .. }) => {
-                    match beyond(&*inner.store, &self.reign.key, self.at).await {
+                    match beyond(&*inner.patient, &self.reign.key, self.at).await {
                         Ok(Beyond::Entry(entry)) if landed(&entry) => {
                             self.found_at(entry.revision);
                             return Applied::At(entry.revision);
@@ -331,7 +331,7 @@ impl Office {
                 Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
             };
         }
-        if let Some(entry) = self.inner.store.entry(&self.reign.key).await?
+        if let Some(entry) = self.inner.patient.entry(&self.reign.key).await?
             && entry.revision > self.at
         {
             if !self.is_ours(&entry) {
@@ -358,7 +358,7 @@ impl Office {
         let Ok(key) = self.ballot.name.candidate(candidate) else {
             return Err(Error::invalid(format!("{candidate:?} is no candidate's id; take one that is listed")));
         };
-        let Some(entry) = self.inner.store.entry(&key).await? else { return Err(gone()) };
+        let Some(entry) = self.inner.patient.entry(&key).await? else { return Err(gone()) };
         let Some(record) = Record::read(&entry).filter(|record| record.candidate == candidate) else { return Err(gone()) };
         if record.session != self.inner.id && self.inner.is_dead(&record.session).await? {
             return Err(gone());
@@ -427,7 +427,7 @@ impl Office {
         if !self.doubt {
             return Err(Error::lost(loss));
         }
-        match self.inner.store.entry(candidate).await {
+        match self.inner.patient.entry(candidate).await {
             Ok(Some(entry)) if is_handed_over(&entry.state) => Ok(entry.revision.next()),
             Ok(Some(entry)) if !entry.is_live() => Err(Error::lost(loss)),
             _ => Err(StoreError::unknown("the office is over, and nothing tells whether the transfer was applied").into()),
@@ -462,7 +462,7 @@ impl Office {
     /// could name a leader whom nobody runs.
     async fn unlisted(&mut self, tries_for: Patience) -> std::result::Result<(), StoreError> {
         let mut pause = timing::renewal_retry(self.inner.lease) / 4;
-        while let Err(error) = self.left.unlist(&*self.inner.store).await {
+        while let Err(error) = self.left.unlist(&*self.inner.patient).await {
             if error.is_invalid() || !self.may_go_on(tries_for) {
                 return Err(error);
             }

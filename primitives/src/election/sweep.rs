@@ -27,7 +27,7 @@ pub(super) fn sweep(inner: &Arc<Inner>, ballot: &Ballot) {
 
 async fn remove_dead(inner: &Inner, ballot: &Ballot) -> Result<()> {
     let mut dead = HashMap::<String, bool>::new();
-    for entry in inner.store.list(&ballot.name.candidates()?).await? {
+    for entry in inner.patient.list(&ballot.name.candidates()?).await? {
         let Some(record) = challenge::read(ballot, &entry.key, &entry) else { continue };
         if record.session == inner.id {
             continue;
@@ -39,7 +39,7 @@ async fn remove_dead(inner: &Inner, ballot: &Ballot) -> Result<()> {
         };
         dead.insert(record.session, is_dead);
         if is_dead {
-            match inner.store.commit(Op::purge(entry.key).if_at(entry.revision).ttl(Ttl::MIN).into()).await {
+            match inner.patient.commit(Op::purge(entry.key).if_at(entry.revision).ttl(Ttl::MIN).into()).await {
                 Err(error) if !error.is_conflict() => return Err(error.into()),
                 _ => {}
             }

@@ -80,7 +80,7 @@ impl Withdrawal {
     /// # Cancel safety
     /// Dropping leaves open what was done; call again.
     pub(super) async fn attempt(&mut self, inner: &Inner) -> Result<()> {
-        let store = &*inner.store;
+        let store = &*inner.patient;
         // A session that is lost takes its candidates with it.
         inner.vouched().await.map_err(|_| Error::unavailable("the session is lost"))?;
         self.unlist(store).await?;

@@ -52,7 +52,7 @@ impl<'a> Office<'a> {
         Ok(Self { inner, ledger: Ledger::default(), sessions, members, untold: 2 })
     }
 
-    /// Works until a view ends, or `may_act` says that it may no more.
+    /// Works until a view ends, whenever `may_act` says that it may: the office outlasts an outage of the store.
     pub(super) async fn work(mut self, may_act: impl Fn() -> bool) -> Result<()> {
         let mut states = self.inner.states();
         states.mark_unchanged();
@@ -63,10 +63,9 @@ impl<'a> Office<'a> {
                 states.mark_unchanged();
                 self.ledger.cut_off(self.now());
             }
-            if !may_act() {
-                return Ok(());
-            }
-            let chore = if self.untold == 0 { self.ledger.next(self.now()) } else { None };
+            // What ends that, a renewal, moves the session's state.
+            let acts = self.untold == 0 && may_act();
+            let chore = if acts { self.ledger.next(self.now()) } else { None };
             if let Some(chore) = chore {
                 match chore {
                     Chore::Depose(silent) => self.depose(silent).await,
@@ -75,7 +74,7 @@ impl<'a> Office<'a> {
                 continue;
             }
             let later = async {
-                match self.ledger.wake_at().filter(|_| self.untold == 0) {
+                match self.ledger.wake_at().filter(|_| acts) {
                     Some(at) => self.inner.clock.sleep_until(at).await,
                     None => std::future::pending().await,
                 }

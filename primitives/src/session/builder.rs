@@ -13,8 +13,8 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, broken, locked, renewal, timing, validity::Validity,
-    witness::Witness,
+    Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, broken, locked, patient::Patient, renewal, timing,
+    validity::Validity, witness::Witness,
 };
 use crate::{
     Error, Loss, Result, ids, layout,
@@ -121,6 +121,7 @@ impl SessionBuilder {
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             store: self.store.clone(),
+            patient: Arc::new(Patient::new(self.store.clone(), self.clock.clone(), timing::patience(lease))),
             clock: self.clock.clone(),
             id,
             lease,

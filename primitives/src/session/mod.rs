@@ -5,6 +5,7 @@ mod bucket;
 mod builder;
 mod heights;
 mod observer;
+mod patient;
 mod renewal;
 mod sightings;
 pub(crate) mod timing;
@@ -85,6 +86,8 @@ impl Drop for Owner {
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
+    /// The same store, for what must not wait for a lost answer.
+    pub(crate) patient: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) id: String,
     key: Key,

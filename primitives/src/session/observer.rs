@@ -137,13 +137,13 @@ impl Watched {
     pub(crate) async fn depose(&mut self, inner: &Inner) -> bool {
         let expect = self.last.map_or(Expect::Absent, Expect::At);
         let op = Op::purge(self.key.clone()).expect(expect).ttl(timing::garbage(self.lease));
-        match inner.store.commit(op.into()).await {
+        match inner.patient.commit(op.into()).await {
             Ok(_) => {
                 tracing::info!(session = %self.key, "deposed a session that was silent for longer than its lease");
                 true
             }
             Err(tenure_kv::Error::Conflict { .. }) => {
-                let found = inner.store.entry(&self.key).await;
+                let found = inner.patient.entry(&self.key).await;
                 match found {
                     Ok(Some(entry)) => {
                         if entry.is_live() && self.last.is_some_and(|last| entry.revision <= last) {
@@ -179,7 +179,7 @@ impl Vigil {
     pub(crate) async fn new(inner: &Inner, session: &str) -> Result<Self> {
         let watched = Watched::new(inner, session)?;
         // Fused, for it is asked again after its end.
-        let notices = inner.store.follow(&watched.key).await?.fuse().boxed();
+        let notices = inner.patient.follow(&watched.key).await?.fuse().boxed();
         Ok(Self { watched, notices })
     }
 

@@ -33,6 +33,11 @@ pub(crate) fn renewal_retry(lease: Duration) -> Duration {
     (lease / 20).min(500 * MS)
 }
 
+/// How long an answer is waited for before it counts as lost, where nothing but that answer can be waited for.
+pub(crate) fn patience(lease: Duration) -> Duration {
+    renewal_interval(lease).clamp(500 * MS, Duration::from_secs(5))
+}
+
 /// How long a tombstone stands in the way of a ticket that was sent and not answered. The session may live
 /// on for any time, and a ticket that lands once this is over is its own, so nobody would ever end it.
 pub(crate) fn forestall() -> tenure_kv::Ttl {
