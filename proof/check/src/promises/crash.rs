@@ -47,10 +47,11 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     verdict
 }
 
-/// Whether this ticket stands behind the one held, and is of somebody alive.
+/// Whether this ticket stands behind the one held, and is of somebody who was alive then.
 fn waits(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, ticket: &Tenure<'_>) -> bool {
     let of = ticket.session.and_then(|session| case.sessions.get(session));
-    let alive = of.is_some_and(|of| of.client != crash.client && case.faults.crashed(of.client).is_none());
+    let lived_on = |client| case.faults.crashed(client).is_none_or(|(_, at)| at > crash.at);
+    let alive = of.is_some_and(|of| of.client != crash.client && lived_on(of.client));
     alive && ticket.epoch == held.epoch && ticket.end.surely_after(crash.at)
 }
 
@@ -158,6 +159,20 @@ mod tests {
         let mut faulty = killed(Some(900), 2000);
         faulty.fault(300, Some(400), FaultKind::Partition, 2);
         undecided(&faulty);
+    }
+
+    #[test]
+    fn one_that_is_killed_later_is_the_next_like_any_other() {
+        let mut tape = killed(Some(650), 5000);
+        let waits = tape.call(30, 3, acquire("c"));
+        let next = tape.ticket(30, "c");
+        tape.untick(2000, "b");
+        tape.ok(2000, waits, next);
+        tape.fault(3000, None, FaultKind::Crash, 2);
+        tape.keeps(PROMISE);
+        let mut late = killed(Some(900), 5000);
+        late.fault(3000, None, FaultKind::Crash, 2);
+        late.breaks(PROMISE, "the next grant came");
     }
 
     #[test]

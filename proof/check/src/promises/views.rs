@@ -75,7 +75,8 @@ impl Follower<'_> {
             verdict.violated(what, Some(at), [before.line, shown.line]);
         }
         if shown.live && self.in_order {
-            if let Some(last) = self.last.filter(|last| shown.revision > 0 && shown.revision < *last) {
+            let backwards = |last: &u64| shown.revision > 0 && shown.revision < *last && case.stream.epochs().count() < 2;
+            if let Some(last) = self.last.filter(backwards) {
                 let what = format!("{who}: went back from revision {last} to {} ({key}) with no gap told", shown.revision);
                 verdict.violated(what, Some(at), [self.line, shown.line]);
             }
@@ -281,8 +282,12 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         let standing = last.filter(Entry::is_live);
         let term = standing.map(|entry| entry.write.value.term.unwrap_or(entry.revision()));
         let session = standing.and_then(|entry| entry.write.value.session.as_deref());
-        // Of a leader that has died since it may say either.
-        if term != word.term && !session.is_some_and(|session| word.term.is_none() && case.is_gone(session)) {
+        let death = standing.zip(session).and_then(|(entry, session)| case.death(entry.epoch, session).entry());
+        // Nobody leads any more whose session is dead. Of one that has only just died it may say either.
+        let dead = death.is_some() || session.is_some_and(|session| case.is_gone(session));
+        let long_dead = death.is_some_and(|death| settled.0.is_some_and(|by| death.latest <= by));
+        let right = if word.term.is_none() { term.is_none() || dead } else { word.term == term && !long_dead };
+        if !right {
             let what = format!("observer {observer} of {election} ended with {:?}; the stream ends with {term:?}", word.term);
             verdict.violated(what, Some(case.end), [Some(word.line), last.map(|last| last.line)].into_iter().flatten());
         }
@@ -396,6 +401,22 @@ mod tests {
         tape.breaks(PROMISE, "who was not in office");
         tape.fault(5, Some(40), FaultKind::StaleReads, 2);
         tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn of_a_leader_whose_session_was_ended_an_observer_says_that_nobody_leads() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.seen(15, 2, leader(Some(term), false));
+        tape.end(12_000);
+        tape.keeps(PROMISE);
+        let mut none = tape.clone();
+        none.seen(30, 2, leader(None, false));
+        none.breaks(PROMISE, "ended with None");
+        tape.die(600, "a");
+        tape.breaks(PROMISE, "ended with Some");
+        none.die(600, "a");
+        none.keeps(PROMISE);
     }
 
     #[test]
