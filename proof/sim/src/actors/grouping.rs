@@ -61,6 +61,8 @@ async fn share(actor: &Actor, session: &Session, member: &Member, rng: &mut fast
         };
         left -= 1;
         match event {
+            // Lost before it was heard of: nothing was gained.
+            Some(PartitionEvent::Gained { guard, .. }) if !guard.is_held() => drop(guard),
             Some(PartitionEvent::Gained { partition, guard }) => {
                 let lock = name(partition);
                 let op = Op::Acquire { session: session.id().to_owned(), lock, mode: Mode::Try, limit_ms: None };
