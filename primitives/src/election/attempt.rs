@@ -92,6 +92,8 @@ impl Attempt {
     /// Campaigns until it is won or the store fails.
     async fn turn(&mut self) -> Result<Won> {
         let inner = self.inner.clone();
+        // What was seen before an interruption may be of a past that the bucket was set back from.
+        let interruptions = inner.validity.interruptions();
         let mut notices: Option<BoxStream<'static, Notice>> = None;
         let mut watch: Option<Watch> = None;
         let mut dead: Option<String> = None;
@@ -101,10 +103,13 @@ impl Attempt {
         // A look now and then makes up for notices that a store may lose; rare enough to cost nothing.
         let mut backup = inner.clock.now() + inner.lease;
         loop {
+            if inner.validity.interruptions() != interruptions {
+                return Err(interrupted());
+            }
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(self.named(term, revision)),
                 Next::Seize(at) => {
-                    if let Some(won) = self.seize(at).await? {
+                    if let Some(won) = self.seize(at, interruptions).await? {
                         return Ok(won);
                     }
                     latest = self.look_beyond(latest, at).await?;
@@ -236,14 +241,18 @@ impl Attempt {
 
     /// Writes our record over what stands at `at`; `None` when something else stands there.
     ///
-    /// A write that is not answered is sent again: of the copies at most one lands, for it moves the key.
-    async fn seize(&mut self, at: Revision) -> Result<Option<Won>> {
+    /// A write that is not answered is sent again: of the copies at most one lands, for it moves the key. None is sent
+    /// where there have been more than so many `interruptions` of the lease since the campaign looked.
+    async fn seize(&mut self, at: Revision, interruptions: u64) -> Result<Option<Won>> {
         let inner = self.inner.clone();
         inner.until_grants().await?;
         let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
             inner.vouched().await?;
+            if !unanswered && inner.validity.interruptions() != interruptions {
+                return Err(interrupted());
+            }
             self.left.sent = Some(at);
             let before = inner.witness.mark();
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
@@ -334,13 +343,14 @@ impl Attempt {
     /// One look: wins if nobody leads who is not proven dead, and tells who leads otherwise.
     pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
         let inner = self.inner.clone();
+        let interruptions = inner.validity.interruptions();
         let mut dead: Option<String> = None;
         let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(Ok(self.named(term, revision))),
                 Next::Seize(at) => {
-                    if let Some(won) = self.seize(at).await? {
+                    if let Some(won) = self.seize(at, interruptions).await? {
                         return Ok(Ok(won));
                     }
                     latest = self.look_beyond(latest, at).await?;
@@ -359,4 +369,8 @@ impl Attempt {
         // On failure the drop hands it to the session.
         let _ = self.left.attempt(&self.inner).await;
     }
+}
+
+fn interrupted() -> Error {
+    tenure_kv::Error::unavailable("the lease was interrupted: the campaign has to look again").into()
 }

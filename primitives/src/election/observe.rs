@@ -108,6 +108,8 @@ impl Observer {
                 if let Some((_, watched)) = &mut self.watched {
                     watched.cut_off(&self.inner);
                 }
+                // The bucket may come back as it was before that death.
+                self.dead = None;
                 // What was told may be over by now, for all that is known.
                 let out_of_reach = now.saturating_since(self.seen) > timing::validity(self.inner.lease);
                 if out_of_reach && self.told != Told::OutOfReach {

@@ -234,6 +234,8 @@ impl Watcher {
                 Ok(view) => {
                     pause = FIRST_PAUSE;
                     self.watch(&view).await;
+                    // The bucket may not be what it was.
+                    self.dead.clear();
                 }
                 Err(error) => {
                     tracing::debug!(range = %self.tickets, %error, "the queue cannot be watched yet");
