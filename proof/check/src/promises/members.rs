@@ -13,7 +13,8 @@ use crate::{
 
 pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     let mut verdict = Verdict::new(Promise::Members);
-    let (leaves, janitors) = (leaves(case), janitors(case));
+    let leaves = leaves(case);
+    let janitors = janitors(case, &leaves);
     for epoch in case.stream.epochs() {
         for (key, entries) in case.stream.keys_under(epoch, "member.") {
             for (place, record) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
@@ -110,11 +111,14 @@ fn goes_soon(
 }
 
 /// Since when and until when each living session with a member may be the janitor.
-fn janitors(case: &Case<'_>) -> Vec<(Micros, Micros)> {
+fn janitors(case: &Case<'_>, leaves: &Leaves<'_>) -> Vec<(Micros, Micros)> {
     let candidate = |operation: &crate::case::Operation<'_>| {
         let Op::Join { session, .. } = operation.op() else { return None };
         let of = case.sessions.get(session.as_str()).filter(|of| case.faults.crashed(of.client).is_none())?;
-        operation.ok().map(|_| (operation.ended(), of.closed.unwrap_or(Micros::MAX)))
+        let deaths = case.stream.epochs().filter_map(|epoch| case.death(epoch, session).entry());
+        let lost = leaves.get(&(session.as_str(), String::new())).copied();
+        let end = deaths.map(|death| death.earliest).chain(of.closed).chain(lost).min().unwrap_or(Micros::MAX);
+        operation.ok().map(|_| (operation.ended(), end))
     };
     case.operations.iter().filter_map(candidate).collect()
 }
@@ -176,5 +180,9 @@ mod tests {
         killed(1600, true).keeps(PROMISE);
         killed(1601, true).breaks(PROMISE, "was still there");
         killed(4000, false).keeps(PROMISE);
+        // One whose own session is over is none.
+        let mut none = killed(4000, true);
+        none.die(700, "b");
+        none.keeps(PROMISE);
     }
 }
