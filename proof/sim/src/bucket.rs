@@ -3,7 +3,7 @@
 //! No time of its own and no network. It decides as the stores do: a tombstone counts as absent, a key whose TTL
 //! has run out is gone without a word, revisions count writes.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, ops::Bound, time::SystemTime};
 
 use tenure_check::history::Micros;
 use tenure_kv::{Batch, Change, Entry, Error, Expect, Key, KeyRange, Page, Result, Revision, State};
@@ -82,11 +82,12 @@ impl Bucket {
 
     /// Every entry of `range`, tombstones included, ascending by revision.
     pub(crate) fn entries(&self, sight: Sight, range: &KeyRange) -> Vec<Entry> {
-        let prefix = range.literal_prefix().to_owned();
+        let prefix = range.literal_prefix();
         let mut found: Vec<Entry> = self
             .keys
-            .iter()
-            .filter(|(key, _)| key.as_str().starts_with(&prefix) && range.contains(key))
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(prefix))
+            .filter(|(key, _)| range.contains(key))
             .filter_map(|(key, _)| self.entry(sight, key))
             .collect();
         found.sort_by_key(|entry| entry.revision);

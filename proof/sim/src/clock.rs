@@ -111,7 +111,11 @@ impl Future for Sleep {
         if self.bell.rung.load(Ordering::Relaxed) || self.world.now() >= self.at {
             return Poll::Ready(());
         }
-        *self.bell.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        let mut waker = self.bell.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
         if self.place.is_none() {
             self.place = Some(self.world.set_bell(self.at, self.slot, self.bell.clone()));
         }

@@ -17,13 +17,17 @@ use tenure_check::history::Line;
 use tenure_kv::mutants::Mutant;
 use tenure_sim::{Plan, Verdict, judge, shrink};
 
+/// A run is mostly small pieces of memory, taken and given back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Simulates processes that use Tenure, with everything that can go wrong, and checks each run against the promises.
 /// One seed is one run, the same each time.
 #[derive(Debug, Parser)]
 #[command(name = "tenure-sim", version)]
 struct Arguments {
     /// The first seed.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, visible_alias = "from")]
     seed: u64,
     /// How many seeds, one after the other.
     #[arg(long, default_value_t = 1)]
@@ -52,8 +56,40 @@ struct Arguments {
     first: bool,
 }
 
+/// How often a long run says how far it has come.
+const SAID_EVERY: u64 = 60;
+
+/// How far a run has come, and from where one that is stopped would go on.
+struct Progress {
+    first: u64,
+    count: u64,
+    begun: Instant,
+    /// Which seed each job is at, counted from the first.
+    under_way: Mutex<Vec<u64>>,
+}
+
+impl Progress {
+    /// A job turns to seed number `n`.
+    fn begin(&self, job: usize, n: u64, totals: &Totals) {
+        let done = {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way[job] = n;
+            under_way.iter().copied().min().unwrap_or_default()
+        };
+        let (now, said) = (self.begun.elapsed().as_secs(), totals.said.load(Ordering::Relaxed));
+        let due = now >= said + SAID_EVERY;
+        if due && totals.said.compare_exchange(said, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let (failed, rate) = (totals.failed.load(Ordering::Relaxed), done as f64 / self.begun.elapsed().as_secs_f64());
+            let (from, left) = (self.first + done, self.count.saturating_sub(done));
+            eprintln!("{done} seeds in {now} s, {rate:.0}/s, {failed} failed; the rest is --from {from} --count {left}");
+        }
+    }
+}
+
 #[derive(Default)]
 struct Totals {
+    /// When progress was told, in seconds from the beginning.
+    said: AtomicU64,
     seeds: AtomicU64,
     failed: AtomicU64,
     operations: AtomicU64,
@@ -101,15 +137,18 @@ fn start(arguments: &Arguments) -> io::Result<ExitCode> {
     let jobs = if arguments.jobs > 0 { arguments.jobs } else { std::thread::available_parallelism()?.get() };
     let (totals, next, begun) = (Totals::default(), AtomicU64::new(0), Instant::now());
     let failed = Mutex::new(None);
+    let progress = Progress { first: arguments.seed, count: arguments.count, begun, under_way: Mutex::new(vec![0; jobs]) };
+    let (totals, next, failed, progress) = (&totals, &next, &failed, &progress);
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
+        for job in 0..jobs {
+            scope.spawn(move || {
                 while !totals.stop.load(Ordering::Relaxed) {
                     let n = next.fetch_add(1, Ordering::Relaxed);
+                    progress.begin(job, n, totals);
                     if n >= arguments.count {
                         break;
                     }
-                    if let Err(error) = one(arguments, arguments.seed + n, mutant, &totals) {
+                    if let Err(error) = one(arguments, arguments.seed + n, mutant, totals) {
                         *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                         totals.stop.store(true, Ordering::Relaxed);
                     }
@@ -117,10 +156,10 @@ fn start(arguments: &Arguments) -> io::Result<ExitCode> {
             });
         }
     });
-    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
-    summary(&totals, begun.elapsed());
+    summary(totals, begun.elapsed());
     Ok(if totals.failed.load(Ordering::Relaxed) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -2,7 +2,10 @@
 //!
 //! One thread owns it at a time; the lock is never contended and never held while a process runs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tenure_check::history::{Line, Micros, Seen, Sight as Seeing};
 use tenure_kv::{Error, Event as Told, Notice};
@@ -53,7 +56,11 @@ pub(crate) struct Request {
     pub(crate) epoch: u64,
 }
 
-pub(crate) struct World(Mutex<Inner>);
+pub(crate) struct World {
+    inner: Mutex<Inner>,
+    /// What `Inner::now` is, for who asks for nothing else.
+    now: AtomicU64,
+}
 
 pub(crate) struct Inner {
     pub(crate) now: Micros,
@@ -83,7 +90,7 @@ impl World {
     pub(crate) fn new(seed: u64, slots: usize, clustered: bool) -> Arc<Self> {
         let mut bucket = Bucket::default();
         bucket.markers = tenure_kv::mutants::is_on(tenure_kv::mutants::Mutant::Markers);
-        Arc::new(Self(Mutex::new(Inner {
+        let inner = Inner {
             now: 0,
             agenda: Agenda::default(),
             rng: fastrand::Rng::with_seed(seed),
@@ -100,15 +107,16 @@ impl World {
             clients: 0,
             present: vec![Vec::new(); slots],
             wall: vec![0; slots],
-        })))
+        };
+        Arc::new(Self { inner: Mutex::new(inner), now: AtomicU64::new(0) })
     }
 
     pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn now(&self) -> Micros {
-        self.inner().now
+        self.now.load(Ordering::Relaxed)
     }
 
     pub(crate) fn wall_step(&self, slot: usize) -> i64 {
@@ -189,12 +197,9 @@ impl World {
     pub(crate) fn next(&self, end: Micros) -> Option<Event> {
         let mut inner = self.inner();
         let (at, event) = inner.agenda.next()?;
-        if at > end {
-            inner.now = end;
-            return None;
-        }
-        inner.now = inner.now.max(at);
-        Some(event)
+        inner.now = inner.now.max(at).min(end);
+        self.now.store(inner.now, Ordering::Relaxed);
+        (at <= end).then_some(event)
     }
 }
 
