@@ -57,3 +57,45 @@ impl Store for Patient {
         self.read(self.store.follow(key)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tenure_kv::{HandClock, Op};
+
+    use super::*;
+
+    /// A store that takes everything and never answers.
+    #[derive(Debug)]
+    struct Mute(Info);
+
+    #[async_trait]
+    impl Store for Mute {
+        fn info(&self) -> &Info {
+            &self.0
+        }
+        async fn entry(&self, _: &Key) -> Result<Option<Entry>> {
+            pending().await
+        }
+        async fn commit(&self, _: Batch) -> Result<Revision> {
+            pending().await
+        }
+        async fn watch(&self, _: KeyRange, _: Since) -> Result<BoxStream<'static, Result<Event>>> {
+            pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_write_without_an_answer_nothing_is_known_and_a_read_may_be_tried_again() {
+        let clock = HandClock::default();
+        let store = Mute(Info { url: "mute:".to_owned(), shared: true, replicas: 1 });
+        let patient = Patient::new(Arc::new(store), Arc::new(clock.clone()), Duration::from_millis(500));
+        let key = Key::new("data.x").unwrap();
+        let later = async { clock.advance(Duration::from_millis(500)) };
+        let all = async { tokio::join!(patient.entry(&key), patient.commit(Op::purge(key.clone()).into()), later) };
+        let (read, write, ()) = tokio::time::timeout(Duration::from_secs(5), all).await.unwrap();
+        assert!(read.unwrap_err().is_unavailable());
+        assert!(write.unwrap_err().is_unknown());
+    }
+}

@@ -179,7 +179,10 @@ impl<'a> Stage<'a> {
         match planned.what {
             What::Crash(slot) if begins => {
                 self.down[slot] += 1;
+                let noted = self.world.inner().lines.len();
                 self.processes[slot] = None;
+                // In which order a runtime drops its tasks depends on others in this program.
+                self.world.inner().lines[noted..].sort_by_cached_key(|line| format!("{line:?}"));
                 self.world.strike(slot);
             }
             What::Crash(slot) => {
