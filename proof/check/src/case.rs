@@ -457,6 +457,14 @@ impl<'a> Case<'a> {
         self.sessions.get(session).is_none_or(|session| session.closed.is_some() || self.faults.crashed(session.client).is_some())
     }
 
+    /// Since when a session is gone: never, if it is not, and always, if it is nobody's.
+    pub(crate) fn gone_at(&self, session: &str) -> Micros {
+        self.sessions.get(session).map_or(0, |session| {
+            let crashed = self.faults.crashed(session.client).map(|(_, at)| at);
+            session.closed.into_iter().chain(crashed).min().unwrap_or(Micros::MAX)
+        })
+    }
+
     pub(crate) fn lines(&self, operations: impl IntoIterator<Item = usize>) -> Vec<usize> {
         operations.into_iter().flat_map(|place| self.operations[place].lines()).collect()
     }

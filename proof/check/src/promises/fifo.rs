@@ -63,13 +63,13 @@ fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>) -> bool {
 
 /// Until when this ticket may rightly stand in the way.
 fn goes_by(case: &Case<'_>, ticket: &Tenure<'_>, waiting: bool, quiet: Micros) -> Micros {
-    let alive = ticket.session.is_some_and(|session| !case.is_gone(session));
-    let rightly = alive && (ticket.grant.is_some() || waiting);
+    let wanted = ticket.grant.is_some() || waiting;
+    // Its session may live on for a while in the calm, and hold or wait as it likes until it is closed.
+    let gone = ticket.session.filter(|_| wanted).map_or(0, |session| case.gone_at(session)).max(quiet);
     match ticket.end {
-        End::At(end) if rightly => end.latest,
+        End::At(end) if gone > quiet => end.latest.min(gone),
         End::At(end) => end.earliest.min(quiet),
-        End::Never if rightly => Micros::MAX,
-        End::Never => quiet,
+        End::Never => gone,
         End::Missed => Micros::MAX,
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::{
         history::{Failure, FaultKind},
-        tape::{Tape, acquire},
+        tape::{Tape, acquire, close},
     };
 
     const PROMISE: Promise = Promise::Fifo;
@@ -112,6 +112,25 @@ mod tests {
         tape.fault(100, None, FaultKind::Crash, 1);
         tape.quiet(200);
         tape.breaks(PROMISE, "first in line");
+    }
+
+    #[test]
+    fn who_holds_until_its_session_is_closed_holds_rightly() {
+        let mut tape = Tape::new();
+        tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        tape.quiet(30);
+        let granted = |close_at: u64| {
+            let mut tape = tape.clone();
+            tape.call(close_at, 1, close("a"));
+            tape.untick(49_990, "a");
+            tape.ok(50_000, waits, next);
+            tape.end(60_000);
+            tape
+        };
+        granted(49_980).keeps(PROMISE);
+        granted(10_000).breaks(PROMISE, "first in line");
     }
 
     #[test]
