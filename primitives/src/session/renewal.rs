@@ -139,11 +139,11 @@ impl Renewal {
     /// happen to stand at the very revision that a renewal would replace, and the dead session would live again.
     async fn look_first(&mut self, patience: Duration) -> Option<Next> {
         let clock = self.inner.clock.clone();
-        let now = clock.now();
+        let (now, before) = (clock.now(), self.inner.witness.mark());
         let look = async {
             match self.inner.store.entry(&self.inner.key).await {
                 Ok(Some(entry)) if entry.is_live() && entry.revision == self.revision => None,
-                Ok(entry) => Some(self.found(entry, false).await),
+                Ok(entry) => Some(self.found(before, entry, false).await),
                 Err(_) => Some(self.again(now)),
             }
         };
@@ -208,11 +208,11 @@ impl Renewal {
             Err(_) if proven => return Next::Lost(Loss::Deposed),
             Err(_) => return self.again(now),
         };
-        self.found(entry, proven).await
+        self.found(before, entry, proven).await
     }
 
     /// What follows from what a read shows.
-    async fn found(&mut self, entry: Option<Entry>, proven: bool) -> Next {
+    async fn found(&mut self, before: Mark, entry: Option<Entry>, proven: bool) -> Next {
         let now = self.inner.clock.now();
         let Some(entry) = entry else {
             if !proven && !self.is_absent().await {
