@@ -1,19 +1,20 @@
-//! One short history per kind of store: real servers, real faults, no violation.
+//! One short history on a daemon's memory: real processes, real faults, no violation. The other stores have theirs in
+//! `tenure-storm short`, which the checks run.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 
 use tenure_storm::{Faults, Options, Program, Store, run};
 
-/// Runs one, and asks that something happened in it.
-async fn storm(store: Store, faults: &str) {
+#[tokio::test]
+async fn the_memory_of_a_daemon() {
     let out = tempfile::tempdir().unwrap();
     let options = Options {
-        store,
+        store: Store::Memory,
         span: Duration::from_secs(9),
         calm: Duration::from_secs(2),
         seed: 7,
-        faults: faults.parse::<Faults>().unwrap(),
+        faults: "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon".parse::<Faults>().unwrap(),
         clients: 4,
         lease: Some(Duration::from_millis(1_200)),
         pace: 1,
@@ -29,28 +30,4 @@ async fn storm(store: Store, faults: &str) {
     assert!(totals.grants > 20 && totals.hand_overs > 10, "hardly anything was granted: {totals:?}");
     assert!(totals.fenced > 20 && totals.writes > 100, "hardly anything was written: {totals:?}");
     assert!(totals.all_faults() > 3, "hardly anything went wrong: {totals:?}");
-}
-
-#[tokio::test]
-#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
-async fn one_nats_server() {
-    storm(Store::R1, "kill-client,pause-client,cut-client,mute-client,slow-client,kill-server,pause-server,power-cut").await;
-}
-
-#[tokio::test]
-#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
-async fn three_nats_servers() {
-    storm(Store::R3, "kill-client,pause-client,cut-client,kill-server,pause-server,cut-server,step-down").await;
-}
-
-#[tokio::test]
-#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
-async fn a_file_behind_a_daemon() {
-    storm(Store::File, "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon,starve-daemon").await;
-}
-
-#[tokio::test]
-#[ignore = "not in the checks before its recorder has proved itself: run with --ignored, on a quiet machine"]
-async fn the_memory_of_a_daemon() {
-    storm(Store::Memory, "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon").await;
 }
