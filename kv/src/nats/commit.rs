@@ -40,17 +40,21 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
             Err(Refusal::Final(error)) => return Err(error),
             Err(Refusal::Wrong { found }) => {
                 if clustered {
-                    prove(writer, reader, ops, &expected, found, sent).await?;
+                    prove(writer, reader, ops, &expected, found, if busy { begun } else { sent }).await?;
                     if busy {
                         by_another(reader, ops, &expected, found).await?;
                     }
                 }
-                reconsider(reader, ops, &mut expected, found).await?;
+                reconsider(reader, clustered, ops, &mut expected, found).await?;
             }
             Err(Refusal::Busy(why)) => {
                 busy = true;
                 if begun.elapsed() >= writer.timeout {
-                    return Err(if clustered { still(writer, ops, &expected, why).await } else { Error::unavailable(why) });
+                    return Err(if clustered {
+                        still(writer, ops, &expected, begun, why).await
+                    } else {
+                        Error::unavailable(why)
+                    });
                 }
                 sleep(pause(tries)).await;
             }
@@ -144,10 +148,12 @@ fn leaves(op: &Op, entry: &Entry) -> bool {
 
 /// The error of a write that found its keys busy for as long as there was time: not applied, if what it was to change is
 /// still as expected.
-async fn still(writer: Writer<'_>, ops: &[Op], expected: &[Option<u64>], why: String) -> Error {
+async fn still(writer: Writer<'_>, ops: &[Op], expected: &[Option<u64>], begun: Instant, why: String) -> Error {
     for (op, expected) in ops.iter().zip(expected) {
+        // What was written there with a TTL may have come and gone.
         if let Some(expected) = expected
             && writer.finds(&op.key, *expected).await
+            && (*expected > 0 || begun.elapsed() < TOMBSTONES_LAST)
         {
             return Error::unavailable(why);
         }
@@ -157,7 +163,7 @@ async fn still(writer: Writer<'_>, ops: &[Op], expected: &[Option<u64>], why: St
 
 /// After a refusal: sets the expectations under which absent keys can be written over their tombstones, or
 /// fails with what the refusal proves.
-async fn reconsider(reader: Reader<'_>, ops: &[Op], expected: &mut [Option<u64>], found: u64) -> Result<()> {
+async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &mut [Option<u64>], found: u64) -> Result<()> {
     let absent: Vec<usize> = (0..ops.len()).filter(|i| ops[*i].expect == Expect::Absent).collect();
     match ops {
         [op] if absent.is_empty() && (op.fence.is_none() || op.expect == Expect::Any) => return Err(single(op, found)),
@@ -175,6 +181,11 @@ async fn reconsider(reader: Reader<'_>, ops: &[Op], expected: &mut [Option<u64>]
     for look in 0..LOOKS {
         let entries = reader.entries(&keys).await?;
         if let Some(live) = entries.iter().flatten().find(|entry| entry.is_live()) {
+            let ours = absent.iter().any(|i| ops[*i].key == live.key && leaves(&ops[*i], live));
+            // A former leader may know of a tombstone that the one that leads has forgotten, and has written over.
+            if clustered && ours && live.revision.get() > found {
+                return Err(Error::unknown(format!("{} was refused for what may be that write itself", live.key)));
+            }
             return Err(Error::conflict(&live.key, Some(live.revision)));
         }
         let seen = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.revision.get());

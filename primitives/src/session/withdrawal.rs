@@ -170,6 +170,8 @@ async fn prove_gone(store: &dyn Store, leaving: &Leaving) -> Result<Ended, Error
     match store.commit(where_nothing_is(&leaving.ticket).ttl(Ttl::MIN).into()).await {
         Ok(_) => Ok(without_trace(leaving)),
         Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
+        // It is the proof that is open, and not whether a try of ours has ended the ticket.
+        Err(error) if error.is_unknown() => Err(Error::unavailable("whether the ticket is gone was not answered")),
         Err(error) => Err(error),
     }
 }

@@ -18,9 +18,9 @@ pub use error::{ErrorObject, Kind};
 pub use frame::Id;
 pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
 pub use message::{
-    Cancel, ConnectionStatus, Done, Entry, Goaway, Hello, HelloResult, KvEntry, KvGet, KvPut, LeaseNotice, LeaseRef, LeaseState,
-    Limits, LockAcquire, LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus,
-    Status, StoreInfo, Written,
+    Cancel, ConnectionStatus, Done, Entry, Goaway, Hello, HelloResult, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys,
+    KvKeysListed, KvPut, KvUpdate, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire, LockAcquired, LockBreak, LockCheck,
+    LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus, Status, StoreInfo, Written,
 };
 pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 
@@ -28,7 +28,7 @@ pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 pub const VERSION: u32 = 1;
 
 /// The methods this version of the daemon serves.
-pub const METHODS: [&str; 26] = [
+pub const METHODS: [&str; 32] = [
     "hello",
     "ping",
     "status",
@@ -54,12 +54,17 @@ pub const METHODS: [&str; 26] = [
     "member.watch",
     "kv.get",
     "kv.put",
+    "kv.create",
+    "kv.update",
+    "kv.delete",
+    "kv.purge",
+    "kv.keys",
+    "kv.history",
     "subscription.cancel",
 ];
 
 /// The methods of the protocol that this version of the daemon does not serve yet.
-pub const LATER: [&str; 8] =
-    ["rpc.discover", "kv.create", "kv.update", "kv.delete", "kv.purge", "kv.keys", "kv.history", "kv.watch"];
+pub const LATER: [&str; 2] = ["rpc.discover", "kv.watch"];
 
 /// Where the daemon listens unless told otherwise: `$TENURE_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/tenure/tenured.sock`, else `/run/tenure/tenured.sock`.

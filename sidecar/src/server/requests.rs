@@ -125,6 +125,12 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
         "member.list" => run(connection, id, request, false, members::list),
         "kv.get" => run(connection, id, request, false, kv::get),
         "kv.put" => run(connection, id, request, true, kv::put),
+        "kv.create" => run(connection, id, request, true, kv::create),
+        "kv.update" => run(connection, id, request, true, kv::update),
+        "kv.delete" => run(connection, id, request, true, kv::delete),
+        "kv.purge" => run(connection, id, request, true, kv::purge),
+        "kv.keys" => run(connection, id, request, false, kv::keys),
+        "kv.history" => run(connection, id, request, false, kv::history),
         method if LATER.contains(&method) => Err(ErrorObject::new(
             Kind::MethodNotFound,
             format!("{method} is part of the protocol and not built yet in this version"),

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Map, Value as Json, json};
 
-const METHODS: [&str; 31] = [
+const METHODS: [&str; 37] = [
     "hello",
     "ping",
     "status",
@@ -31,6 +31,12 @@ const METHODS: [&str; 31] = [
     "member.watch",
     "kv.get",
     "kv.put",
+    "kv.create",
+    "kv.update",
+    "kv.delete",
+    "kv.purge",
+    "kv.keys",
+    "kv.history",
     "subscription.cancel",
     "kv.watch",
     "lock.aquire",
