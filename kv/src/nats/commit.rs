@@ -183,7 +183,7 @@ async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &
         if let Some(live) = entries.iter().flatten().find(|entry| entry.is_live()) {
             let ours = absent.iter().any(|i| ops[*i].key == live.key && leaves(&ops[*i], live));
             // A former leader may know of a tombstone that the one that leads has forgotten, and has written over.
-            if clustered && ours && live.revision.get() > found {
+            if clustered && alone && ours && live.revision.get() > found {
                 return Err(Error::unknown(format!("{} was refused for what may be that write itself", live.key)));
             }
             return Err(Error::conflict(&live.key, Some(live.revision)));
