@@ -57,6 +57,9 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
                     });
                 }
                 sleep(pause(tries)).await;
+                tries += 1;
+                // Whoever runs out of time here has something to prove first.
+                continue;
             }
         }
         tries += 1;
@@ -120,7 +123,10 @@ async fn by_another(reader: Reader<'_>, ops: &[Op], expected: &[Option<u64>], fo
     let fences = ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| fence.key.clone());
     let keys: Vec<Key> = ops.iter().map(|op| op.key.clone()).chain(fences).collect();
     for look in 0..LOOKS {
-        let entries = reader.entries(&keys).await.unwrap_or_default();
+        let Ok(entries) = reader.entries(&keys).await else {
+            sleep(pause(look)).await;
+            continue;
+        };
         let ours = |((op, expected), entry): ((&Op, &Option<u64>), &Option<Entry>)| {
             let moved = |entry: &&Entry| expected.is_none_or(|expected| entry.revision.get() > expected);
             entry.as_ref().filter(moved).is_some_and(|entry| leaves(op, entry))
