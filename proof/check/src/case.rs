@@ -100,6 +100,10 @@ impl<'a> End<'a> {
         matches!(self, Self::Missed) || self.is_below(revision)
     }
 
+    pub(crate) fn may_be_above(&self, revision: u64) -> bool {
+        self.entry().is_none_or(|entry| entry.revision() > revision)
+    }
+
     pub(crate) fn line(&self) -> Option<usize> {
         self.entry().map(|entry| entry.line)
     }

@@ -1,10 +1,14 @@
 //! What one process writes down of what it does: a file of its own, in which nothing is lost when it is killed.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Write as _},
     path::Path,
-    sync::{Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -45,19 +49,35 @@ pub(crate) enum Taped {
     Line(Line),
 }
 
-/// The recorder of one process.
+/// The recorder of one process, or of a part of what it does.
 #[derive(Debug)]
 pub(crate) struct Tape {
-    file: Mutex<File>,
+    file: Arc<Mutex<File>>,
     client: u64,
-    calls: AtomicU64,
+    calls: Arc<AtomicU64>,
+    /// Calls of this part that have not ended.
+    open: Mutex<BTreeSet<u64>>,
 }
 
 impl Tape {
     /// Begins the tape of `client`.
     pub(crate) fn create(path: &Path, client: u64) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self { file: Mutex::new(file), client, calls: AtomicU64::new(0) })
+        Ok(Self { file: Arc::new(Mutex::new(file)), client, calls: Arc::default(), open: Mutex::default() })
+    }
+
+    /// The same tape, for those who end together.
+    pub(crate) fn part(&self) -> Self {
+        let (file, calls) = (self.file.clone(), self.calls.clone());
+        Self { file, client: self.client, calls, open: Mutex::default() }
+    }
+
+    /// Whoever made calls through this part is gone: those that had not ended were turned away from.
+    pub(crate) fn abandon(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for id in open {
+            self.dropped(id);
+        }
     }
 
     /// Whose it is.
@@ -78,12 +98,14 @@ impl Tape {
     /// Notes that `op` begins now. It is on the tape when this returns.
     pub(crate) fn call(&self, op: Op) -> u64 {
         let id = self.unique();
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         self.put(&Taped::Line(Line::Call(Call { at: now(), id, client: self.client, op })));
         id
     }
 
     /// Notes how the call `id` has ended.
     pub(crate) fn returned(&self, id: u64, outcome: Outcome) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         self.put(&Taped::Line(Line::Return(Return { at: now(), id, outcome })));
     }
 
@@ -157,5 +179,29 @@ mod tests {
         assert_eq!(read(&path).unwrap(), whole[..3]);
         std::fs::write(&path, "nonsense\n").unwrap();
         assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn what_had_not_ended_when_its_part_did_was_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tape");
+        let tape = Tape::create(&path, 3).unwrap();
+        let part = tape.part();
+        let other = tape.call(Op::Open { lease_ms: 500 });
+        let ended = part.call(Op::Close { session: "s".into() });
+        let open = part.call(Op::Close { session: "t".into() });
+        part.done(ended, Done::default());
+        part.abandon();
+        part.abandon();
+        let returns: Vec<_> = read(&path)
+            .unwrap()
+            .into_iter()
+            .filter_map(|taped| match taped {
+                Taped::Line(Line::Return(returned)) => Some((returned.id, matches!(returned.outcome, Outcome::Ok(_)))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(returns, [(ended, true), (open, false)]);
+        assert!(other != ended && other != open);
     }
 }

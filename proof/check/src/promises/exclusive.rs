@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_whose_end_was_missed_may_have_ended_late() {
+        let mut tape = Tape::of("nats-r1");
+        let token = tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        tape.released(30, 1, "a", token);
+        tape.ok(40, waits, next);
+        // What came between was not recorded; something after it was.
+        tape.revision += 1;
+        tape.data(50, "n");
+        tape.keeps(PROMISE);
+    }
+
+    #[test]
     fn an_office_passes_on_by_death_resignation_or_transfer() {
         let mut led = Tape::new();
         let call = led.call(10, 1, campaign("a"));

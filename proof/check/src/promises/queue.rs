@@ -50,7 +50,7 @@ pub(super) fn jumps<'c, 'a>(case: &'c Case<'a>, held: bool) -> Vec<Jump<'c, 'a>>
             if let Some(operation) = ticket.grant {
                 let returned = case.operations[operation].ended().saturating_add(case.slack);
                 let late = by_instant.filter(|lower| lower.end.surely_after(returned));
-                let late = late.or_else(|| by_revision.filter(|lower| lower.end.revision() > ticket.end.revision()));
+                let late = late.or_else(|| by_revision.filter(|lower| !ticket.end.may_be_above(lower.end.revision())));
                 if let Some(over) = late {
                     jumps.push(Jump { granted: ticket, operation, over });
                 }

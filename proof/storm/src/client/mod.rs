@@ -3,7 +3,7 @@
 mod elections;
 mod groups;
 mod locks;
-mod outcome;
+pub(crate) mod outcome;
 mod registers;
 mod roles;
 mod views;
@@ -85,7 +85,8 @@ async fn live(order: &Order, url: &str, tape: &Arc<Tape>, stop: &CancellationTok
             continue;
         };
         let watching = stop.child_token();
-        let mut watchers = views::start(order, &store, tape, &watching);
+        let watched = Arc::new(tape.part());
+        let mut watchers = views::start(order, &store, &watched, &watching);
         let mut failing = clock::now();
         while !stop.is_cancelled() && clock::now() - failing < PATIENCE.as_micros() as u64 {
             if let Some(session) = open(order, &store, tape, stop).await {
@@ -97,6 +98,7 @@ async fn live(order: &Order, url: &str, tape: &Arc<Tape>, stop: &CancellationTok
         }
         watching.cancel();
         watchers.shutdown().await;
+        watched.abandon();
     }
 }
 
@@ -127,6 +129,7 @@ async fn open(order: &Order, store: &Arc<dyn Store>, tape: &Tape, stop: &Cancell
 /// Everything at once under one session, until that is lost or the client ends.
 async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &CancellationToken, mut rng: fastrand::Rng) {
     let over = stop.child_token();
+    let tape = Arc::new(tape.part());
     let mut roles = JoinSet::new();
     roles.spawn(states(session.clone(), tape.clone(), over.clone()));
     let scene =
@@ -156,6 +159,7 @@ async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &Cancellat
     }
     let _ = timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await;
     roles.shutdown().await;
+    tape.abandon();
 }
 
 /// Notes what the session says of itself.

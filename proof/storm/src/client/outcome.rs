@@ -32,7 +32,7 @@ pub(super) fn open(error: &Error) -> Outcome {
 }
 
 /// An error of the store itself.
-pub(super) fn of_store(error: &tenure_kv::Error) -> Outcome {
+pub(crate) fn of_store(error: &tenure_kv::Error) -> Outcome {
     let kind = match error {
         tenure_kv::Error::Conflict { .. } => Failure::Conflict,
         tenure_kv::Error::Unavailable { .. } => Failure::Unavailable,

@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     Failed,
+    client::outcome,
     tape::{Tape, Taped},
     values,
 };
@@ -29,12 +30,19 @@ pub(super) struct Recorded {
     tape: Arc<Tape>,
     writes: Option<Arc<Mutex<File>>>,
     epoch: u64,
-    /// The sessions opened here that were not closed, each with the call of one that is not known to be open yet.
+    /// The sessions that somebody tried to open here and did not close, each with what it was to be opened with where
+    /// that is not known to have been done.
     sessions: Mutex<HashMap<String, Option<u64>>>,
     /// The id of the epoch, as last read or written.
     known: Mutex<Option<String>>,
     /// Hears of what was committed though its outcome was told to be unknown.
     _listening: Option<AbortOnDropHandle<()>>,
+}
+
+/// A try to open a session, and its call.
+struct Opening {
+    id: String,
+    call: u64,
 }
 
 /// What a session's record says of interest.
@@ -106,30 +114,40 @@ impl Recorded {
         for session in sessions.into_keys() {
             self.tape.dropped(self.tape.call(Op::Close { session }));
         }
+        self.tape.abandon();
     }
 
-    /// Before a commit: notes that a session is opened, where the batch does that.
-    fn opens(&self, batch: &Batch) {
-        let [op] = batch.ops.as_slice() else { return };
+    /// Before a commit: notes that a session is opened, where the batch does that. Each try is a call.
+    fn opens(&self, batch: &Batch) -> Option<Opening> {
+        let [op] = batch.ops.as_slice() else { return None };
         if let (Change::Put(value, _), Expect::Absent | Expect::At(Revision::ZERO)) = (&op.change, op.expect)
             && let Some(id) = op.key.under("session")
             && let Ok(Session { lease_ms }) = serde_json::from_slice(value)
         {
-            // Tried again, it is the same call.
-            self.sessions().entry(id.to_owned()).or_insert_with(|| Some(self.tape.call(Op::Open { lease_ms })));
+            self.sessions().insert(id.to_owned(), Some(lease_ms));
+            return Some(Opening { id: id.to_owned(), call: self.tape.call(Op::Open { lease_ms }) });
         }
+        None
     }
 
-    /// After a commit that was done: a session that was written is open.
-    fn opened(&self, batch: &Batch) {
-        for id in batch.ops.iter().filter_map(|op| op.key.under("session")) {
-            if let Some(call) = self.sessions().get_mut(id).and_then(Option::take) {
-                let epoch = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if let Some(epoch) = epoch {
-                    self.tape.put(&Taped::Epoch { session_of: id.to_owned(), epoch });
-                }
-                self.tape.done(call, Done { session: Some(id.to_owned()), ..Done::default() });
-            }
+    /// That session is open.
+    fn opened(&self, opening: Opening) {
+        let Opening { id, call } = opening;
+        if let Some(session) = self.sessions().get_mut(&id) {
+            *session = None;
+        }
+        let epoch = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(epoch) = epoch {
+            self.tape.put(&Taped::Epoch { session_of: id.clone(), epoch });
+        }
+        self.tape.done(call, Done { session: Some(id), ..Done::default() });
+    }
+
+    /// Somebody sees that a session is there: who did not know whether it had been opened does now.
+    fn sees(&self, id: &str) {
+        let tried = self.sessions().get(id).copied().flatten();
+        if let Some(lease_ms) = tried {
+            self.opened(Opening { id: id.to_owned(), call: self.tape.call(Op::Open { lease_ms }) });
         }
     }
 
@@ -188,6 +206,9 @@ impl Store for Recorded {
         let entry = self.store.entry(key).await?;
         if let Some(value) = entry.as_ref().and_then(Entry::value) {
             self.learn(key, value);
+            if let Some(id) = key.under("session") {
+                self.sees(id);
+            }
         }
         Ok(entry)
     }
@@ -204,8 +225,13 @@ impl Store for Recorded {
         if let Some(session) = self.closes(&batch) {
             self.tape.dropped(self.tape.call(Op::Close { session }));
         }
-        self.opens(&batch);
+        let opening = self.opens(&batch);
         let committed = self.store.commit(batch.clone()).await;
+        match (&committed, opening) {
+            (Ok(_), Some(opening)) => self.opened(opening),
+            (Err(error), Some(opening)) => self.tape.returned(opening.call, outcome::of_store(error)),
+            (_, None) => {}
+        }
         if let Ok(last) = &committed {
             // A history that says less than happened is no evidence.
             if let Some(file) = &self.writes
@@ -218,7 +244,6 @@ impl Store for Recorded {
                     self.learn(&op.key, value);
                 }
             }
-            self.opened(&batch);
         }
         committed
     }

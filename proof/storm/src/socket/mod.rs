@@ -66,6 +66,7 @@ pub(crate) async fn live(order: &Order, path: &Path, tape: &Arc<Tape>, stop: &Ca
 
 async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &CancellationToken, mut rng: fastrand::Rng) {
     let over = stop.child_token();
+    let tape = Arc::new(tape.part());
     let scene = Scene {
         client: client.clone(),
         tape: tape.clone(),
@@ -89,6 +90,7 @@ async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &Cancel
     over.cancel();
     let _ = timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await;
     roles.shutdown().await;
+    tape.abandon();
 }
 
 fn roles_of(order: &Order, scene: &Scene, rng: &mut fastrand::Rng) -> Vec<BoxFuture<'static, ()>> {
