@@ -112,6 +112,13 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Safe to drop, before and after it returns.
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>>;
 
+    /// How often the store has been out of touch so far. A store that one server keeps may have been set back meanwhile,
+    /// so what was concluded before from what was *not* there has to be looked at again. A change shows no later than
+    /// the first answer after it.
+    fn outages(&self) -> u64 {
+        0
+    }
+
     /// The latest entries of `keys`, in their order, tombstones included; one round trip where the
     /// store can. Not a snapshot: each entry is as [`entry`](Self::entry) would have it.
     ///

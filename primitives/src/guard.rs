@@ -26,6 +26,8 @@ pub struct Guard {
     hold: Hold,
     ticket: Key,
     token: Revision,
+    /// How many outages the store had had when it was granted.
+    outages: u64,
     session: Session,
     lock: Key,
     /// A try to give it up went unanswered, so it may have been given up.
@@ -38,10 +40,17 @@ pub struct Guard {
 
 impl Guard {
     /// The session has been told of `ended` since before the ticket was written.
-    pub(crate) fn new(mutex: &Mutex, ticket: Key, token: Revision, ended: Arc<watch::Sender<Option<Loss>>>) -> Self {
+    pub(crate) fn new(
+        mutex: &Mutex,
+        ticket: Key,
+        token: Revision,
+        outages: u64,
+        ended: Arc<watch::Sender<Option<Loss>>>,
+    ) -> Self {
         let session = mutex.session().clone();
         let hold = Hold::new(session.inner().clone(), mutex.policy(), ended);
-        Self { hold, ticket, token, session, lock: mutex.key().clone(), unanswered: false, over: None, on_drop: None }
+        let lock = mutex.key().clone();
+        Self { hold, ticket, token, outages, session, lock, unanswered: false, over: None, on_drop: None }
     }
 
     /// The lock's name.
@@ -172,7 +181,7 @@ impl Guard {
             self.unanswered = leaving.unanswered;
             let error = match tried {
                 Ok(Ok(Ended::ByUs)) => {
-                    hold.inner.learn(&self.lock, |floor| {
+                    hold.inner.floors.learn(&self.lock, self.outages, |floor| {
                         floor.gone = floor.gone.max(self.token);
                         floor.released = leaving.tombstone.unwrap_or(floor.released);
                     });

@@ -10,9 +10,9 @@ use async_nats::Client;
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use serde_json::Value;
 use tenure_kv::{
-    Batch, Entry, Event, Key, KeyRange, Notice, Op, Result, Revision, Since, State, Store, StoreExt, Ttl, nats::Nats,
+    Batch, Entry, Error, Event, Key, KeyRange, Notice, Op, Result, Revision, Since, State, Store, StoreExt, Ttl, nats::Nats,
 };
-use tenure_tests::{NatsCluster, NatsServer, Proxy, unique_bucket};
+use tenure_tests::{NatsCluster, NatsServer, NatsSetup, Proxy, unique_bucket};
 use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -446,4 +446,67 @@ async fn a_follower_that_may_not_listen_is_told_to_read() {
     for _ in 0..3 {
         assert_eq!(timeout(LONG, notices.next()).await.unwrap(), Some(Notice::Recheck));
     }
+}
+
+/// All that `dir` holds, into `to`.
+fn copy_tree(dir: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_of_one_server_that_lost_its_last_writes_ends_even_if_others_have_written_since() {
+    let setup = NatsSetup { jetstream: "sync_interval: always".to_owned(), ..NatsSetup::default() };
+    let mut servers = NatsCluster::start_as(1, setup).await;
+    let bucket = unique_bucket("lost");
+    let wire = Proxy::to(&servers.client_urls()[0]).await;
+    let straight = Nats::open(&servers.url(&bucket)).await.unwrap();
+    straight.put(&key("a.kept"), "1").await.unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    // What is acknowledged is in its files.
+    servers.pause(0);
+    copy_tree(servers.store_dir(0), backup.path());
+    servers.resume(0);
+
+    let far = Nats::open(&wire.url(&bucket)).await.unwrap();
+    let mut watched = Watched::new(&far, "a.>", Since::Current).await;
+    let last = straight.put(&key("a.lost"), "1").await.unwrap();
+    while !watched.state.contains_key(&key("a.lost")) {
+        watched.next().await.unwrap().unwrap();
+    }
+    let outages = far.outages();
+    wire.cut();
+    drop(straight);
+    servers.kill(0);
+    let store = servers.store_dir(0).to_owned();
+    std::fs::remove_dir_all(&store).unwrap();
+    copy_tree(backup.path(), &store);
+    servers.restart(0).await;
+    let straight = Nats::open(&servers.url(&bucket)).await.unwrap();
+    let hidden = straight.put(&key("a.hidden"), "1").await.unwrap();
+    assert!(hidden <= last, "nothing was lost");
+    while straight.put(&key("b"), "1").await.unwrap() <= last {}
+    wire.mend();
+    let end = loop {
+        match watched.next().await {
+            Some(Ok(Event::Entry(entry))) => assert_ne!(entry.key, key("a.hidden"), "told below what was told before"),
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(Err(Error::Unavailable { .. }))), "{end:?}");
+    assert!(far.outages() > outages);
+    let mut again = Watched::new(&far, "a.>", Since::Current).await;
+    while again.caught_up == 0 {
+        again.next().await.unwrap().unwrap();
+    }
+    assert!(again.state.contains_key(&key("a.hidden")) && !again.state.contains_key(&key("a.lost")));
 }

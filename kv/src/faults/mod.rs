@@ -82,6 +82,7 @@ struct Shared {
     /// The writes that land late: owned here, not by the callers that gave up on them.
     late: TaskTracker,
     end: CancellationToken,
+    outages: AtomicU64,
 }
 
 impl Drop for Shared {
@@ -129,6 +130,7 @@ impl Faulty {
             lines: Mutex::default(),
             late,
             end: CancellationToken::new(),
+            outages: AtomicU64::new(0),
         });
         (Arc::new(Self { wire, shared: shared.clone() }), Faults { store, shared })
     }
@@ -182,6 +184,7 @@ impl Faults {
     /// Cuts every watch and follower under `prefix` and returns how many there were. They heal by
     /// themselves: a watch tells the last states of what it missed, a follower [`Notice::Reconnected`].
     pub fn cut(&self, prefix: &str) -> usize {
+        self.shared.outages.fetch_add(1, Ordering::AcqRel);
         let lines = self.shared.lines(prefix);
         lines.iter().for_each(|line| line.cut());
         lines.len()
@@ -358,6 +361,10 @@ impl Store for Faulty {
             }
         });
         receive.await.unwrap_or_else(|_| Err(Error::unknown("the store is gone and the write with it, perhaps")))
+    }
+
+    fn outages(&self) -> u64 {
+        self.wire.store.outages() + self.shared.outages.load(Ordering::Acquire)
     }
 
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {

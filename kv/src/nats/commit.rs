@@ -48,6 +48,10 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
                 reconsider(reader, clustered, ops, &mut expected, found).await?;
             }
             Err(Refusal::Busy(why)) => {
+                // Nothing would refuse a second copy of it.
+                if clustered && ops.iter().all(|op| op.expect == Expect::Any && op.fence.is_none()) {
+                    return Err(Error::unknown(why));
+                }
                 busy = true;
                 if begun.elapsed() >= writer.timeout {
                     return Err(if clustered {

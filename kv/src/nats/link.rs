@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError,
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerError, Statistics,
     connection::State as Connection, rustls,
 };
 use bytes::Bytes;
@@ -101,6 +101,7 @@ pub(super) fn denied(what: &str, why: &str) -> Error {
 #[derive(Debug)]
 pub(super) struct Link {
     client: Client,
+    statistics: Arc<Statistics>,
     health: watch::Receiver<Health>,
     _looker: Option<AbortOnDropHandle<()>>,
 }
@@ -135,7 +136,7 @@ impl Link {
             )),
             _ => Error::unavailable(format!("no NATS server answers at {shown} ({}): start one or check the address", root(&e))),
         })?;
-        Ok(Self { client, health, _looker: None })
+        Ok(Self { statistics: client.statistics(), client, health, _looker: None })
     }
 
     /// Uses a client that somebody else made, whose events only they hear.
@@ -144,14 +145,14 @@ impl Link {
         let connected = |client: &Client| client.connection_state() == Connection::Connected;
         let first = statistics.connects.load(Ordering::Relaxed);
         let (news, health) = watch::channel(Health { up: connected(&client), ..Health::default() });
-        let looked_at = client.clone();
+        let (looked_at, counted) = (client.clone(), statistics.clone());
         let looker = tokio::spawn(async move {
             let mut ticks = interval(LOOK);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 let up = connected(&looked_at);
-                let losses = statistics.connects.load(Ordering::Relaxed).saturating_sub(first) + u64::from(!up);
+                let losses = counted.connects.load(Ordering::Relaxed).saturating_sub(first) + u64::from(!up);
                 news.send_if_modified(|health| {
                     let changed = (health.up, health.losses) != (up, losses);
                     (health.up, health.losses) = (up, losses);
@@ -159,7 +160,7 @@ impl Link {
                 });
             }
         });
-        Self { client, health, _looker: Some(AbortOnDropHandle::new(looker)) }
+        Self { client, statistics, health, _looker: Some(AbortOnDropHandle::new(looker)) }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -168,6 +169,11 @@ impl Link {
 
     pub(super) fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// How often a connection was made. Counted before anything is answered over it, unlike what [`Health`] says.
+    pub(super) fn connections(&self) -> u64 {
+        self.statistics.connects.load(Ordering::Acquire)
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -182,6 +182,10 @@ impl Store for Nats {
         commit::commit(self.inner.writer(), self.inner.reader(), self.inner.facts.clustered, &batch).await
     }
 
+    fn outages(&self) -> u64 {
+        self.inner.link.connections()
+    }
+
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
         watch::watch(&self.inner, range, since).await
     }

@@ -35,15 +35,17 @@ pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> 
     let filter = store.names.filter(&range);
     let consumer = Consumer::create(&store.link, &store.names, &filter, start, store.options.timeout).await?;
     let buffer = Arc::new(Buffer::default());
+    let begun = match since {
+        Since::Current | Since::History => 0,
+        Since::After(revision) => revision.get(),
+        Since::Now => consumer.position,
+    };
     let task = Task {
         store: store.clone(),
         filter,
         buffer: buffer.clone(),
-        told: match since {
-            Since::Current | Since::History => 0,
-            Since::After(revision) => revision.get(),
-            Since::Now => consumer.position,
-        },
+        begun,
+        told: begun,
         live: HashMap::new(),
         unseen: None,
         abreast: None,
@@ -64,6 +66,8 @@ struct Task {
     store: Arc<Inner>,
     filter: String,
     buffer: Arc<Buffer>,
+    /// Nothing is told of what was written up to here.
+    begun: u64,
     /// The highest revision told: everything up to it was told, or superseded by something told.
     told: u64,
     /// The keys that were told to have a value, and where.
@@ -167,6 +171,8 @@ impl Task {
                 } else {
                     self.live.remove(&key);
                 }
+            } else if self.was_never_told(&entry, sequence) {
+                return Err(Stop::Fatal(self.rolled_back(sequence)));
             }
         }
         self.told = self.told.max(sequence);
@@ -185,6 +191,20 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Whether a write that should have been told before, or was superseded by something told, is another one: the
+    /// only server that has the bucket has lost its last writes, and others stand in their place.
+    fn was_never_told(&self, entry: &Entry, sequence: u64) -> bool {
+        let told = self.live.get(&entry.key).is_some_and(|at| *at == sequence);
+        self.store.facts.replicas == 1 && entry.is_live() && sequence > self.begun && !told
+    }
+
+    fn rolled_back(&self, last: u64) -> Error {
+        let (bucket, told) = (&self.store.names.bucket, self.told);
+        Error::unavailable(format!(
+            "the bucket {bucket} was created anew or rolled back (it shows revision {last}, {told} was seen)"
+        ))
     }
 
     async fn idle(&mut self, position: u64) -> Result<(), Stop> {
@@ -273,15 +293,13 @@ impl Task {
         // A leader that has just been elected may still be applying what it has.
         let behind = (last < self.told).then(|| *self.behind.get_or_insert_with(Instant::now));
         self.behind = behind;
-        let rolled_back = behind.is_some_and(|since| since.elapsed() > CATCHING_UP);
+        // Who keeps it alone has nothing to catch up with.
+        let rolled_back = behind.is_some_and(|since| since.elapsed() > CATCHING_UP || facts.replicas == 1);
         if behind.is_some() && !rolled_back {
             return Err(None);
         }
         if info["created"].as_str() != Some(&facts.created) || rolled_back {
-            return Err(Some(Error::unavailable(format!(
-                "the bucket {} was created anew or rolled back (it ends at revision {last}, {} was seen)",
-                names.bucket, self.told
-            ))));
+            return Err(Some(self.rolled_back(last)));
         }
         Consumer::create(link, names, &self.filter, Start::Latest, options.timeout).await.map_err(retry)
     }

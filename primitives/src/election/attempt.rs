@@ -55,6 +55,7 @@ impl Attempt {
         let left = Withdrawal {
             election: election.ballot.key.clone(),
             candidate: election.ballot.name.candidate(&id)?,
+            seen_to: inner.traces.candidate(election.ballot.name.key(), &id),
             id: id.clone(),
             listed: Listed::No,
             sent: None,
@@ -324,6 +325,7 @@ impl Attempt {
     fn rename(&mut self) -> Result<()> {
         let id = format!("{}-{}", self.inner.id, self.inner.next_ticket());
         self.left.candidate = self.election.ballot.name.candidate(&id)?;
+        self.left.seen_to = self.inner.traces.candidate(self.election.ballot.name.key(), &id);
         self.left.id.clone_from(&id);
         self.record.candidate = id;
         Ok(())

@@ -7,6 +7,7 @@ mod leadership;
 mod observe;
 mod office;
 mod record;
+mod strays;
 mod sweep;
 mod tenancy;
 mod withdrawal;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use self::attempt::Attempt;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::record::fuzzing;
+pub(crate) use self::strays::end_strays;
 pub use self::{
     leadership::Leadership,
     record::{Candidate, Leader},

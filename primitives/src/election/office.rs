@@ -232,7 +232,10 @@ impl Office {
                         }
                         Ok(Beyond::Entry(entry)) => return Applied::Lost(self.end_by(&entry)),
                         Ok(Beyond::Nothing) => return Applied::Lost(self.reign.hold.end(Loss::Deposed)),
-                        Err(_) => return Applied::Refused(error),
+                        Err(_) => {
+                            self.look_below().await;
+                            return Applied::Refused(error);
+                        }
                     }
                 }
                 Err(error @ StoreError::Invalid { .. }) => return Applied::Refused(error),
@@ -246,6 +249,17 @@ impl Office {
             }
             inner.clock.sleep_until(inner.clock.now() + pause).await;
             pause = (pause * 2).min(timing::renewal_interval(inner.lease));
+        }
+    }
+
+    /// Our own record, where a bucket that was set back shows an earlier one: the next write expects that. If it was a
+    /// replica that lags it is refused, and the next look shows more.
+    async fn look_below(&mut self) {
+        if let Ok(Some(entry)) = self.inner.patient.entry(&self.reign.key).await
+            && entry.revision < self.at
+            && self.is_ours(&entry)
+        {
+            self.at = entry.revision;
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Withdrawal {
     pub(super) election: Key,
     pub(super) candidate: Key,
     pub(super) id: String,
+    /// Says that this candidate is seen to.
+    pub(super) seen_to: Arc<()>,
     pub(super) listed: Listed,
     /// Where the election's key was to be for a campaign write of ours that is not accounted for.
     pub(super) sent: Option<Revision>,

@@ -160,6 +160,14 @@ impl Keeper {
         answer.unwrap_or_else(|_| Err(StoreError::unavailable("the read of a member was not answered")))
     }
 
+    /// Our own record, where a bucket that was set back shows an earlier one: the next write expects that. If it was a
+    /// replica that lags it is refused, and the next look shows more.
+    fn look_below(&mut self, entry: &Entry) {
+        if matches!(self.place, Place::In(at) if entry.revision < at) && self.ours(entry).is_some() {
+            self.place = Place::In(entry.revision);
+        }
+    }
+
     /// The number of our write that `entry` is, if it is one.
     fn ours(&self, entry: &Entry) -> Option<u64> {
         Written::read(entry).filter(|written| written.nonce == self.seat.author.nonce).map(|written| written.write)
@@ -258,6 +266,7 @@ impl Keeper {
             };
             // Past the deadline the bucket may be another one.
             self.inner.vouched().await?;
+            self.inner.traces.member(&self.seat.key);
             let record = self.record();
             self.place = Place::Open(expect);
             match self.commit(Op::put(self.seat.key.clone(), record).if_at(expect)).await {
@@ -405,7 +414,10 @@ impl Keeper {
                     self.place = Place::Out;
                     return Ok(Some(Loss::Broken));
                 }
-                Some(_) => return Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
+                Some(entry) => {
+                    self.look_below(&entry);
+                    return Err(StoreError::unavailable("a lagging read does not show what stood in the way"));
+                }
             },
             Err(StoreError::Invalid { message }) => {
                 self.written = written;
@@ -449,7 +461,10 @@ impl Keeper {
                         self.is_absent().await?;
                         self.place = Place::Out;
                     }
-                    Some(_) => return Err(StoreError::unavailable("a lagging read still shows the member")),
+                    Some(entry) => {
+                        self.look_below(&entry);
+                        return Err(StoreError::unavailable("a lagging read still shows the member"));
+                    }
                 },
                 Err(error) => return Err(error),
             }

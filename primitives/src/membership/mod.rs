@@ -11,6 +11,7 @@ mod member;
 mod names;
 mod options;
 mod record;
+mod strays;
 mod watching;
 
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use self::{
     names::{GroupName, parse_member},
     record::{Author, Written},
 };
-pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of};
+pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of, strays::end_strays};
 use crate::{Error, Loss, Result, Session, ids, session::Inner};
 
 /// A group that members join, seen from one session. Cheap to clone.

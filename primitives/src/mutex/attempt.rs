@@ -17,7 +17,7 @@ use crate::{
     Error, Guard, Loss, Result, layout,
     queue::{Search, Step},
     record::encode,
-    session::{Inner, Leaving},
+    session::{Floor, Inner, Leaving},
 };
 
 /// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
@@ -29,6 +29,8 @@ pub(super) struct Attempt {
     floor: Key,
     ticket: Key,
     token: Option<Revision>,
+    /// How many outages the store had had before the last search of the queue, and before the ticket was written.
+    outages: u64,
     /// The session has to see that the ticket goes.
     open: bool,
     /// Told when the ticket is broken, from before it can be; `None` once a guard has it.
@@ -57,6 +59,7 @@ impl Attempt {
             floor: mutex.key().clone(),
             mutex: mutex.clone(),
             token: None,
+            outages: inner.store.outages(),
             open: false,
             ended: Some(Arc::new(watch::Sender::new(None))),
         })
@@ -81,13 +84,15 @@ impl Attempt {
                 inner.settle_ticket(&self.ticket).await
             } else {
                 before = inner.witness.mark();
+                self.outages = inner.store.outages();
                 self.open = true;
+                inner.traces.lock(&self.floor);
                 if let Some(ended) = &self.ended {
                     inner.holding(&self.ticket, ended);
                 }
                 // Not over a tombstone either: that may be the one that forestalls this very write.
                 let op = Op::put(self.ticket.clone(), record.clone()).if_at(Revision::ZERO);
-                inner.store.commit(op.into()).await.map(Some)
+                inner.patient.commit(op.into()).await.map(Some)
             };
             match outcome {
                 Ok(Some(token)) => {
@@ -130,14 +135,28 @@ impl Attempt {
 
     /// The ticket right before ours, or `None` when ours is first.
     async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
+        loop {
+            let outages = self.inner().store.outages();
+            let found = self.search(outages).await?;
+            // What one server shows after an outage need not be what it showed before.
+            if self.inner().store.outages() == outages {
+                self.outages = outages;
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As [`before`](Self::before), by what is known and read after so many `outages`.
+    async fn search(&mut self, outages: u64) -> Result<Option<(Key, Revision)>> {
         let inner = self.inner().clone();
         let range = self.mutex.name.tickets()?;
         let own = self.token.unwrap_or_default();
-        if self.nothing_since_release(&range, own).await? {
-            inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(own.get() - 1)));
+        let floor = inner.floors.of(&self.floor, outages);
+        if self.nothing_since_release(&range, own, floor).await? {
+            self.nothing_before(outages);
             return Ok(None);
         }
-        let (mut search, mut step) = Search::new(self.ticket.clone(), own, inner.floor(&self.floor));
+        let (mut search, mut step) = Search::new(self.ticket.clone(), own, floor);
         let mut lagging = 0_u32;
         loop {
             let (from, limit) = match step {
@@ -154,40 +173,47 @@ impl Attempt {
                     (from, limit)
                 }
                 Step::Behind(key, revision) => {
-                    inner.learn(&self.floor, |floor| {
+                    inner.floors.learn(&self.floor, outages, |floor| {
                         floor.calm = 0;
                         floor.crowded = search.crowded();
                     });
                     return Ok(Some((key, revision)));
                 }
                 Step::First => {
-                    inner.learn(&self.floor, |floor| {
+                    inner.floors.learn(&self.floor, outages, |floor| {
                         floor.calm = floor.calm.saturating_add(1);
                         floor.crowded = false;
-                        floor.gone = floor.gone.max(Revision::new(own.get() - 1));
                     });
+                    self.nothing_before(outages);
                     return Ok(None);
                 }
                 Step::Gone => return Err(self.ended_by_others().await),
             };
-            step = search.page(&inner.store.scan(&range, from, limit).await?);
+            step = search.page(&inner.patient.scan(&range, from, limit).await?);
         }
+    }
+
+    /// Everything before our ticket is gone.
+    fn nothing_before(&self, outages: u64) {
+        let gone = Revision::new(self.token.unwrap_or_default().get().saturating_sub(1));
+        self.inner().floors.learn(&self.floor, outages, |floor| floor.gone = floor.gone.max(gone));
     }
 
     /// Whether the only write between what is known to be gone and our ticket is our own last release: two
     /// single reads at once, where a search would wade through all tombstones that the store still keeps.
-    async fn nothing_since_release(&self, range: &KeyRange, own: Revision) -> Result<bool> {
+    async fn nothing_since_release(&self, range: &KeyRange, own: Revision, floor: Floor) -> Result<bool> {
         let inner = self.inner();
-        let floor = inner.floor(&self.floor);
         if floor.calm < CALM || floor.released <= floor.gone || !inner.store.info().shared {
             return Ok(false);
         }
-        let (gap, rest) =
-            futures::try_join!(inner.store.scan(range, floor.gone.next(), 1), inner.store.scan(range, floor.released.next(), 1))?;
+        let (gap, rest) = futures::try_join!(
+            inner.patient.scan(range, floor.gone.next(), 1),
+            inner.patient.scan(range, floor.released.next(), 1)
+        )?;
         if !gap.entries.is_empty() || gap.through != floor.released {
             return Ok(false);
         }
-        inner.learn(&self.floor, |known| known.gone = known.gone.max(floor.released));
+        inner.floors.learn(&self.floor, floor.outages, |known| known.gone = known.gone.max(floor.released));
         Ok(rest.entries.first().is_some_and(|entry| entry.revision == own && entry.key == self.ticket))
     }
 
@@ -204,16 +230,28 @@ impl Attempt {
         Ok(true)
     }
 
+    /// Waits until nothing is before ours and the session can vouch for it.
+    pub(super) async fn win(&mut self) -> Result<()> {
+        loop {
+            self.wait().await?;
+            if self.vouched().await? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Waits until nothing is before ours. Outages of the store are waited out: the session decides.
-    pub(super) async fn wait(&mut self) -> Result<()> {
+    async fn wait(&mut self) -> Result<()> {
         let inner = self.inner().clone();
         let mut pause = Duration::from_millis(2);
         let mut gone = Gone::default();
         let place = Lines::enter(&inner, &self.floor);
         let tickets = self.mutex.name.tickets()?;
+        // Who waits behind one ticket, or by a view, has not looked for those that an outage may have left elsewhere.
+        let mut hearsay = true;
         loop {
             let turn = async {
-                if let Some(crowd) = place.crowd(&tickets) {
+                if hearsay && let Some(crowd) = place.crowd(&tickets) {
                     match crowd.turn(self.token.unwrap_or_default()).await? {
                         Turn::First => return Ok(true),
                         // A view is hearsay where it says that our ticket is gone: the search below proves it, or a
@@ -231,7 +269,8 @@ impl Attempt {
                 loss = inner.lost() => Err(Error::lost(loss)),
             };
             match outcome {
-                Ok(true) => return Ok(()),
+                Ok(true) if inner.store.outages() == self.outages => return Ok(()),
+                Ok(true) => hearsay = false,
                 Ok(false) => pause = Duration::from_millis(2),
                 Err(error @ (Error::Unavailable { .. } | Error::Unknown { .. } | Error::Conflict { .. })) => {
                     tracing::debug!(lock = self.mutex.name(), %error, "waiting goes on");
@@ -243,14 +282,21 @@ impl Attempt {
         }
     }
 
-    /// Nothing is before ours: it is ours once the session can vouch for it.
-    pub(super) async fn grant(mut self) -> Result<Guard> {
+    /// Nothing is before ours: it is ours once the session can vouch for it. False when the queue has to be looked
+    /// at again.
+    pub(super) async fn vouched(&self) -> Result<bool> {
         let inner = self.inner().clone();
-        let token = self.token.unwrap_or_default();
         inner.until_grants().await?;
         // Ours, but nobody may rely on it before a renewal says that the session still lives.
         inner.vouched().await?;
-        inner.learn(&self.floor, |floor| floor.gone = floor.gone.max(Revision::new(token.get() - 1)));
+        Ok(inner.store.outages() == self.outages)
+    }
+
+    /// It is ours, and vouched for.
+    pub(super) fn grant(mut self) -> Result<Guard> {
+        let inner = self.inner().clone();
+        let token = self.token.unwrap_or_default();
+        self.nothing_before(self.outages);
         let Some(ended) = self.ended.take() else { return Err(Error::lost(Loss::Closed)) };
         let broken = *ended.borrow();
         if let Some(loss) = broken {
@@ -258,7 +304,7 @@ impl Attempt {
             return Err(Error::lost(loss));
         }
         self.open = false;
-        Ok(Guard::new(&self.mutex, self.ticket.clone(), token, ended))
+        Ok(Guard::new(&self.mutex, self.ticket.clone(), token, self.outages, ended))
     }
 
     pub(super) async fn withdraw(mut self) {

@@ -46,7 +46,7 @@ impl Behind {
 
     /// Waits until the ticket is gone. True when it is known that nothing else is before ours either.
     pub(super) async fn wait(self, inner: &Arc<Inner>) -> Result<bool> {
-        let mut notices = inner.store.follow(&self.ticket).await?;
+        let mut notices = inner.patient.follow(&self.ticket).await?;
         // Our own session's tickets go with our own session, which the caller watches.
         let mut vigil = if self.session == inner.id { None } else { Some(Vigil::new(inner, &self.session).await?) };
         let (mut read, mut looked) = (true, false);
@@ -105,7 +105,7 @@ impl Behind {
     async fn look(&self, inner: &Inner, vigil: Option<&mut Vigil>) -> Result<Look> {
         let mut keys = vec![self.ticket.clone()];
         keys.extend(vigil.as_ref().map(|vigil| vigil.key().clone()));
-        let found = match inner.store.entries(&keys).await {
+        let found = match inner.patient.entries(&keys).await {
             Ok(found) => found,
             Err(error) => {
                 if let Some(vigil) = vigil {

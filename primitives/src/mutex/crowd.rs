@@ -230,7 +230,7 @@ impl Watcher {
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match View::open(&self.inner.store, self.tickets.clone()).await {
+            match View::open(&self.inner.patient, self.tickets.clone()).await {
                 Ok(view) => {
                     pause = FIRST_PAUSE;
                     self.watch(&view).await;
@@ -318,7 +318,7 @@ async fn guard(inner: Arc<Inner>, view: View, first: Front, known: bool) -> Foun
 async fn missed(inner: &Inner, tickets: &KeyRange, first: Revision) {
     loop {
         inner.clock.sleep_until(inner.clock.now() + inner.lease).await;
-        match inner.store.scan(tickets, first, 1).await {
+        match inner.patient.scan(tickets, first, 1).await {
             // Who has got that far has had the ticket.
             Ok(page) if page.through >= first && page.entries.iter().all(|entry| entry.revision != first) => return,
             Ok(_) => {}
@@ -395,7 +395,7 @@ async fn step(inner: &Inner, session: &str, vigil: &mut Option<Vigil>) -> Result
 }
 
 async fn look(inner: &Inner, vigil: &mut Vigil) -> Result<bool> {
-    let entry = inner.store.entry(vigil.key()).await?;
+    let entry = inner.patient.entry(vigil.key()).await?;
     Ok(vigil.saw(inner, entry.as_ref()) || (vigil.never_seen() && vigil.depose(inner).await))
 }
 

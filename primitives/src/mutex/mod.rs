@@ -3,13 +3,14 @@
 mod attempt;
 mod behind;
 mod crowd;
+mod strays;
 
 use std::{future::Future, time::Duration};
 
 use tenure_kv::{ClockExt, Key};
 
-pub(crate) use self::crowd::Lines;
 use self::{attempt::Attempt, behind::pass_over};
+pub(crate) use self::{crowd::Lines, strays::end_strays};
 use crate::{Error, Guard, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
 
 /// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
@@ -82,8 +83,8 @@ impl Mutex {
     pub async fn lock(&self) -> Result<Guard> {
         let mut attempt = Attempt::new(self)?;
         attempt.queue_up().await?;
-        attempt.wait().await?;
-        attempt.grant().await
+        attempt.win().await?;
+        attempt.grant()
     }
 
     /// Takes the lock if nobody holds it or waits for it.
@@ -103,8 +104,10 @@ impl Mutex {
         if self.session.inner().store.info().replicas > 1 || self.is_free().await? {
             let mut attempt = Attempt::new(self)?;
             attempt.queue_up().await?;
-            if attempt.is_first().await? {
-                return attempt.grant().await;
+            while attempt.is_first().await? {
+                if attempt.vouched().await? {
+                    return attempt.grant();
+                }
             }
             attempt.withdraw().await;
         }
@@ -135,23 +138,15 @@ impl Mutex {
         let clock = &self.session.inner().clock;
         let begun = clock.now();
         let mut attempt = Attempt::new(self)?;
-        tokio::pin!(stop);
         let first = async {
             attempt.queue_up().await?;
-            attempt.wait().await
+            attempt.win().await
         };
         tokio::select! {
             biased;
-            outcome = first => {
-                outcome?;
-                tokio::select! {
-                    biased;
-                    granted = attempt.grant() => return granted,
-                    () = stop => {}
-                }
-            }
+            outcome = first => return outcome.and_then(|()| attempt.grant()),
             // What takes longer goes on in the session.
-            () = &mut stop => drop(clock.timeout(COURTESY, attempt.withdraw()).await),
+            () = stop => drop(clock.timeout(COURTESY, attempt.withdraw()).await),
         }
         Err(self.not_acquired(clock.now().saturating_since(begun)).await)
     }
@@ -182,9 +177,9 @@ impl Mutex {
     async fn is_free(&self) -> Result<bool> {
         let inner = self.session.inner();
         let range = self.name.tickets()?;
-        let mut from = inner.floor(self.key()).gone.next();
+        let mut from = inner.floors.of(self.key(), inner.store.outages()).gone.next();
         loop {
-            let page = inner.store.scan(&range, from, 512).await?;
+            let page = inner.patient.scan(&range, from, 512).await?;
             for entry in &page.entries {
                 if let Some((_, session)) = layout::parse_ticket(&entry.key)
                     && !pass_over(inner, &entry.key, entry.revision, session).await?

@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, broken, locked, patient::Patient, renewal, timing,
+    Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, Traces, broken, locked, patient::Patient, renewal, timing,
     validity::Validity, witness::Witness,
 };
 use crate::{
@@ -114,7 +114,8 @@ impl SessionBuilder {
             sightings: StdMutex::default(),
             tickets: AtomicU64::new(1),
             holds: StdMutex::default(),
-            floors: StdMutex::default(),
+            floors: Floors::default(),
+            traces: Traces::default(),
             lines: Lines::default(),
             seats: StdMutex::default(),
             candidate: AtomicBool::new(false),

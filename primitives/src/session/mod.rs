@@ -3,12 +3,14 @@
 mod broken;
 mod bucket;
 mod builder;
+mod floors;
 mod heights;
 mod observer;
 mod patient;
 mod renewal;
 mod sightings;
 pub(crate) mod timing;
+mod traces;
 mod validity;
 mod withdrawal;
 mod witness;
@@ -33,7 +35,9 @@ pub use self::{
     timing::{MAX_LEASE, MIN_LEASE},
 };
 pub(crate) use self::{
+    floors::{Floor, Floors},
     observer::{Vigil, Wake, Watched},
+    traces::Traces,
     withdrawal::{Ended, Leaving, why_ended},
 };
 use self::{sightings::Sightings, validity::Validity, witness::Witness};
@@ -100,7 +104,8 @@ pub(crate) struct Inner {
     sightings: StdMutex<Sightings>,
     tickets: AtomicU64,
     holds: StdMutex<HashMap<Key, Weak<watch::Sender<Option<Loss>>>>>,
-    floors: StdMutex<HashMap<Key, Floor>>,
+    pub(crate) floors: Floors,
+    pub(crate) traces: Traces,
     pub(crate) lines: Lines,
     /// The keys of this session's members, and which of them has it.
     seats: StdMutex<HashMap<Key, String>>,
@@ -110,22 +115,6 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     runtime: Handle,
 }
-
-/// What is known for good about the queue of a lock: tickets never come back.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Floor {
-    /// Every ticket up to this revision is gone.
-    pub(crate) gone: Revision,
-    /// Where our own last release left its tombstone.
-    pub(crate) released: Revision,
-    /// How often in a row nobody was before us.
-    pub(crate) calm: u8,
-    /// The queue did not fit one page when it was last read from the front.
-    pub(crate) crowded: bool,
-}
-
-/// Floors kept at most; beyond that they are forgotten, which costs reads and nothing else.
-const MAX_FLOORS: usize = 16_384;
 
 impl Session {
     /// Opens a session with the store's default lease: 5 s, or 15 s where several servers keep copies.
@@ -313,22 +302,6 @@ impl Inner {
 
     pub(crate) fn next_ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn floor(&self, lock: &Key) -> Floor {
-        locked(&self.floors).get(lock).copied().unwrap_or_default()
-    }
-
-    pub(crate) fn learn(&self, lock: &Key, change: impl FnOnce(&mut Floor)) {
-        let mut floors = locked(&self.floors);
-        if let Some(floor) = floors.get_mut(lock) {
-            change(floor);
-            return;
-        }
-        if floors.len() >= MAX_FLOORS {
-            floors.clear();
-        }
-        change(floors.entry(lock.clone()).or_default());
     }
 
     pub(crate) fn holding(&self, ticket: &Key, ended: &Arc<watch::Sender<Option<Loss>>>) {

@@ -41,6 +41,10 @@ impl Store for Patient {
         answer.unwrap_or_else(|_| Err(Error::unknown("the store did not answer in time")))
     }
 
+    fn outages(&self) -> u64 {
+        self.store.outages()
+    }
+
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
         self.read(self.store.watch(range, since)).await
     }

@@ -23,6 +23,8 @@ pub(super) struct Renewal {
     sent: Moment,
     /// Renewals that may have been applied: their beats and when each was sent.
     unanswered: VecDeque<(u64, Moment)>,
+    /// How many outages the store had had when the bucket was last looked through for what an outage brings back.
+    outages: u64,
 }
 
 /// Renewals without an answer that are remembered; older ones are long refused or forgotten.
@@ -35,7 +37,8 @@ enum Next {
 
 impl Renewal {
     pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision, sent: Moment) -> Self {
-        Self { inner, record, revision, sent, unanswered: VecDeque::new() }
+        let outages = inner.store.outages();
+        Self { inner, record, revision, sent, unanswered: VecDeque::new(), outages }
     }
 
     /// Renews until the session is lost or closed.
@@ -66,6 +69,7 @@ impl Renewal {
                 Next::Lost(loss) => break loss,
             }
             inner.witness.settle(&inner.store, &*inner.clock).await;
+            self.look_after_outage();
         };
         self.inner.lose(loss);
         if matches!(loss, Loss::Closed) {
@@ -73,9 +77,25 @@ impl Renewal {
         }
     }
 
+    /// Where one server keeps the bucket: what it shows after an outage need not be what it showed before.
+    fn look_after_outage(&mut self) {
+        let (store, inner) = (&self.inner.store, &self.inner);
+        let outages = store.outages();
+        if outages != self.outages && store.info().replicas <= 1 && !inner.validity.remaining(&*inner.clock).is_zero() {
+            self.outages = outages;
+            inner.look_for_strays();
+        }
+    }
+
     async fn attempt(&mut self) -> Next {
         let (lease, clock) = (self.inner.lease, self.inner.clock.clone());
         let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
+        let last = self.unanswered.back().map_or(self.sent, |(_, sent)| *sent);
+        if clock.now() >= last + timing::garbage(lease).as_duration() && !mutants::is_on(Mutant::RevivedSession) {
+            // The key is gone by its TTL, and so may be the tombstone of a deposed session: what is there all the same
+            // was brought back.
+            return self.expired().await;
+        }
         if self.inner.validity.remaining(&*clock).is_zero()
             && !mutants::is_on(Mutant::RevivedSession)
             && let Some(next) = self.look_first(patience).await
@@ -98,13 +118,12 @@ impl Renewal {
                 return self.renewed(before, before.next(), sent);
             }
             Err(_) if mutants::is_on(Mutant::UnknownIsSuccess) => return self.renewed(before, before.next(), sent),
-            // Ours is the higher revision, so it was a server that lags which refused; or the bucket went back,
-            // which is for the deadline to say.
+            // Ours is the higher revision, so it was a server that lags which refused; or the bucket went back.
             Ok(Err(tenure_kv::Error::Conflict { revision: Some(found), .. }))
                 if found < self.revision && !self.inner.validity.remaining(&*clock).is_zero() =>
             {
                 self.inner.suspect();
-                return self.again(sent);
+                return if self.is_set_back(found).await { Next::Lost(Loss::StoreReset) } else { self.again(sent) };
             }
             Ok(Err(tenure_kv::Error::Conflict { .. })) => self.unanswered.is_empty(),
             Ok(Err(error @ (tenure_kv::Error::Unavailable { .. } | tenure_kv::Error::Invalid { .. }))) => {
@@ -183,6 +202,18 @@ impl Renewal {
         Next::At(sent + timing::renewal_interval(self.inner.lease))
     }
 
+    /// Whether our key is at an earlier revision for certain: what is said by a server that lags is no condition that a
+    /// commit goes through on. If it does, the session is over in every respect.
+    async fn is_set_back(&self, found: Revision) -> bool {
+        let op = Op::purge(self.inner.key.clone()).if_at(found).ttl(timing::garbage(self.inner.lease));
+        let patience = timing::renewal_interval(self.inner.lease).min(Duration::from_secs(5));
+        let set_back = matches!(self.inner.clock.timeout(patience, self.inner.store.commit(op.into())).await, Ok(Ok(_)));
+        if set_back {
+            self.inner.witness.went_back(&*self.inner.clock, &self.inner.epoch);
+        }
+        set_back
+    }
+
     /// Reads say that the bucket is not what it was; a commit may yet show that only a replica lagged.
     fn reset(&self) -> Next {
         self.inner.witness.hold_off(&*self.inner.clock);
@@ -230,6 +261,9 @@ impl Renewal {
                 match landed {
                     // Valid from when *that* one was sent.
                     Some((_, sent)) => self.renewed(before.at(self.revision), entry.revision, sent),
+                    None if entry.revision < self.revision && self.is_set_back(entry.revision).await => {
+                        Next::Lost(Loss::StoreReset)
+                    }
                     None => self.again(now),
                 }
             }

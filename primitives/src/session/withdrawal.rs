@@ -73,7 +73,7 @@ impl Inner {
     /// Dropping leaves open whether it is gone; call again.
     pub(crate) async fn end_ticket(&self, leaving: &mut Leaving) -> Result<Ended, Error> {
         let ended = match leaving.token {
-            Some(token) => end_at(&*self.store, leaving, token).await,
+            Some(token) => self.end_at(leaving, token).await,
             None => self.forestall(leaving).await,
         };
         leaving.unanswered |= matches!(&ended, Err(error) if !error.is_unavailable());
@@ -91,8 +91,47 @@ impl Inner {
 
     async fn forestall(&self, leaving: &mut Leaving) -> Result<Ended, Error> {
         match self.settle_ticket(&leaving.ticket).await? {
-            Some(token) => end_at(&*self.store, leaving, token).await,
+            Some(token) => self.end_at(leaving, token).await,
             None => Ok(Ended::ByUs),
+        }
+    }
+
+    async fn end_at(&self, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
+        if leaving.held && mutants::is_on(Mutant::ReleaseWithoutCas) {
+            return release_whoever_is_first(&*self.patient, &leaving.ticket).await;
+        }
+        let ticket = leaving.ticket.clone();
+        let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
+        match self.patient.commit(op.if_at(token).ttl(Ttl::MIN).into()).await {
+            Ok(revision) => {
+                leaving.tombstone = Some(revision);
+                Ok(Ended::ByUs)
+            }
+            Err(Error::Conflict { .. }) => match self.patient.entry(&leaving.ticket).await? {
+                // Nobody writes a ticket twice: what is live there is ours, seen by a lagging read.
+                Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
+                Some(entry) if is_note(&entry.state, HELD) => Ok(Ended::ByUs),
+                Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
+                Some(entry) if is_note(&entry.state, ABSENT) => Ok(without_trace(leaving)),
+                Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
+                None => self.prove_gone(leaving).await,
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The tombstone has been forgotten already; or the server that refused lags, and so does the read, and the ticket
+    /// is there. Taken for gone it would stand in everybody's way for ever, so a commit has to prove it.
+    async fn prove_gone(&self, leaving: &Leaving) -> Result<Ended, Error> {
+        let before = self.witness.mark();
+        match self.patient.commit(where_nothing_is(&leaving.ticket).ttl(Ttl::MIN).into()).await {
+            // It went with the bucket.
+            Ok(revision) if self.acknowledged(before, revision).is_err() => Ok(Ended::ByOthers(Loss::StoreReset)),
+            Ok(_) => Ok(without_trace(leaving)),
+            Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
+            // It is the proof that is open, and not whether a try of ours has ended the ticket.
+            Err(error) if error.is_unknown() => Err(Error::unavailable("whether the ticket is gone was not answered")),
+            Err(error) => Err(error),
         }
     }
 
@@ -105,9 +144,9 @@ impl Inner {
     /// # Cancel safety
     /// Dropping leaves all open; call again.
     pub(crate) async fn settle_ticket(&self, ticket: &Key) -> Result<Option<Revision>, Error> {
-        match self.store.commit(where_nothing_is(ticket).ttl(timing::forestall()).into()).await {
+        match self.patient.commit(where_nothing_is(ticket).ttl(timing::forestall()).into()).await {
             Ok(_) => Ok(None),
-            Err(Error::Conflict { .. }) => match self.store.entry(ticket).await? {
+            Err(Error::Conflict { .. }) => match self.patient.entry(ticket).await? {
                 Some(entry) => Ok(entry.is_live().then_some(entry.revision)),
                 None => Err(Error::unavailable("a lagging read does not show the ticket yet")),
             },
@@ -138,42 +177,6 @@ fn where_nothing_is(ticket: &Key) -> Op {
 /// How a ticket ended whose tombstone has been forgotten.
 fn without_trace(leaving: &Leaving) -> Ended {
     if leaving.unanswered { Ended::ByUs } else { Ended::ByOthers(why_ended(None)) }
-}
-
-async fn end_at(store: &dyn Store, leaving: &mut Leaving, token: Revision) -> Result<Ended, Error> {
-    if leaving.held && mutants::is_on(Mutant::ReleaseWithoutCas) {
-        return release_whoever_is_first(store, &leaving.ticket).await;
-    }
-    let ticket = leaving.ticket.clone();
-    let op = if leaving.held { Op::delete(ticket).note(Bytes::from_static(HELD)) } else { Op::purge(ticket) };
-    match store.commit(op.if_at(token).ttl(Ttl::MIN).into()).await {
-        Ok(revision) => {
-            leaving.tombstone = Some(revision);
-            Ok(Ended::ByUs)
-        }
-        Err(Error::Conflict { .. }) => match store.entry(&leaving.ticket).await? {
-            // Nobody writes a ticket twice: what is live there is ours, seen by a lagging read.
-            Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
-            Some(entry) if is_note(&entry.state, HELD) => Ok(Ended::ByUs),
-            Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
-            Some(entry) if is_note(&entry.state, ABSENT) => Ok(without_trace(leaving)),
-            Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
-            None => prove_gone(store, leaving).await,
-        },
-        Err(error) => Err(error),
-    }
-}
-
-/// The tombstone has been forgotten already; or the server that refused lags, and so does the read, and the ticket is
-/// there. Taken for gone it would stand in everybody's way for ever, so a commit has to prove it.
-async fn prove_gone(store: &dyn Store, leaving: &Leaving) -> Result<Ended, Error> {
-    match store.commit(where_nothing_is(&leaving.ticket).ttl(Ttl::MIN).into()).await {
-        Ok(_) => Ok(without_trace(leaving)),
-        Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
-        // It is the proof that is open, and not whether a try of ours has ended the ticket.
-        Err(error) if error.is_unknown() => Err(Error::unavailable("whether the ticket is gone was not answered")),
-        Err(error) => Err(error),
-    }
 }
 
 /// The defect [`Mutant::ReleaseWithoutCas`].

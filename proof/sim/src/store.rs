@@ -133,6 +133,10 @@ impl Store for Remote {
         }
     }
 
+    fn outages(&self) -> u64 {
+        self.world.inner().outages[self.slot]
+    }
+
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Told>>> {
         // Bounded by the length of a run.
         let (to, told) = mpsc::unbounded_channel();

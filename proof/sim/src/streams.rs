@@ -132,6 +132,7 @@ impl Inner {
         if self.wires[slot].hears_nothing() {
             return;
         }
+        self.outages[slot] += 1;
         let mut watches = std::mem::take(&mut self.streams.watches);
         for watch in watches.iter_mut().filter(|watch| watch.slot == slot) {
             watch.cut = false;

@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     /// When the present incarnation began.
     pub(crate) began: Micros,
     pub(crate) wires: Vec<Wire>,
+    /// How often each process has been out of touch with the server.
+    pub(crate) outages: Vec<u64>,
     pub(crate) streams: Streams,
     /// Several servers: reads may lag, and a new listener misses the first notices.
     pub(crate) clustered: bool,
@@ -98,6 +100,7 @@ impl World {
             epoch: 1,
             began: 0,
             wires: (0..slots).map(|_| Wire::default()).collect(),
+            outages: vec![0; slots],
             streams: Streams::default(),
             clustered,
             lines: Vec::new(),
@@ -286,6 +289,7 @@ impl Inner {
         }
         self.epoch += 1;
         self.began = self.now;
+        self.outages.iter_mut().for_each(|outages| *outages += 1);
         self.end_watches();
     }
 }

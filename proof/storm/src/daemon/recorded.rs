@@ -248,6 +248,10 @@ impl Store for Recorded {
         committed
     }
 
+    fn outages(&self) -> u64 {
+        self.store.outages()
+    }
+
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
         self.store.watch(range, since).await
     }

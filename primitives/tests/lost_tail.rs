@@ -1,0 +1,314 @@
+//! The one server that keeps a bucket loses its last writes, and others write where they stood, before a session that
+//! was there writes again: nothing tells it so but that the store was out of touch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder};
+use tenure_kv::{
+    Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Page, Result, Revision, Since, Store, StoreExt,
+};
+
+const LONG: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_millis(1_500);
+
+/// A server that can lose its last writes.
+#[derive(Debug)]
+struct Server {
+    memory: RwLock<Memory>,
+    /// Everything committed.
+    log: Mutex<Vec<Batch>>,
+    outages: AtomicU64,
+    /// The next commit is lost.
+    mute: AtomicBool,
+    info: Info,
+}
+
+impl Server {
+    fn new() -> Arc<Self> {
+        let memory = Memory::new();
+        let info = memory.info().clone();
+        Arc::new(Self {
+            memory: RwLock::new(memory),
+            log: Mutex::default(),
+            outages: AtomicU64::new(0),
+            mute: AtomicBool::new(false),
+            info,
+        })
+    }
+
+    fn now(&self) -> Memory {
+        self.memory.read().unwrap().clone()
+    }
+
+    /// A moment to go back to.
+    fn moment(&self) -> usize {
+        self.log.lock().unwrap().len()
+    }
+
+    /// Loses all that was written after `moment`, and returns how far that had got.
+    async fn go_back(&self, moment: usize) -> Revision {
+        let last = self.height().await;
+        let memory = Memory::new();
+        let kept: Vec<Batch> = self.log.lock().unwrap().drain(..).take(moment).collect();
+        for batch in &kept {
+            memory.commit(batch.clone()).await.unwrap();
+        }
+        *self.log.lock().unwrap() = kept;
+        *self.memory.write().unwrap() = memory;
+        self.outages.fetch_add(1, Ordering::AcqRel);
+        assert!(self.height().await < last, "there was nothing to lose");
+        last
+    }
+
+    /// Others write on until the revisions are where they had been, before those who were there are heard again.
+    async fn overtake(&self, last: Revision) {
+        while self.height().await <= last {}
+    }
+
+    async fn lose_what_came_after(&self, moment: usize) {
+        let last = self.go_back(moment).await;
+        self.overtake(last).await;
+    }
+
+    /// Writes, and returns where.
+    async fn height(&self) -> Revision {
+        self.put(&Key::new("data.other").unwrap(), "x").await.unwrap()
+    }
+}
+
+#[async_trait]
+impl Store for Server {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.now().entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        if self.mute.swap(false, Ordering::AcqRel) {
+            return Err(tenure_kv::Error::unknown("nobody answers"));
+        }
+        let revision = self.now().commit(batch.clone()).await?;
+        self.log.lock().unwrap().push(batch);
+        Ok(revision)
+    }
+    fn outages(&self) -> u64 {
+        self.outages.load(Ordering::Acquire)
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.now().watch(range, since).await
+    }
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        self.now().scan(range, from, limit).await
+    }
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        self.now().follow(key).await
+    }
+}
+
+/// Another process's handle of the same server.
+#[derive(Debug)]
+struct Other(Arc<Server>);
+
+#[async_trait]
+impl Store for Other {
+    fn info(&self) -> &Info {
+        self.0.info()
+    }
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        self.0.entry(key).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Revision> {
+        self.0.commit(batch).await
+    }
+    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
+        self.0.watch(range, since).await
+    }
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        self.0.scan(range, from, limit).await
+    }
+    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
+        self.0.follow(key).await
+    }
+}
+
+fn builder(server: &Arc<Server>) -> SessionBuilder {
+    Session::builder(server.clone()).lease(LEASE)
+}
+
+async fn other(server: &Arc<Server>) -> Session {
+    Session::builder(Arc::new(Other(server.clone()))).lease(LEASE).open().await.unwrap()
+}
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, work).await.unwrap_or_else(|_| panic!("{what} takes too long"))
+}
+
+#[tokio::test]
+async fn what_was_known_of_a_queue_hides_nobody_who_came_where_it_had_been() {
+    let server = Server::new();
+    let session = builder(&server).lease(LONG).open().await.unwrap();
+    let lock = session.mutex("x").unwrap();
+    lock.lock().await.unwrap().release().await.unwrap();
+    let moment = server.moment();
+    for _ in 0..20 {
+        lock.lock().await.unwrap().release().await.unwrap();
+    }
+    let last = server.go_back(moment).await;
+    let second = other(&server).await;
+    let guard = second.mutex("x").unwrap().lock().await.unwrap();
+    assert!(guard.token() < last, "this is not below what is known to be gone");
+    server.overtake(last).await;
+    let refused = lock.try_lock().await;
+    assert!(matches!(refused, Err(Error::NotAcquired { .. })), "two hold it: {refused:?} beside {guard:?}");
+    assert!(session.is_held(), "the session has noticed, so this test shows nothing");
+    guard.release().await.unwrap();
+    soon("the lock", lock.lock()).await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn tickets_offices_and_members_that_come_back_under_a_living_session_are_ended() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let guard = session.mutex("x").unwrap().lock().await.unwrap();
+    let office = session.election("e").unwrap().campaign("me").await.unwrap();
+    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+    let moment = server.moment();
+    guard.release().await.unwrap();
+    office.resign().await.unwrap();
+    member.leave().await.unwrap();
+    server.lose_what_came_after(moment).await;
+    assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1, "nothing came back");
+
+    let second = other(&server).await;
+    let _guard = soon("the lock", second.mutex("x").unwrap().lock()).await.unwrap();
+    let _office = soon("the office", second.election("e").unwrap().campaign("you")).await.unwrap();
+    let group = second.group("g").unwrap();
+    soon("the member's end", async {
+        while !group.members().await.unwrap().list.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(session.is_held(), "all that was for the end of the session, so this test shows nothing");
+}
+
+#[tokio::test]
+async fn what_is_held_is_not_taken_for_a_stray() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let guard = session.mutex("x").unwrap().lock().await.unwrap();
+    let waits = tokio::spawn({
+        let lock = session.mutex("x").unwrap();
+        async move { lock.lock().await }
+    });
+    let office = session.election("e").unwrap().campaign("me").await.unwrap();
+    let candidate = tokio::spawn({
+        let election = session.election("e").unwrap();
+        async move { election.campaign("me too").await }
+    });
+    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+    let tickets = KeyRange::new("lock.x.*").unwrap();
+    let candidates = KeyRange::new("candidate.e.*").unwrap();
+    let waiting =
+        || async { server.list(&tickets).await.unwrap().len() == 2 && server.list(&candidates).await.unwrap().len() == 1 };
+    soon("the queue", async {
+        while !waiting().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let renewed = server.entry(&Key::new(format!("session.{}", session.id())).unwrap()).await.unwrap().unwrap().revision;
+    server.outages.fetch_add(1, Ordering::AcqRel);
+    // The second renewal from here on comes after the look.
+    soon("two renewals", async {
+        let key = Key::new(format!("session.{}", session.id())).unwrap();
+        let mut last = renewed;
+        for _ in 0..3 {
+            while server.entry(&key).await.unwrap().unwrap().revision == last {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            last = server.entry(&key).await.unwrap().unwrap().revision;
+        }
+    })
+    .await;
+    assert!(waiting().await && guard.is_held() && office.is_leader());
+    assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1);
+    guard.release().await.unwrap();
+    let _guard = soon("the lock", waits).await.unwrap().unwrap();
+    office.resign().await.unwrap();
+    let _office = soon("the office", candidate).await.unwrap().unwrap();
+    member.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_set_back_to_an_earlier_renewal_is_lost_at_once() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let moment = server.moment();
+    let first = server.entry(&key).await.unwrap().unwrap().revision;
+    soon("a renewal", async {
+        while server.entry(&key).await.unwrap().unwrap().revision == first {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    server.lose_what_came_after(moment).await;
+    let begun = std::time::Instant::now();
+    assert_eq!(soon("the loss", session.lost()).await, Loss::StoreReset);
+    assert!(begun.elapsed() < LEASE, "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_session_past_its_ttl_is_not_restored_by_what_a_server_brings_back() {
+    let server = Server::new();
+    let clock = HandClock::default();
+    let session = builder(&server).clock(Arc::new(clock.clone())).open().await.unwrap();
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let last = server.entry(&key).await.unwrap().unwrap().revision;
+    clock.advance(LEASE * 2 + Duration::from_secs(4));
+    assert_eq!(soon("the loss", session.lost()).await, Loss::Expired);
+    assert_eq!(server.entry(&key).await.unwrap().unwrap().revision, last, "it was written again");
+}
+
+#[tokio::test]
+async fn a_leader_and_a_member_go_on_from_what_a_server_has_kept_of_theirs() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let office = session.election("e").unwrap().campaign("one").await.unwrap();
+    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+    let moment = server.moment();
+    office.proclaim("two").await.unwrap();
+    member.set_value("two").await.unwrap();
+    server.lose_what_came_after(moment).await;
+    let revision = soon("the proclamation", office.proclaim("three")).await.unwrap();
+    assert_eq!(server.entry(&Key::new("election.e").unwrap()).await.unwrap().unwrap().revision, revision);
+    soon("the update", member.set_value("three")).await.unwrap();
+    let there = session.group("g").unwrap().members().await.unwrap().list;
+    assert_eq!(there[0].instance.value, "three");
+    assert!(office.is_leader());
+}
+
+#[tokio::test]
+async fn a_release_that_finds_another_bucket_has_not_released() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let guard = session.mutex("x").unwrap().lock().await.unwrap();
+    *server.memory.write().unwrap() = Memory::new();
+    server.outages.fetch_add(1, Ordering::AcqRel);
+    // It was on its way when the bucket went.
+    server.mute.store(true, Ordering::Release);
+    let released = soon("the release", guard.release()).await;
+    assert!(matches!(released, Err(Error::Lost { .. })), "{released:?}");
+}
