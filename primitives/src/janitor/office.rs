@@ -169,6 +169,12 @@ impl<'a> Office<'a> {
     }
 
     async fn depose(&mut self, silent: Vec<Silent>) {
+        // Since when they have been silent may be concluded from the order of revisions alone.
+        if !self.inner.is_same_bucket().await {
+            let now = self.now();
+            silent.iter().for_each(|one| self.ledger.spared(&one.session, now));
+            return self.ledger.cut_off(now);
+        }
         let outcomes = stream::iter(silent).map(|one| {
             let office = &*self;
             async move {

@@ -2,7 +2,7 @@
 
 use tenure_kv::Revision;
 
-use super::{Inner, heights::Mark};
+use super::{Inner, heights::Mark, witness::Witness};
 use crate::{Error, Loss, Result};
 
 impl Inner {
@@ -36,6 +36,15 @@ impl Inner {
         }
         self.witness.settle(&self.store, &*self.clock).await;
         if self.witness.is_in(&self.epoch) { Ok(()) } else { Err(self.reset()) }
+    }
+
+    /// Whether this is the bucket that the session was opened in, as far as one read tells. What follows from the order
+    /// of revisions, and from no condition that the store checks, is only true if it is.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn is_same_bucket(&self) -> bool {
+        Witness::is_epoch(&self.patient, &self.epoch).await.unwrap_or(false)
     }
 
     fn reset(&self) -> Error {

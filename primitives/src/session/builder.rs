@@ -131,9 +131,10 @@ impl SessionBuilder {
             witness,
             runtime,
         });
+        let outages = inner.store.outages();
         let (revision, sent) = renewal::announce(&inner, &record).await?;
         inner.validity.renewed(&*inner.clock, sent + timing::validity(lease));
-        locked(&inner.sightings).saw(revision, inner.clock.now());
+        locked(&inner.sightings).saw(outages, revision, inner.clock.now());
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
         Ok(Session { inner, _owner: Arc::new(Owner(stop)) })

@@ -280,12 +280,13 @@ impl Inner {
         });
     }
 
-    fn renewed(&self, revision: Revision, sent: Moment) {
+    /// A renewal that was `sent`, or looked for, after so many `outages` stands at `revision`.
+    fn renewed(&self, outages: u64, revision: Revision, sent: Moment) {
         let late = self.validity.renewed(&*self.clock, sent + timing::validity(self.lease));
         if late {
             locked(&self.sightings).clear();
         }
-        locked(&self.sightings).saw(revision, self.clock.now());
+        locked(&self.sightings).saw(outages, revision, self.clock.now());
         self.states.send_if_modified(|state| {
             let news = state.is_suspect() || (late && matches!(state, SessionState::Held | SessionState::Restored));
             if news {
@@ -295,9 +296,10 @@ impl Inner {
         });
     }
 
-    /// Since when at the latest whoever wrote `revision` last has written nothing.
+    /// Since when at the latest whoever wrote `revision` last has written nothing, if this is the same bucket still:
+    /// see [`is_same_bucket`](Self::is_same_bucket) before that is acted on.
     pub(crate) fn silent_since(&self, revision: Revision) -> Option<Moment> {
-        locked(&self.sightings).silent_since(revision)
+        locked(&self.sightings).silent_since(self.store.outages(), revision)
     }
 
     pub(crate) fn next_ticket(&self) -> u64 {

@@ -27,6 +27,8 @@ pub(crate) struct Watched {
     last: Option<Revision>,
     /// From when the silence of `last` counts.
     since: Moment,
+    /// That is concluded from when our own writes were acknowledged: nobody here listened then.
+    concluded: bool,
     silence: Duration,
     lease: Duration,
 }
@@ -70,6 +72,7 @@ impl Watched {
             key: layout::session_key(session)?,
             last: None,
             since: inner.clock.now(),
+            concluded: false,
             silence: timing::silence(inner.lease),
             lease: inner.lease,
         })
@@ -98,8 +101,9 @@ impl Watched {
             self.lease = decode::<SessionRecord>(value)
                 .map_or(inner.lease, |record| record.lease().clamp(timing::MIN_LEASE, timing::MAX_LEASE));
             self.silence = timing::silence(self.lease);
+            self.concluded = false;
             if first && let Some(since) = inner.silent_since(entry.revision) {
-                self.since = since;
+                (self.since, self.concluded) = (since, true);
             }
         }
         false
@@ -107,7 +111,7 @@ impl Watched {
 
     /// The store was out of reach: silence so far proves nothing.
     pub(crate) fn cut_off(&mut self, inner: &Inner) {
-        self.since = inner.clock.now();
+        (self.since, self.concluded) = (inner.clock.now(), false);
     }
 
     /// Whether the key was absent when last looked at, so that a commit can prove the death at once.
@@ -135,6 +139,10 @@ impl Watched {
     /// # Cancel safety
     /// Dropping leaves open whether the session was ended; ending it was right in either case.
     pub(crate) async fn depose(&mut self, inner: &Inner) -> bool {
+        if self.concluded && !inner.is_same_bucket().await {
+            self.cut_off(inner);
+            return false;
+        }
         let expect = self.last.map_or(Expect::Absent, Expect::At);
         let op = Op::purge(self.key.clone()).expect(expect).ttl(timing::garbage(self.lease));
         match inner.patient.commit(op.into()).await {

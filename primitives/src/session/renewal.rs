@@ -25,6 +25,8 @@ pub(super) struct Renewal {
     unanswered: VecDeque<(u64, Moment)>,
     /// How many outages the store had had when the bucket was last looked through for what an outage brings back.
     outages: u64,
+    /// And before the present attempt.
+    asked: u64,
 }
 
 /// Renewals without an answer that are remembered; older ones are long refused or forgotten.
@@ -38,7 +40,7 @@ enum Next {
 impl Renewal {
     pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision, sent: Moment) -> Self {
         let outages = inner.store.outages();
-        Self { inner, record, revision, sent, unanswered: VecDeque::new(), outages }
+        Self { inner, record, revision, sent, unanswered: VecDeque::new(), outages, asked: outages }
     }
 
     /// Renews until the session is lost or closed.
@@ -90,6 +92,7 @@ impl Renewal {
     async fn attempt(&mut self) -> Next {
         let (lease, clock) = (self.inner.lease, self.inner.clock.clone());
         let patience = timing::renewal_interval(lease).min(Duration::from_secs(5));
+        self.asked = self.inner.store.outages();
         let last = self.unanswered.back().map_or(self.sent, |(_, sent)| *sent);
         if clock.now() >= last + timing::garbage(lease).as_duration() && !mutants::is_on(Mutant::RevivedSession) {
             // The key is gone by its TTL, and so may be the tombstone of a deposed session: what is there all the same
@@ -198,7 +201,7 @@ impl Renewal {
         self.revision = revision;
         self.sent = sent;
         self.unanswered.clear();
-        self.inner.renewed(revision, sent);
+        self.inner.renewed(self.asked, revision, sent);
         Next::At(sent + timing::renewal_interval(self.inner.lease))
     }
 

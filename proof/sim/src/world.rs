@@ -289,7 +289,10 @@ impl Inner {
         }
         self.epoch += 1;
         self.began = self.now;
-        self.outages.iter_mut().for_each(|outages| *outages += 1);
+        // A bucket can be made anew while its server serves on.
+        if then.is_some() {
+            self.outages.iter_mut().for_each(|outages| *outages += 1);
+        }
         self.end_watches();
     }
 }
