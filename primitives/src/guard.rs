@@ -186,11 +186,13 @@ impl Guard {
                         floor.released = leaving.tombstone.unwrap_or(floor.released);
                     });
                     self.over = Some(Ok(()));
+                    hold.inner.let_go(&self.ticket);
                     return Ok(());
                 }
                 Ok(Ok(Ended::ByOthers(loss))) => {
                     let loss = hold.end(hold.loss().unwrap_or(loss));
                     self.over = Some(Err(loss));
+                    hold.inner.let_go(&self.ticket);
                     return Err(Error::lost(loss));
                 }
                 Ok(Err(error)) => error,

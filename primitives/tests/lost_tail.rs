@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder};
 use tenure_kv::{
-    Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Page, Result, Revision, Since, Store, StoreExt,
+    Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -311,4 +311,50 @@ async fn a_release_that_finds_another_bucket_has_not_released() {
     server.mute.store(true, Ordering::Release);
     let released = soon("the release", guard.release()).await;
     assert!(matches!(released, Err(Error::Lost { .. })), "{released:?}");
+}
+
+#[tokio::test]
+async fn a_hold_an_office_or_a_member_that_is_gone_is_lost_though_its_session_is_there() {
+    for what in ["lock", "office", "member"] {
+        let server = Server::new();
+        let session = builder(&server).open().await.unwrap();
+        let moment = server.moment();
+        let (mut guard, mut office, mut member) = (None, None, None);
+        match what {
+            "lock" => guard = Some(session.mutex("x").unwrap().lock().await.unwrap()),
+            "office" => office = Some(session.election("e").unwrap().campaign("me").await.unwrap()),
+            _ => member = Some(session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap()),
+        }
+        let last = server.go_back(moment).await;
+        let second = other(&server).await;
+        let (_lock, _office) = (
+            soon("the lock", second.mutex("x").unwrap().lock()).await.unwrap(),
+            soon("the office", second.election("e").unwrap().campaign("you")).await.unwrap(),
+        );
+        server.overtake(last).await;
+        if let Some(guard) = guard {
+            assert_eq!(soon("the loss of the lock", guard.lost()).await, Loss::StoreReset);
+        }
+        if let Some(office) = office {
+            soon("the loss of the office", office.lost()).await;
+            assert!(!office.is_leader());
+        }
+        if let Some(member) = member {
+            assert_eq!(soon("the member's end", member.lost()).await, Loss::StoreReset);
+        }
+        assert!(second.is_held());
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_only_writes_goes_on_from_what_a_server_has_kept() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let office = session.election("e").unwrap().campaign("one").await.unwrap();
+    let moment = server.moment();
+    office.proclaim("two").await.unwrap();
+    server.lose_what_came_after(moment).await;
+    let write = || Op::put(Key::new("data.led").unwrap(), "x").into();
+    soon("a fenced write", office.commit(write())).await.unwrap();
+    assert!(office.is_leader());
 }

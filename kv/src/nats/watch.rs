@@ -196,8 +196,9 @@ impl Task {
     /// Whether a write that should have been told before, or was superseded by something told, is another one: the
     /// only server that has the bucket has lost its last writes, and others stand in their place.
     fn was_never_told(&self, entry: &Entry, sequence: u64) -> bool {
-        let told = self.live.get(&entry.key).is_some_and(|at| *at == sequence);
-        self.store.facts.replicas == 1 && entry.is_live() && sequence > self.begun && !told
+        // Of what was told to be gone nothing is known but that.
+        let another = self.live.get(&entry.key).map_or(entry.is_live(), |at| *at != sequence);
+        self.store.facts.replicas == 1 && sequence > self.begun && another
     }
 
     fn rolled_back(&self, last: u64) -> Error {

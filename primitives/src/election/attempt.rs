@@ -94,7 +94,7 @@ impl Attempt {
     async fn turn(&mut self) -> Result<Won> {
         let inner = self.inner.clone();
         // What was seen before an interruption may be of a past that the bucket was set back from.
-        let interruptions = inner.validity.interruptions();
+        let past = Past::of(&inner);
         let mut notices: Option<BoxStream<'static, Notice>> = None;
         let mut watch: Option<Watch> = None;
         let mut dead: Option<String> = None;
@@ -104,13 +104,13 @@ impl Attempt {
         // A look now and then makes up for notices that a store may lose; rare enough to cost nothing.
         let mut backup = inner.clock.now() + inner.lease;
         loop {
-            if inner.validity.interruptions() != interruptions {
+            if Past::of(&inner) != past {
                 return Err(interrupted());
             }
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(self.named(term, revision)),
                 Next::Seize(at) => {
-                    if let Some(won) = self.seize(at, interruptions).await? {
+                    if let Some(won) = self.seize(at, past).await? {
                         return Ok(won);
                     }
                     latest = self.look_beyond(latest, at).await?;
@@ -243,15 +243,16 @@ impl Attempt {
     /// Writes our record over what stands at `at`; `None` when something else stands there.
     ///
     /// A write that is not answered is sent again: of the copies at most one lands, for it moves the key. None is sent
-    /// where there have been more than so many `interruptions` of the lease since the campaign looked.
-    async fn seize(&mut self, at: Revision, interruptions: u64) -> Result<Option<Won>> {
+    /// where the campaign looked before what is `past` now.
+    async fn seize(&mut self, at: Revision, past: Past) -> Result<Option<Won>> {
         let inner = self.inner.clone();
         inner.until_grants().await?;
         let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
             inner.vouched().await?;
-            if !unanswered && inner.validity.interruptions() != interruptions {
+            let now = Past::of(&inner);
+            if now.outages != past.outages || !unanswered && now != past {
                 return Err(interrupted());
             }
             self.left.sent = Some(at);
@@ -345,14 +346,14 @@ impl Attempt {
     /// One look: wins if nobody leads who is not proven dead, and tells who leads otherwise.
     pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
         let inner = self.inner.clone();
-        let interruptions = inner.validity.interruptions();
+        let past = Past::of(&inner);
         let mut dead: Option<String> = None;
         let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => return Ok(Ok(self.named(term, revision))),
                 Next::Seize(at) => {
-                    if let Some(won) = self.seize(at, interruptions).await? {
+                    if let Some(won) = self.seize(at, past).await? {
                         return Ok(Ok(won));
                     }
                     latest = self.look_beyond(latest, at).await?;
@@ -370,6 +371,21 @@ impl Attempt {
     pub(super) async fn withdraw(mut self) {
         // On failure the drop hands it to the session.
         let _ = self.left.attempt(&self.inner).await;
+    }
+}
+
+/// What a look at an election may be out of date by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Past {
+    /// Interruptions of the lease.
+    interruptions: u64,
+    /// Outages after which a server may have forgotten a death.
+    outages: u64,
+}
+
+impl Past {
+    fn of(inner: &Inner) -> Self {
+        Self { interruptions: inner.validity.interruptions(), outages: inner.outages() }
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Office {
     at: Revision,
     /// A write that was to replace `at` may be on its way.
     doubt: bool,
+    /// How many outages the one server that keeps the bucket had had before.
+    outages: u64,
     /// Our own key among the candidates, as long as it is there.
     left: Withdrawal,
     /// The key names somebody else, or nobody: nothing is left to give up.
@@ -91,7 +93,8 @@ impl Office {
         record.term = Some(reign.term.get());
         let bell = Bell::new(&inner, &election.ballot);
         // Not the election itself: a task of the session must not keep it open.
-        Self { inner, ballot: election.ballot.clone(), reign, record, at, doubt: false, left, gone: false, bell }
+        let (ballot, outages) = (election.ballot.clone(), inner.outages());
+        Self { inner, ballot, reign, record, at, doubt: false, outages, left, gone: false, bell }
     }
 
     /// Runs until the office is given up or the session has ended.
@@ -114,6 +117,7 @@ impl Office {
         let mut health = self.ballot.health.clone();
         let mut look_at = self.inner.clock.now() + self.inner.lease;
         let mut looks = 0_u32;
+        let mut outlived = self.inner.outlived();
         loop {
             if let Some(challenger) = self.bell.answer(&self.inner).await {
                 self.reign.state.send_modify(|state| state.asked = challenger);
@@ -141,6 +145,7 @@ impl Office {
                     }
                 },
                 () = self.bell.rings(&self.inner) => {}
+                Ok(()) = outlived.changed() => self.look().await,
                 () = self.inner.clock.sleep_until(look_at) => {
                     look_at = self.inner.clock.now() + self.inner.lease;
                     self.look().await;
@@ -166,12 +171,27 @@ impl Office {
         self.bell.look();
         if self.doubt {
             let _ = self.verify().await;
-        } else if let Ok(Some(entry)) = self.inner.patient.entry(&self.reign.key).await
-            && entry.revision > self.at
-            && !self.is_ours(&entry)
-        {
-            self.end_by(&entry);
+        } else if let Ok(entry) = self.inner.patient.entry(&self.reign.key).await {
+            match &entry {
+                Some(entry) if entry.revision >= self.at && !self.is_ours(entry) => drop(self.end_by(entry)),
+                entry => drop(self.set_back_to(entry.as_ref())),
+            }
         }
+    }
+
+    /// After an outage, one server may have lost our last writes: then we go on from the earlier one that is there, or the
+    /// office is over with the session that relied on it.
+    fn set_back_to(&mut self, entry: Option<&Entry>) -> Option<Loss> {
+        if self.inner.outages() == self.outages || entry.is_some_and(|entry| entry.revision >= self.at) {
+            return None;
+        }
+        if let Some(entry) = entry.filter(|entry| self.is_ours(entry)) {
+            self.at = entry.revision;
+            self.reign.state.send_modify(|state| state.revision = entry.revision);
+            return None;
+        }
+        self.inner.lost_its_past();
+        Some(self.reign.hold.end(Loss::StoreReset))
     }
 
     fn is_ours(&self, entry: &Entry) -> bool {
@@ -233,8 +253,9 @@ impl Office {
                         Ok(Beyond::Entry(entry)) => return Applied::Lost(self.end_by(&entry)),
                         Ok(Beyond::Nothing) => return Applied::Lost(self.reign.hold.end(Loss::Deposed)),
                         Err(_) => {
-                            self.look_below().await;
-                            return Applied::Refused(error);
+                            let found = inner.patient.entry(&self.reign.key).await;
+                            let loss = found.ok().and_then(|entry| self.set_back_to(entry.as_ref()));
+                            return loss.map_or(Applied::Refused(error), Applied::Lost);
                         }
                     }
                 }
@@ -249,17 +270,6 @@ impl Office {
             }
             inner.clock.sleep_until(inner.clock.now() + pause).await;
             pause = (pause * 2).min(timing::renewal_interval(inner.lease));
-        }
-    }
-
-    /// Our own record, where a bucket that was set back shows an earlier one: the next write expects that. If it was a
-    /// replica that lags it is refused, and the next look shows more.
-    async fn look_below(&mut self) {
-        if let Ok(Some(entry)) = self.inner.patient.entry(&self.reign.key).await
-            && entry.revision < self.at
-            && self.is_ours(&entry)
-        {
-            self.at = entry.revision;
         }
     }
 
@@ -345,13 +355,14 @@ impl Office {
                 Applied::Refused(error) | Applied::Unsettled(error) => Err(error.into()),
             };
         }
-        if let Some(entry) = self.inner.patient.entry(&self.reign.key).await?
-            && entry.revision > self.at
-        {
-            if !self.is_ours(&entry) {
-                return Err(Error::lost(self.end_by(&entry)));
+        match self.inner.patient.entry(&self.reign.key).await? {
+            Some(entry) if entry.revision >= self.at && !self.is_ours(&entry) => return Err(Error::lost(self.end_by(&entry))),
+            Some(entry) if entry.revision > self.at => self.found_at(entry.revision),
+            entry => {
+                if let Some(loss) = self.set_back_to(entry.as_ref()) {
+                    return Err(Error::lost(loss));
+                }
             }
-            self.found_at(entry.revision);
         }
         Ok(self.at)
     }

@@ -5,22 +5,20 @@ use tenure_kv::{Entry, Key, Op, StoreExt, Ttl};
 use super::{record::Record, withdrawal::resignation};
 use crate::{Result, layout::Name, session::Inner};
 
-/// Ends all of this session in the elections that it has stood in.
-pub(crate) async fn end_strays(inner: &Inner) -> Result<()> {
-    for name in inner.traces.elections() {
-        let name = Name::new(name.as_str())?;
-        let election = name.election()?;
-        // Before the office: whoever is still listed could be named by its next holder.
-        for entry in inner.patient.list(&name.candidates()?).await? {
-            if stray(inner, &entry).is_some() {
-                end(inner, &entry.key, Op::purge(entry.key.clone()).if_at(entry.revision).ttl(Ttl::MIN)).await?;
-            }
+/// Ends all of this session in the election called `name`.
+pub(crate) async fn end_strays(inner: &Inner, name: &Key) -> Result<()> {
+    let name = Name::new(name.as_str())?;
+    let election = name.election()?;
+    // Before the office: whoever is still listed could be named by its next holder.
+    for entry in inner.patient.list(&name.candidates()?).await? {
+        if stray(inner, &entry).is_some() {
+            end(inner, &entry.key, Op::purge(entry.key.clone()).if_at(entry.revision).ttl(Ttl::MIN)).await?;
         }
-        if let Some(entry) = inner.patient.entry(&election).await?
-            && let Some(candidate) = stray(inner, &entry)
-        {
-            end(inner, &election, resignation(&election, &candidate, entry.revision)).await?;
-        }
+    }
+    if let Some(entry) = inner.patient.entry(&election).await?
+        && let Some(candidate) = stray(inner, &entry)
+    {
+        end(inner, &election, resignation(&election, &candidate, entry.revision)).await?;
     }
     Ok(())
 }

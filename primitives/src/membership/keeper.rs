@@ -52,6 +52,8 @@ pub(super) struct Keeper {
     sent: Option<(u64, u64, Said)>,
     critical_for: Option<Duration>,
     critical_since: Option<Moment>,
+    /// How many outages the one server that keeps the bucket had had before.
+    outages: u64,
 }
 
 impl Drop for Keeper {
@@ -69,8 +71,8 @@ impl Drop for Keeper {
 impl Keeper {
     pub(super) fn new(inner: Arc<Inner>, seat: Arc<Seat>, critical_for: Option<Duration>) -> Self {
         let taken = seat.wish.borrow().instance.clone();
-        let (written, sent, critical_since) = (None, None, None);
-        Self { inner, seat, place: Place::Out, write: 0, written, taken, sent, critical_for, critical_since }
+        let (written, sent, critical_since, outages) = (None, None, None, inner.outages());
+        Self { inner, seat, place: Place::Out, write: 0, written, taken, sent, critical_for, critical_since, outages }
     }
 
     /// Joins, tells `answer` how that went, and keeps the record until the member leaves or is lost.
@@ -160,12 +162,26 @@ impl Keeper {
         answer.unwrap_or_else(|_| Err(StoreError::unavailable("the read of a member was not answered")))
     }
 
-    /// Our own record, where a bucket that was set back shows an earlier one: the next write expects that. If it was a
-    /// replica that lags it is refused, and the next look shows more.
-    fn look_below(&mut self, entry: &Entry) {
-        if matches!(self.place, Place::In(at) if entry.revision < at) && self.ours(entry).is_some() {
-            self.place = Place::In(entry.revision);
+    /// After an outage, one server may have lost our last writes: then we go on from the earlier one that is there, or the
+    /// membership is over with the session that relied on it.
+    fn set_back_to(&mut self, entry: Option<&Entry>) -> Option<Loss> {
+        let Place::In(at) = self.place else { return None };
+        let ours = entry.filter(|entry| self.ours(entry).is_some());
+        if self.inner.outages() == self.outages
+            || entry.is_some_and(|entry| entry.revision > at)
+            || ours.is_some_and(|ours| ours.revision == at)
+        {
+            return None;
         }
+        if let Some(ours) = ours {
+            self.place = Place::In(ours.revision);
+            // It says what was said before.
+            self.written = None;
+            return None;
+        }
+        self.place = Place::Out;
+        self.inner.lost_its_past();
+        Some(Loss::StoreReset)
     }
 
     /// The number of our write that `entry` is, if it is one.
@@ -340,8 +356,17 @@ impl Keeper {
     /// Writes what is wished for until there is a reason to leave.
     async fn keep(&mut self) -> Loss {
         let mut wishes = self.seat.wish.subscribe();
+        let mut outlived = self.inner.outlived();
         let mut tries = 0;
         loop {
+            if outlived.has_changed().unwrap_or(false) {
+                outlived.mark_unchanged();
+                if let Ok(entry) = self.look().await
+                    && let Some(loss) = self.set_back_to(entry.as_ref())
+                {
+                    return loss;
+                }
+            }
             let (version, leave, wanted) = {
                 let wish = wishes.borrow_and_update();
                 (wish.version, wish.leave, (wish.instance.clone(), wish.state()))
@@ -382,6 +407,7 @@ impl Keeper {
             };
             tokio::select! {
                 changed = wishes.changed() => if changed.is_err() { return Loss::Closed },
+                Ok(()) = outlived.changed() => outlived.mark_changed(),
                 () = later => {}
             }
         }
@@ -415,8 +441,10 @@ impl Keeper {
                     return Ok(Some(Loss::Broken));
                 }
                 Some(entry) => {
-                    self.look_below(&entry);
-                    return Err(StoreError::unavailable("a lagging read does not show what stood in the way"));
+                    return match self.set_back_to(Some(&entry)) {
+                        Some(loss) => Ok(Some(loss)),
+                        None => Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
+                    };
                 }
             },
             Err(StoreError::Invalid { message }) => {
@@ -462,8 +490,9 @@ impl Keeper {
                         self.place = Place::Out;
                     }
                     Some(entry) => {
-                        self.look_below(&entry);
-                        return Err(StoreError::unavailable("a lagging read still shows the member"));
+                        if self.set_back_to(Some(&entry)).is_none() {
+                            return Err(StoreError::unavailable("a lagging read still shows the member"));
+                        }
                     }
                 },
                 Err(error) => return Err(error),

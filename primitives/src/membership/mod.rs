@@ -36,7 +36,7 @@ use self::{
     names::{GroupName, parse_member},
     record::{Author, Written},
 };
-pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of, strays::end_strays};
+pub(crate) use self::{keeper::farewell, names::every_member, record::owner_of, strays::end_stray};
 use crate::{Error, Loss, Result, Session, ids, session::Inner};
 
 /// A group that members join, seen from one session. Cheap to clone.

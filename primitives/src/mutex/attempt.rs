@@ -23,6 +23,9 @@ use crate::{
 /// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
 const CALM: u8 = 4;
 
+/// How long a ticket may go unanswered before its caller is told.
+const UNANSWERED: Duration = Duration::from_secs(30);
+
 /// One ticket on its way to the front. Dropped before it is granted, it is withdrawn by the session.
 pub(super) struct Attempt {
     mutex: Mutex,
@@ -76,7 +79,7 @@ impl Attempt {
     pub(super) async fn queue_up(&mut self) -> Result<()> {
         let inner = self.inner().clone();
         let record = encode(&self.mutex.owner);
-        let mut before = inner.witness.mark();
+        let (mut before, begun) = (inner.witness.mark(), inner.clock.now());
         let mut unanswered: Option<tenure_kv::Error> = None;
         let mut tries = 0;
         loop {
@@ -116,14 +119,16 @@ impl Attempt {
                 },
             }
             tries += 1;
+            // A cluster that has lost its leader takes seconds.
             if tries > 8
+                && inner.clock.now() >= begun + UNANSWERED
                 && let Some(error) = unanswered
             {
                 return Err(error.into());
             }
             tokio::select! {
                 loss = inner.lost() => return Err(Error::lost(loss)),
-                () = inner.clock.sleep(Duration::from_millis(5 * tries)) => {}
+                () = inner.clock.sleep(Duration::from_millis((5 * tries).min(1_000))) => {}
             }
         }
     }
@@ -304,6 +309,7 @@ impl Attempt {
             return Err(Error::lost(loss));
         }
         self.open = false;
+        inner.granted(&self.ticket, token);
         Ok(Guard::new(&self.mutex, self.ticket.clone(), token, self.outages, ended))
     }
 

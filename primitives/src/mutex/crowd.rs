@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tenure_kv::{Entry, Key, KeyRange, Revision};
+use tenure_kv::{ClockExt, Entry, Key, KeyRange, Revision};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -22,7 +22,7 @@ use super::behind::end_dead;
 use crate::{
     Result, Snapshot, View,
     layout::parse_ticket,
-    session::{Inner, Vigil, Wake},
+    session::{Inner, Vigil, Wake, timing},
 };
 
 /// So many of one session wait for a lock when they begin to share a view.
@@ -230,7 +230,10 @@ impl Watcher {
     async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            match View::open(&self.inner.patient, self.tickets.clone()).await {
+            let (clock, patience) = (self.inner.clock.clone(), timing::patience(self.inner.lease));
+            let opened = clock.timeout(patience, View::open(&self.inner.store, self.tickets.clone())).await;
+            let opened = opened.unwrap_or_else(|_| Err(tenure_kv::Error::unavailable("the store did not answer in time").into()));
+            match opened {
                 Ok(view) => {
                     pause = FIRST_PAUSE;
                     self.watch(&view).await;
@@ -251,7 +254,14 @@ impl Watcher {
     async fn watch(&mut self, view: &View) {
         let mut seen: Option<Front> = None;
         let mut guarding: Option<BoxFuture<'static, Found>> = None;
+        let mut outages = self.inner.outages();
         loop {
+            if self.inner.outages() != outages {
+                // Who was proven to be dead may live again on a server that has lost the proof.
+                outages = self.inner.outages();
+                self.dead.clear();
+                (seen, guarding) = (None, None);
+            }
             let (taken, through, first) = view.read(|now| (now.taken(), now.revision(), front(now)));
             let ours = first.as_ref().is_some_and(|first| first.session == self.inner.id);
             self.waiters.tell(through, first.as_ref().map(|first| first.revision), ours);

@@ -11,26 +11,23 @@ use crate::{
 /// Writes that one page may hold.
 const PAGE: usize = 1_024;
 
-/// Ends all of this session in the queues that it has stood in.
-pub(crate) async fn end_strays(inner: &Inner) -> Result<()> {
-    for name in inner.traces.locks() {
-        let range = KeyRange::children(&Key::new(format!("lock.{name}"))?)?;
-        let mut from = Revision::ZERO;
-        loop {
-            let page = inner.patient.scan(&range, from, PAGE).await?;
-            for entry in page.entries {
-                // Written before this read, so whoever waits or holds by it has said so by now.
-                let own = parse_ticket(&entry.key).is_some_and(|(_, session)| session == inner.id);
-                if own && inner.has_let_go(&entry.key) {
-                    tracing::warn!(ticket = %entry.key, "the server brought back a ticket that had been given up; it is ended");
-                    inner.end_ticket(&mut Leaving::new(entry.key, Some(entry.revision))).await?;
-                }
+/// Ends all of this session in the queue of the lock called `name`.
+pub(crate) async fn end_strays(inner: &Inner, name: &Key) -> Result<()> {
+    let range = KeyRange::children(&Key::new(format!("lock.{name}"))?)?;
+    let mut from = Revision::ZERO;
+    loop {
+        let page = inner.patient.scan(&range, from, PAGE).await?;
+        for entry in page.entries {
+            // Written before this read, so whoever waits or holds by it has said so by now.
+            let own = parse_ticket(&entry.key).is_some_and(|(_, session)| session == inner.id);
+            if own && inner.has_let_go(&entry.key) {
+                tracing::warn!(ticket = %entry.key, "the server brought back a ticket that had been given up; it is ended");
+                inner.end_ticket(&mut Leaving::new(entry.key, Some(entry.revision))).await?;
             }
-            if page.complete {
-                break;
-            }
-            from = page.through.next();
         }
+        if page.complete {
+            return Ok(());
+        }
+        from = page.through.next();
     }
-    Ok(())
 }

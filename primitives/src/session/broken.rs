@@ -38,7 +38,8 @@ async fn look_whenever_told(inner: &Inner) {
                     notice = notices.next() => match notice {
                         // A notice is proof by itself, whatever a lagging read shows of the ticket.
                         Some(Notice::Entry(entry)) => end_named(inner, &entry),
-                        Some(Notice::Recheck | Notice::Reconnected) => {}
+                        Some(Notice::Recheck) => {}
+                        Some(Notice::Reconnected) => inner.hurry.notify_one(),
                         None => break,
                     },
                     () = later => {

@@ -38,6 +38,18 @@ impl Inner {
         if self.witness.is_in(&self.epoch) { Ok(()) } else { Err(self.reset()) }
     }
 
+    /// How often the one server that keeps the bucket was out of touch, and may have lost its last writes since. Several
+    /// servers do not lose what they acknowledged.
+    pub(crate) fn outages(&self) -> u64 {
+        if self.store.info().replicas <= 1 { self.store.outages() } else { 0 }
+    }
+
+    /// The bucket has lost a write that this session relied on.
+    pub(crate) fn lost_its_past(&self) {
+        self.witness.went_back(&*self.clock, &self.epoch);
+        self.lose(Loss::StoreReset);
+    }
+
     /// Whether this is the bucket that the session was opened in, as far as one read tells. What follows from the order
     /// of revisions, and from no condition that the store checks, is only true if it is.
     ///

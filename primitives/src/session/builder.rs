@@ -9,12 +9,15 @@ use std::{
 };
 
 use tenure_kv::{BootClock, Clock, Store};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, Traces, broken, locked, patient::Patient, renewal, timing,
-    validity::Validity, witness::Witness,
+    traces, validity::Validity, witness::Witness,
 };
 use crate::{
     Error, Loss, Result, ids, layout,
@@ -116,6 +119,8 @@ impl SessionBuilder {
             holds: StdMutex::default(),
             floors: Floors::default(),
             traces: Traces::default(),
+            outlived: watch::Sender::new(self.store.outages()),
+            hurry: Notify::new(),
             lines: Lines::default(),
             seats: StdMutex::default(),
             candidate: AtomicBool::new(false),
@@ -137,6 +142,9 @@ impl SessionBuilder {
         locked(&inner.sightings).saw(outages, revision, inner.clock.now());
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
+        if self.store.info().replicas <= 1 {
+            inner.spawn(traces::look_after_outages(inner.clone()));
+        }
         Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
     }
 }

@@ -27,7 +27,10 @@ use std::{
 };
 
 use tenure_kv::{Clock, Key, Moment, Revision, Store};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -103,9 +106,13 @@ pub(crate) struct Inner {
     states: watch::Sender<SessionState>,
     sightings: StdMutex<Sightings>,
     tickets: AtomicU64,
-    holds: StdMutex<HashMap<Key, Weak<watch::Sender<Option<Loss>>>>>,
+    holds: StdMutex<HashMap<Key, Held>>,
     pub(crate) floors: Floors,
     pub(crate) traces: Traces,
+    /// After how many outages the session was renewed last: changes where what one server has has to be looked at again.
+    outlived: watch::Sender<u64>,
+    /// Renew now.
+    hurry: Notify,
     pub(crate) lines: Lines,
     /// The keys of this session's members, and which of them has it.
     seats: StdMutex<HashMap<Key, String>>,
@@ -114,6 +121,13 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
     runtime: Handle,
+}
+
+/// A ticket that somebody waits or holds by.
+struct Held {
+    ended: Weak<watch::Sender<Option<Loss>>>,
+    /// Where it is, once it was granted.
+    token: Option<Revision>,
 }
 
 impl Session {
@@ -307,11 +321,28 @@ impl Inner {
     }
 
     pub(crate) fn holding(&self, ticket: &Key, ended: &Arc<watch::Sender<Option<Loss>>>) {
-        locked(&self.holds).insert(ticket.clone(), Arc::downgrade(ended));
+        locked(&self.holds).insert(ticket.clone(), Held { ended: Arc::downgrade(ended), token: None });
+    }
+
+    /// The ticket was granted.
+    pub(crate) fn granted(&self, ticket: &Key, token: Revision) {
+        if let Some(held) = locked(&self.holds).get_mut(ticket) {
+            held.token = Some(token);
+        }
+    }
+
+    /// The tickets that were granted, and where they are.
+    pub(crate) fn granted_tickets(&self) -> Vec<(Key, Revision)> {
+        locked(&self.holds).iter().filter_map(|(ticket, held)| Some((ticket.clone(), held.token?))).collect()
     }
 
     pub(crate) fn let_go(&self, ticket: &Key) {
         locked(&self.holds).remove(ticket);
+    }
+
+    /// Changes after each outage of the one server that keeps the bucket, once a renewal has shown that the session lives.
+    pub(crate) fn outlived(&self) -> watch::Receiver<u64> {
+        self.outlived.subscribe()
     }
 
     /// Takes the place of the member `key` for `who`. False when another member of this session has it.
@@ -345,8 +376,8 @@ impl Inner {
         locked(&self.holds).keys().cloned().collect()
     }
 
-    fn end_hold(&self, ticket: &Key, loss: Loss) {
-        if let Some(ended) = locked(&self.holds).remove(ticket).and_then(|weak| weak.upgrade()) {
+    pub(crate) fn end_hold(&self, ticket: &Key, loss: Loss) {
+        if let Some(ended) = locked(&self.holds).remove(ticket).and_then(|held| held.ended.upgrade()) {
             ended.send_if_modified(|slot| {
                 let news = slot.is_none();
                 slot.get_or_insert(loss);

@@ -57,7 +57,7 @@ impl Inner {
     /// Dropping leaves open whether the session was ended; ending it was right in either case.
     pub(crate) async fn is_dead(&self, session: &str) -> Result<bool> {
         let mut watched = Watched::new(self, session)?;
-        let entry = self.store.entry(watched.key()).await?;
+        let entry = self.patient.entry(watched.key()).await?;
         if watched.saw(self, entry.as_ref()) {
             return Ok(true);
         }

@@ -23,9 +23,7 @@ pub(super) struct Renewal {
     sent: Moment,
     /// Renewals that may have been applied: their beats and when each was sent.
     unanswered: VecDeque<(u64, Moment)>,
-    /// How many outages the store had had when the bucket was last looked through for what an outage brings back.
-    outages: u64,
-    /// And before the present attempt.
+    /// How many outages the store had had before the present attempt.
     asked: u64,
 }
 
@@ -39,8 +37,8 @@ enum Next {
 
 impl Renewal {
     pub(super) fn new(inner: Arc<Inner>, record: SessionRecord, revision: Revision, sent: Moment) -> Self {
-        let outages = inner.store.outages();
-        Self { inner, record, revision, sent, unanswered: VecDeque::new(), outages, asked: outages }
+        let asked = inner.store.outages();
+        Self { inner, record, revision, sent, unanswered: VecDeque::new(), asked }
     }
 
     /// Renews until the session is lost or closed.
@@ -58,6 +56,8 @@ impl Renewal {
                 () = self.inner.stop.cancelled() => break Loss::Closed,
                 Ok(()) = turns.changed() => continue,
                 () = self.inner.clock.sleep_until(next) => {}
+                // One server that is back may have lost its last writes: the sooner it is known the better.
+                () = self.inner.hurry.notified(), if self.inner.outages() != *self.inner.outlived.borrow() => {}
             }
             let inner = self.inner.clone();
             let attempt = self.attempt();
@@ -71,21 +71,10 @@ impl Renewal {
                 Next::Lost(loss) => break loss,
             }
             inner.witness.settle(&inner.store, &*inner.clock).await;
-            self.look_after_outage();
         };
         self.inner.lose(loss);
         if matches!(loss, Loss::Closed) {
             self.bury().await;
-        }
-    }
-
-    /// Where one server keeps the bucket: what it shows after an outage need not be what it showed before.
-    fn look_after_outage(&mut self) {
-        let (store, inner) = (&self.inner.store, &self.inner);
-        let outages = store.outages();
-        if outages != self.outages && store.info().replicas <= 1 && !inner.validity.remaining(&*inner.clock).is_zero() {
-            self.outages = outages;
-            inner.look_for_strays();
         }
     }
 
@@ -202,6 +191,8 @@ impl Renewal {
         self.sent = sent;
         self.unanswered.clear();
         self.inner.renewed(self.asked, revision, sent);
+        let asked = self.asked;
+        self.inner.outlived.send_if_modified(|outlived| std::mem::replace(outlived, asked) != asked);
         Next::At(sent + timing::renewal_interval(self.inner.lease))
     }
 

@@ -71,17 +71,19 @@ impl Traces {
         self.known().candidates.get(id).is_some_and(|seen_to| seen_to.strong_count() > 0)
     }
 
-    pub(crate) fn locks(&self) -> Vec<Key> {
-        self.known().locks.iter().cloned().collect()
+    fn names(&self) -> Vec<Trace> {
+        let known = self.known();
+        let locks = known.locks.iter().cloned().map(Trace::Lock);
+        let elections = known.elections.iter().cloned().map(Trace::Election);
+        locks.chain(elections).chain(known.members.iter().cloned().map(Trace::Member)).collect()
     }
+}
 
-    pub(crate) fn elections(&self) -> Vec<Key> {
-        self.known().elections.iter().cloned().collect()
-    }
-
-    pub(crate) fn members(&self) -> Vec<Key> {
-        self.known().members.iter().cloned().collect()
-    }
+/// Where something may be.
+enum Trace {
+    Lock(Key),
+    Election(Key),
+    Member(Key),
 }
 
 fn add(names: &mut HashSet<Key>, name: &Key) {
@@ -95,20 +97,6 @@ fn add(names: &mut HashSet<Key>, name: &Key) {
 }
 
 impl Inner {
-    /// After an outage: ends what is there of this session and nobody sees to, in a task of the session.
-    pub(super) fn look_for_strays(self: &Arc<Self>) {
-        let inner = self.clone();
-        self.spawn(async move {
-            let (stop, lost) = (inner.stop.clone(), inner.lost());
-            tokio::select! {
-                // The session's own end takes everything with it.
-                () = stop.cancelled() => {}
-                _ = lost => {}
-                () = until_done(&inner) => {}
-            }
-        });
-    }
-
     /// Whether the ticket was let go, or never was one of ours.
     pub(crate) fn has_let_go(&self, ticket: &Key) -> bool {
         !super::locked(&self.holds).contains_key(ticket)
@@ -120,19 +108,86 @@ impl Inner {
     }
 }
 
-async fn until_done(inner: &Inner) {
+/// After each outage that the session has outlived: sees to it that all that it holds is there, and ends what is there of
+/// it and nobody sees to.
+pub(super) async fn look_after_outages(inner: Arc<Inner>) {
+    let stop = inner.stop.clone();
+    tokio::select! {
+        // The session's own end takes everything with it.
+        () = stop.cancelled() => {}
+        _ = inner.lost() => {}
+        () = look_whenever_outlived(&inner) => {}
+    }
+}
+
+async fn look_whenever_outlived(inner: &Inner) {
+    let mut outlived = inner.outlived();
+    while outlived.changed().await.is_ok() {
+        until_held_is_seen(inner).await;
+        let mut left = inner.traces.names();
+        let mut pause = timing::renewal_retry(inner.lease);
+        while !left.is_empty() {
+            let mut failed = Vec::new();
+            for trace in left {
+                if let Err(error) = look(inner, &trace).await {
+                    tracing::debug!(session = %inner.id, %error, "what an outage may have brought back is looked for again");
+                    failed.push(trace);
+                }
+                if outlived.has_changed().unwrap_or(true) {
+                    break;
+                }
+            }
+            if outlived.has_changed().unwrap_or(true) {
+                // All of it once more.
+                break;
+            }
+            left = failed;
+            if !left.is_empty() {
+                inner.clock.sleep_until(inner.clock.now() + pause).await;
+                pause = (pause * 2).min(timing::renewal_interval(inner.lease));
+            }
+        }
+    }
+}
+
+/// On one server a read is the truth: a hold whose ticket is not where it was granted is none.
+async fn until_held_is_seen(inner: &Inner) {
     let mut pause = timing::renewal_retry(inner.lease);
-    while let Err(error) = look(inner).await {
-        tracing::debug!(session = %inner.id, %error, "what an outage may have brought back is looked for again");
+    while let Err(error) = held_is_seen(inner).await {
+        tracing::debug!(session = %inner.id, %error, "whether all that is held is still there is looked at again");
         inner.clock.sleep_until(inner.clock.now() + pause).await;
         pause = (pause * 2).min(timing::renewal_interval(inner.lease));
     }
 }
 
-async fn look(inner: &Inner) -> Result<()> {
-    mutex::end_strays(inner).await?;
-    election::end_strays(inner).await?;
-    membership::end_strays(inner).await
+async fn held_is_seen(inner: &Inner) -> Result<()> {
+    for granted in inner.granted_tickets().chunks(256) {
+        let tickets: Vec<Key> = granted.iter().map(|(ticket, _)| ticket.clone()).collect();
+        let found = inner.patient.entries(&tickets).await?;
+        for ((ticket, token), entry) in granted.iter().zip(found) {
+            match entry {
+                Some(entry) if entry.is_live() && entry.revision == *token => {}
+                // Let go while this was read.
+                _ if inner.has_let_go(ticket) => {}
+                Some(entry) if !entry.is_live() && entry.revision > *token => {
+                    inner.end_hold(ticket, super::why_ended(Some(&entry.state)));
+                }
+                _ => {
+                    tracing::warn!(%ticket, "the server has lost the ticket of a lock that is held: the bucket was set back");
+                    inner.lost_its_past();
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn look(inner: &Inner, trace: &Trace) -> Result<()> {
+    match trace {
+        Trace::Lock(name) => mutex::end_strays(inner, name).await,
+        Trace::Election(name) => election::end_strays(inner, name).await,
+        Trace::Member(key) => membership::end_stray(inner, key).await,
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +201,7 @@ mod tests {
         let second = traces.candidate(&name, "s-2");
         drop(first);
         assert!(!traces.is_seen_to("s-1") && traces.is_seen_to("s-2") && !traces.is_seen_to("s-3"));
-        assert_eq!(traces.elections(), [name]);
+        assert!(matches!(&traces.names()[..], [Trace::Election(known)] if *known == name));
         drop(second);
         assert!(!traces.is_seen_to("s-2"));
     }

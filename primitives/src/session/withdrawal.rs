@@ -85,7 +85,7 @@ impl Inner {
         if let Some(loss) = self.validity.lost() {
             return loss;
         }
-        let found = self.store.entry(ticket).await;
+        let found = self.patient.entry(ticket).await;
         why_ended(found.ok().flatten().as_ref().map(|entry| &entry.state))
     }
 

@@ -22,7 +22,7 @@ pub struct Bed {
 #[derive(Clone, Debug)]
 enum Kind {
     Memory(Memory),
-    File { store: Arc<dyn Store>, _directory: Arc<TempDir> },
+    File { store: Arc<dyn Store>, directory: Arc<TempDir> },
     Nats { url: String, client_urls: Vec<String>, bucket: String },
 }
 
@@ -41,7 +41,7 @@ impl Bed {
         let directory = tempfile::tempdir().must("a directory for the file store");
         let url = format!("file:{}", directory.path().join("bucket").display());
         let store = tenure_kv::open(&url).await.must(&url);
-        Self { kind: Kind::File { store, _directory: Arc::new(directory) } }
+        Self { kind: Kind::File { store, directory: Arc::new(directory) } }
     }
 
     /// A bucket on one server.
@@ -88,6 +88,15 @@ impl Bed {
             Kind::Memory(memory) => Arc::new(memory.clone()),
             Kind::File { store, .. } => store.clone(),
             Kind::Nats { url, .. } => tenure_kv::open(url).await.must(url),
+        }
+    }
+
+    /// The URL of a store of the same kind that others may open: on NATS the same one.
+    pub(super) fn other_url(&self) -> String {
+        match &self.kind {
+            Kind::Memory(_) => "memory:".to_owned(),
+            Kind::File { directory, .. } => format!("file:{}", directory.path().join("other").display()),
+            Kind::Nats { url, .. } => url.clone(),
         }
     }
 

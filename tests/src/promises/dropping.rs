@@ -14,7 +14,7 @@ use tenure::{
     Error, Guard, InstanceState, Leadership, Loss, Member, Session, SessionState, data_key, locks, membership,
     partitions::{self, PartitionEvent, Partitions},
 };
-use tenure_kv::{Batch, Event, Expect, KeyRange, Op, Revision, Since, StoreExt};
+use tenure_kv::{Batch, Event, Expect, Key, KeyRange, Op, Revision, Since, StoreExt};
 
 use super::{
     Bed,
@@ -232,5 +232,63 @@ pub async fn commits_can_be_dropped_at_every_wait(bed: &Bed) {
             };
             within(LONG, "who watches is told", told).await;
         }
+    }
+}
+
+/// A register written by compare-and-set: a write that was dropped is there or not, and the next one follows what is.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn registers_can_be_dropped_at_every_wait(bed: &Bed) {
+    let line = bed.line().await;
+    line.slow_down();
+    let (store, next) = (&line.store, AtomicU64::new(0));
+    let fresh = async || data_key(&format!("register-{}", next.fetch_add(1, Ordering::Relaxed))).must("a key");
+    let created = async || {
+        let key = fresh().await;
+        let at = store.create(&key, "first").await.must("the first value");
+        (key, at)
+    };
+    let whole = async |key: &Key, allowed: &[&str], when: &str| {
+        // What was dropped may still land before this one or be refused by it.
+        let found = until(LONG, when, || async {
+            let found = store.get(key).await.ok()?;
+            let (value, at) = found.map_or((None, Revision::ZERO), |(value, at)| (Some(value), at));
+            let op = Op::put(key.clone(), "last").expect(if value.is_some() { Expect::At(at) } else { Expect::Absent });
+            store.commit(op.into()).await.ok().map(|_| value)
+        })
+        .await;
+        let found = found.as_deref().map_or("", |value| std::str::from_utf8(value).must("text"));
+        assert!(allowed.contains(&found), "{found:?} {when}");
+    };
+    at_every_wait(
+        "create()",
+        fresh,
+        async |key| store.create(key, "first").await,
+        async |key, when| whole(&key, &["", "first"], when).await,
+    )
+    .await;
+    at_every_wait(
+        "update()",
+        created,
+        async |(key, at)| store.update(key, "second", *at).await,
+        async |(key, _), when| whole(&key, &["first", "second"], when).await,
+    )
+    .await;
+}
+
+/// Opening a store, dropped at every wait, is in nobody's way who opens it then.
+///
+/// # Panics
+/// When the promise is broken.
+pub async fn opening_can_be_dropped_at_every_wait(bed: &Bed) {
+    let url = bed.other_url();
+    let key = data_key("opened").must("a key");
+    for (cut, polls) in [Cut::Waiting, Cut::Woken].into_iter().flat_map(|cut| (0..30).map(move |polls| (cut, polls))) {
+        let done = after_polls(polls, cut, tenure_kv::open(&url)).await.map(|outcome| outcome.must("the store"));
+        drop(done);
+        // A file that was being opened is let go by another thread.
+        let store = until(LONG, "the store can be opened", || async { tenure_kv::open(&url).await.ok() }).await;
+        store.put(&key, "x").await.must("a write");
     }
 }

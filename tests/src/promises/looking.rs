@@ -9,7 +9,8 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use tenure::{
-    Change, Guard, Instance, Leadership, Loss, MemberEvent, View, data_key, discovery::Balancer, locks, membership, partitions,
+    Change, Guard, Instance, Leadership, Loss, Member, MemberEvent, View, data_key, discovery::Balancer, locks, membership,
+    partitions,
 };
 use tenure_kv::{Entry, KeyRange, Revision, Since, Store, StoreExt};
 use tokio::sync::Mutex;
@@ -91,12 +92,12 @@ pub async fn looking_can_be_dropped_at_every_wait(bed: &Bed) {
     looks.at("View::open()", async || View::open(&line.store, range.clone()).await).await;
     looks.at("watch()", async || members.watch().await).await;
     looks.at("follow()", async || Balancer::follow(&line.store, "look").await).await;
-    holds(&guard, &leader).await;
+    holds(&guard, &leader, &member).await;
     member.leave().await.must("the leave");
 }
 
 /// Waiting for an end that does not come may be dropped and begun again; the end is heard when it comes.
-async fn holds(guard: &Guard, leader: &Leadership) {
+async fn holds(guard: &Guard, leader: &Leadership, member: &Member) {
     for polls in 0..4 {
         for cut in [Cut::Waiting, Cut::Woken] {
             // Nothing wakes these, so a cut at the next wake would never come.
@@ -105,16 +106,20 @@ async fn holds(guard: &Guard, leader: &Leadership) {
             assert!(after_polls(polls, cut, guard.lost()).await.is_none());
             assert!(after_polls(polls, cut, leader.lost()).await.is_none());
             assert!(after_polls(polls, cut, leader.asked_to_step_down()).await.is_none());
+            assert!(after_polls(polls, cut, member.lost()).await.is_none());
+            assert!(after_polls(polls, cut, guard.session().lost()).await.is_none());
             assert!(after_polls(polls, cut, guard.run(std::future::pending::<()>())).await.is_none());
             assert!(after_polls(polls, cut, leader.run(std::future::pending::<()>())).await.is_none());
         }
     }
     assert!(guard.is_held() && leader.is_leader());
-    let (lost, over) = (guard.lost(), leader.lost());
+    let (lost, over, gone, closed) = (guard.lost(), leader.lost(), member.lost(), guard.session().lost());
     assert!(guard.lost().now_or_never().is_none() && leader.lost().now_or_never().is_none());
     guard.session().close().await.must("the session closes");
     assert_eq!(within(LONG, "the lock's end is heard", lost).await, Loss::Closed);
     assert_eq!(within(LONG, "the office's end is heard", over).await, Loss::Closed);
+    assert_eq!(within(LONG, "the member's end is heard", gone).await, Loss::Closed);
+    assert_eq!(within(LONG, "the session's end is heard", closed).await, Loss::Closed);
 }
 
 /// Waiting for changes, dropped at every wait: no last state is missed.

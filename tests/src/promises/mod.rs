@@ -76,6 +76,8 @@ macro_rules! __promises {
             dropping: leading_can_be_dropped_at_every_wait;
             dropping: partitions_can_be_dropped_at_every_wait;
             dropping: commits_can_be_dropped_at_every_wait;
+            dropping: registers_can_be_dropped_at_every_wait;
+            dropping: opening_can_be_dropped_at_every_wait;
             looking: looking_can_be_dropped_at_every_wait;
             looking: following_can_be_dropped_at_every_wait;
             fencing: a_fence_needs_no_clock;
