@@ -132,7 +132,7 @@ fn a_term_fences_the_writes_of_the_command() {
     assert_eq!((told[0], told[2], told[3]), ("x", "leased", daemon.socket().to_str().unwrap()), "{told:?}");
     let stale = format!(r#"{{"key":"k","value":"w","election":"x","fence":{}}}"#, told[1]);
     let (code, _, errors) = result(&mut daemon.tenure(&["rpc", "kv.put", &stale]));
-    assert_eq!(code, 125, "{errors}");
+    assert_eq!(code, 73, "{errors}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::{
     exit::Failure,
     keep::{Patience, Person, Refused, Seen, interject},
+    refusal,
 };
 use crate::{
     CallError, Client, Notices,
@@ -59,7 +60,7 @@ pub(super) async fn connect(path: Option<&Path>) -> Result<(PathBuf, Client), Fa
     }
 }
 
-/// What a failed call means for the user.
+/// What a failed wait for a lease means for the user: nothing was run.
 pub(super) fn failure(error: &CallError) -> Failure {
     match error.kind() {
         Some(Kind::InvalidParams) => Failure::usage(error.to_string()),
@@ -116,11 +117,12 @@ impl Daemon {
         self.client.subscribe()
     }
 
-    /// Calls a method that answers at once.
+    /// Calls a method that answers at once. A failure ends with the code of its kind.
     pub(super) async fn call<T: DeserializeOwned>(&self, method: &str, params: impl serde::Serialize) -> Result<T, Failure> {
-        let client = self.client();
-        let answer = tokio::time::timeout(PATIENCE, client.call_as(method, params)).await;
-        answer.map_err(|_| unanswered(&self.path))?.map_err(|error| failure(&error))
+        match tokio::time::timeout(PATIENCE, self.client().call_as(method, params)).await {
+            Ok(answer) => answer.map_err(|error| refusal::failure(method, &error)),
+            Err(_) => Err(Failure { code: refusal::silence(method), ..unanswered(&self.path) }),
+        }
     }
 
     /// Asks for what becomes a lease, also at the next daemon if this one goes: who only waits has nothing to

@@ -8,6 +8,8 @@ use std::{io::Write, os::fd::AsFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::exit::Failure;
+
 /// Writes `tenure: {message}` as one line.
 pub(crate) fn say(message: &str) {
     raw(&format!("tenure: {}\n", printable(message)));
@@ -42,6 +44,17 @@ pub(crate) fn untouched_by_terminal<T>(action: impl FnOnce() -> T) -> T {
 pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes bytes to standard output, all of them or it is an error; a reader that went away is none.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format_args!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `text` without control characters: what others chose as a label must not steer this terminal.
