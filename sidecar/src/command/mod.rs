@@ -11,6 +11,7 @@ mod keep;
 mod kv;
 mod live;
 mod lock;
+mod locks;
 mod members;
 mod output;
 mod refusal;
@@ -18,6 +19,7 @@ mod rpc;
 mod run;
 mod say;
 mod status;
+mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,6 +42,8 @@ enum Command {
     Members(members::Args),
     Join(join::Args),
     Kv(kv::Args),
+    Locks(locks::Args),
+    Wait(wait::Args),
     Status(status::Args),
     Rpc(rpc::Args),
 }
@@ -102,6 +106,8 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Command::Members(args) => members::run(args).await,
             Command::Join(args) => join::run(args).await,
             Command::Kv(args) => kv::run(args).await,
+            Command::Locks(args) => locks::run(args).await,
+            Command::Wait(args) => wait::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
         }
