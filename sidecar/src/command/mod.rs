@@ -3,6 +3,7 @@
 //! The binary is one line that calls [`main`]. Running a command under a lock is in `run`; it knows no
 //! lock but the trait that it asks for.
 
+mod completions;
 mod daemon;
 mod elect;
 mod exit;
@@ -12,6 +13,7 @@ mod kv;
 mod live;
 mod lock;
 mod locks;
+mod man;
 mod members;
 mod output;
 mod refusal;
@@ -46,6 +48,8 @@ enum Command {
     Wait(wait::Args),
     Status(status::Args),
     Rpc(rpc::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How the process is to end.
@@ -110,6 +114,8 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Command::Wait(args) => wait::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     });
     // A look-up that hangs in its own thread must not keep the command from ending.
