@@ -122,6 +122,7 @@ fn a_key_that_is_not_there_is_1() {
     let (code, output, errors) = result(&mut kv(&daemon, &["get", "k"]));
     assert_eq!((code, output.as_str(), errors.as_str()), (1, "", "tenure: k has no value\n"));
     assert_eq!(said(&daemon, &["get", "k", "--raw"]), (1, String::new()));
+    assert_eq!(result(&mut kv(&daemon, &["get", "k", "--quiet"])), (1, String::new(), String::new()));
     assert_eq!(said(&daemon, &["get", "k", "-o", "json"]), (1, "null\n".to_owned()));
     assert_eq!(said(&daemon, &["history", "k", "-o", "json"]), (1, "[]\n".to_owned()));
     assert_eq!(said(&daemon, &["history", "k"]), (1, String::new()));
@@ -225,6 +226,25 @@ fn an_interrupt_while_the_value_is_typed_writes_nothing() {
     job.signal(Signal::INT);
     assert_eq!(job.wait().signal(), Some(Signal::INT.as_raw()));
     assert_eq!(said(&daemon, &["get", "k"]).0, 1);
+}
+
+#[test]
+fn data_that_cannot_be_written_is_not_taken_for_all_there_is() {
+    let daemon = Daemon::memory();
+    assert_eq!(said(&daemon, &["put", "k", "v"]).0, 0);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for arguments in
+        [&["kv", "get", "k", "--raw"][..], &["kv", "get", "k"], &["kv", "ls", "-o", "json"], &["locks", "ls"], &["status"]]
+    {
+        let output = daemon.tenure(arguments).stdout(full()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), errors.lines().count()), (Some(125), 1), "{arguments:?}: {errors}");
+        assert!(errors.contains("standard output"), "{errors}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = daemon.tenure(arguments).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(141), 0), "{arguments:?}");
+    }
 }
 
 #[test]

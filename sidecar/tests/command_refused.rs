@@ -27,14 +27,13 @@ impl Oracle {
         // Ends with the test process; a listener cannot be woken.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let mut line = String::new();
-                BufReader::new(&stream).read_line(&mut line).unwrap();
-                let Some(error) = &error else { continue };
-                let request: Value = serde_json::from_str(&line).unwrap();
-                let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
-                let _ = writeln!(&stream, "{answer}");
                 // The other side closes once it has read.
-                let _ = BufReader::new(&stream).read_line(&mut line);
+                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    let Some(error) = &error else { break };
+                    let request: Value = serde_json::from_str(&line).unwrap();
+                    let answer = json!({"jsonrpc": "2.0", "id": request["id"], "error": error});
+                    let _ = writeln!(&stream, "{answer}");
+                }
             }
         });
         Self { directory }
@@ -83,10 +82,12 @@ fn the_exit_code_is_that_of_the_kind() {
             &["kv", "put", "k", "v"],
             &["kv", "create", "k", "v"],
             &["kv", "del", "k"],
+            &["locks", "break", "x", "--fence", "7"],
         ] {
             let (code, errors) = run(&oracle.path(), call);
             assert_eq!(code, expected, "{kind}: {call:?}: {errors}");
-            assert!(errors.contains("not today"), "{kind}: {call:?}: {errors}");
+            let said = if (kind, call[0]) == ("conflict", "locks") { "x is not held with token 7" } else { "not today" };
+            assert!(errors.contains(said), "{kind}: {call:?}: {errors}");
         }
         // What only reads cannot have been done.
         let (code, _) = run(&oracle.path(), &["kv", "get", "k"]);
@@ -113,5 +114,23 @@ fn a_daemon_that_goes_away_during_a_write_leaves_it_unknown() {
     assert_eq!(run(&oracle.path(), &["rpc", "kv.put", r#"{"key":"k","value":"v"}"#]).0, 74);
     for call in [&["kv", "get", "k"][..], &["kv", "ls"], &["kv", "history", "k"], &["status"], &["rpc", "lock.list"]] {
         assert_eq!(run(&oracle.path(), call).0, 125, "{call:?}");
+    }
+}
+
+#[test]
+fn a_wait_for_what_cannot_be_seen_is_not_told_as_one_in_vain() {
+    for what in ["leader", "lock", "key"] {
+        let oracle = Oracle::of("unavailable");
+        let wait = |timeout| outcome(tenure(["wait", what, "x", "--timeout", timeout]).env("TENURE_SOCKET", oracle.path()));
+        let (code, errors) = wait("0s");
+        assert_eq!((code, errors.lines().count()), (125, 1), "{what}: {errors}");
+        // Once while it goes on, and once at the end, however often it looked.
+        let (code, errors) = wait("300ms");
+        assert_eq!((code, errors.lines().count()), (125, 2), "{what}: {errors}");
+        assert!(errors.contains("not today; looking again"), "{errors}");
+        let oracle = Oracle::of("denied");
+        assert_eq!(run(&oracle.path(), &["wait", what, "x"]).0, 77);
+        let oracle = Oracle::new(None);
+        assert_eq!(run(&oracle.path(), &["wait", what, "x", "--timeout", "0s"]).0, 125);
     }
 }

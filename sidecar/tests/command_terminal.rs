@@ -400,3 +400,19 @@ fn breaking_a_hold_asks_first() {
     assert_eq!(screen.end(), 73);
     assert!(!screen.all().contains("[y/N]"));
 }
+
+#[test]
+fn colours_are_for_terminals_and_not_for_all() {
+    let daemon = Daemon::memory();
+    let holder = daemon.run(&[], LONG);
+    holder.line();
+    let socket = daemon.socket();
+    let list = [TENURE, "locks", "ls", "--socket", socket.to_str().unwrap()];
+    let mut screen = Screen::new(&[&["env", "-u", "NO_COLOR"], &list[..]].concat());
+    screen.expect("\x1b[2mLOCK");
+    assert_eq!(screen.end(), 0);
+    let mut screen = Screen::new(&[&["env", "NO_COLOR=1"], &list[..]].concat());
+    screen.expect("LOCK");
+    assert_eq!(screen.end(), 0);
+    assert!(!screen.all().contains('\x1b'));
+}

@@ -3,7 +3,7 @@
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, End, exit::Failure, say::print_bytes};
+use super::{Cli, End, exit::Failure, say::data};
 
 /// Print what a shell needs to complete the arguments of tenure
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,6 @@ Examples:
 pub(super) fn run(args: &Args) -> Result<End, Failure> {
     let mut script = Vec::new();
     generate(args.shell, &mut Cli::command(), "tenure", &mut script);
-    print_bytes(&script)?;
+    data(&script);
     Ok(0.into())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 use clap_mangen::{Man, generate_to};
 
-use super::{Cli, End, exit::Failure, say::print_bytes};
+use super::{Cli, End, exit::Failure, say::data};
 
 /// Print the manual page of tenure, or write those of all its commands to a directory
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args) -> Result<End, Failure> {
             let mut page = Vec::new();
             let rendered = Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page);
             rendered.map_err(|error| Failure::failed(format_args!("cannot make the manual page: {error}")))?;
-            print_bytes(&page)?;
+            data(&page);
         }
     }
     Ok(0.into())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{End, Socket, daemon, exit::Failure, refusal, say::print};
+use super::{End, Socket, daemon, exit::Failure, refusal, say::data};
 use crate::{CallError, protocol::ErrorObject};
 
 /// Call a method of the daemon and print its result as JSON
@@ -62,7 +62,7 @@ pub(super) async fn call(socket: &Socket, method: &str, params: Value) -> Result
         Ok(Err(error)) => return Err(refusal::failure(method, &error)),
         Err(_) => return Err(Failure { code: refusal::silence(method), ..daemon::unanswered(&path) }),
     };
-    print(&format!("{result:#}\n"));
+    data(format!("{result:#}\n").as_bytes());
     Ok(0.into())
 }
 

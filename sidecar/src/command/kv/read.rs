@@ -9,7 +9,7 @@ use crate::{
         daemon::Daemon,
         exit::{self, Failure},
         output::{Cell, Column, Format, Printer, value_of},
-        say::{print, print_bytes, say},
+        say::{data, say},
     },
     protocol::{Entry, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, value},
 };
@@ -22,6 +22,10 @@ pub(super) struct Get {
     /// Print the bytes of the value, and nothing else
     #[arg(long, conflicts_with = "output")]
     raw: bool,
+
+    /// Say nothing where there is no value
+    #[arg(short, long)]
+    quiet: bool,
 
     /// Only the write of this revision; the bucket keeps the latest
     #[arg(long, value_name = "N")]
@@ -99,13 +103,15 @@ pub(super) async fn get(args: Get) -> Result<End, Failure> {
             printer.value(&serde_json::Value::Null);
         }
         let which = args.revision.map(|revision| format!(" of revision {revision}")).unwrap_or_default();
-        say(&format!("{} has no value{which}", args.key));
+        if !args.quiet {
+            say(&format!("{} has no value{which}", args.key));
+        }
         return Ok(exit::NOT_THERE.into());
     };
     if args.raw {
         let bytes = value::decode(entry.value, entry.value_b64)
             .map_err(|error| Failure::failed(format_args!("tenured sent no value that can be read: {error}")))?;
-        print_bytes(&bytes)?;
+        data(&bytes);
     } else if args.output == Format::Table {
         printer.all(&[entry], |entry| {
             vec![Cell::plain(&entry.key), Cell::plain(entry.revision), Cell::plain(&entry.created), shown(entry)]
@@ -130,7 +136,7 @@ pub(super) async fn list(args: List) -> Result<End, Failure> {
         }
     }
     if args.raw {
-        print(&keys.iter().map(|listed| format!("{}\n", listed.key)).collect::<String>());
+        data(keys.iter().map(|listed| format!("{}\n", listed.key)).collect::<String>().as_bytes());
     } else {
         Printer::new(args.output, &KEYS).all(&keys, |listed| vec![Cell::plain(&listed.key)]);
     }

@@ -12,7 +12,7 @@ use crate::{
         daemon::{Daemon, millis},
         exit::{self, Failure},
         output::{Cell, Column, Format, Printer},
-        say::print,
+        say::data,
         time,
     },
     protocol::{KvDelete, KvPut, KvUpdate, Written, value},
@@ -167,7 +167,7 @@ async fn write(method: &str, key: &str, params: &impl Serialize, how: &How) -> R
     let written: Written = daemon.call(method, params).await.map_err(|failure| explained(failure, method, key))?;
     let done = Done { key, revision: written.revision };
     if how.raw {
-        print(&format!("{}\n", done.revision));
+        data(format!("{}\n", done.revision).as_bytes());
     } else if how.output == Format::Table {
         Printer::new(how.output, &DONE).all(&[done], |done| vec![Cell::plain(done.key), Cell::plain(done.revision)]);
     } else {
