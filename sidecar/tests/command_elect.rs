@@ -290,6 +290,10 @@ fn a_missing_daemon_is_125_and_says_what_to_start() {
     for arguments in [&["elect", "x", "--", "true"][..], &["elect", "x", "--leader"], &["elect", "x", "--observe"]] {
         let (code, errors) = outcome(tenure(arguments).env("TENURE_SOCKET", &nobody).stdin(Stdio::null()));
         assert_eq!((code, errors.lines().count()), (125, 1), "{arguments:?}: {errors}");
-        assert!(errors.contains(nobody.to_str().unwrap()) && errors.contains("start one with `tenured`"), "{errors}");
+        assert!(
+            errors.contains(nobody.to_str().unwrap())
+                && errors.contains("start one with `tenured`, name its --socket, or use --store"),
+            "{errors}"
+        );
     }
 }

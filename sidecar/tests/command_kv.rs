@@ -280,7 +280,10 @@ fn a_missing_daemon_is_125_and_says_what_to_start() {
     for verb in VERBS {
         let (code, errors) = outcome(tenure([&["kv"], verb].concat()).env("TENURE_SOCKET", &nobody));
         assert_eq!((code, errors.lines().count()), (125, 1), "{verb:?}: {errors}");
-        assert!(errors.contains(nobody.to_str().unwrap()) && errors.contains("start one with `tenured`"), "{errors}");
+        assert!(
+            errors.contains(nobody.to_str().unwrap()) && errors.contains("start one with `tenured`, or name its --socket\n"),
+            "{errors}"
+        );
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
 
 /// Calls and prints.
 pub(super) async fn call(socket: &Socket, method: &str, params: Value) -> Result<End, Failure> {
-    let (path, client) = daemon::connect(socket.path()).await?;
+    let (path, client) = daemon::connect(socket.path(), daemon::Otherwise::Nothing).await?;
     let result = match tokio::time::timeout(PATIENCE, client.call(method, params)).await {
         Ok(Ok(result)) => result,
         Ok(Err(CallError::Refused(error))) => return Err(Failure::new(refusal::code(method, error.kind()), in_full(&error))),

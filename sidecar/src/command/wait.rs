@@ -111,7 +111,7 @@ async fn wait(args: &Args) -> Result<End, Failure> {
         Some(timeout) => Patience::Until(BootClock.now() + timeout),
         None => Patience::Forever,
     };
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let mut pause = SHORTEST;
     let mut blind = None;
     loop {

@@ -94,7 +94,7 @@ const KEYS: [Column; 1] = [Column { head: "KEY", width: 0, right: false }];
 
 pub(super) async fn get(args: Get) -> Result<End, Failure> {
     check_key(&args.key)?;
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let params = KvGet { key: args.key.clone(), bucket: None, revision: args.revision };
     let found: KvEntry = daemon.call("kv.get", params).await?;
     let printer = Printer::new(args.output, &ENTRY);
@@ -123,7 +123,7 @@ pub(super) async fn get(args: Get) -> Result<End, Failure> {
 }
 
 pub(super) async fn list(args: List) -> Result<End, Failure> {
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let prefix = Some(args.prefix).filter(|prefix| !prefix.is_empty());
     let (mut keys, mut after) = (Vec::new(), None);
     loop {
@@ -145,7 +145,7 @@ pub(super) async fn list(args: List) -> Result<End, Failure> {
 
 pub(super) async fn history(args: History) -> Result<End, Failure> {
     check_key(&args.key)?;
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let known: KvEntries = daemon.call("kv.history", KvHistory { key: args.key.clone(), bucket: None }).await?;
     let printer = Printer::new(args.output, &WRITE);
     if known.entries.is_empty() {

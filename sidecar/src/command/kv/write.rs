@@ -163,7 +163,7 @@ fn bytes(value: OsString) -> Result<Vec<u8>, Failure> {
 }
 
 async fn write(method: &str, key: &str, params: &impl Serialize, how: &How) -> Result<End, Failure> {
-    let daemon = Daemon::open(how.socket.path()).await?;
+    let daemon = Daemon::at(&how.socket).await?;
     let written: Written = daemon.call(method, params).await.map_err(|failure| explained(failure, method, key))?;
     let done = Done { key, revision: written.revision };
     if how.raw {

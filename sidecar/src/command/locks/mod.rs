@@ -131,7 +131,7 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
 }
 
 async fn list(args: List) -> Result<End, Failure> {
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let found: Locks = daemon.call("lock.list", LockList { prefix: args.prefix }).await?;
     Printer::new(args.output, &LOCKS).all(&found.locks, |lock| {
         let holder = lock.holder.as_ref().map_or_else(|| vec![Cell::from("-"); 5], owner);
@@ -141,7 +141,7 @@ async fn list(args: List) -> Result<End, Failure> {
 }
 
 async fn show(args: Show) -> Result<End, Failure> {
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     let lock = look(&daemon, &args.name).await?;
     let printer = Printer::new(args.output, &QUEUE);
     let queue: Vec<(String, &Owner)> = (lock.holder.iter().map(|holder| ("holds".to_owned(), holder)))
@@ -161,7 +161,7 @@ async fn show(args: Show) -> Result<End, Failure> {
 }
 
 async fn break_hold(args: Break) -> Result<End, Failure> {
-    let daemon = Daemon::open(args.socket.path()).await?;
+    let daemon = Daemon::at(&args.socket).await?;
     check_name("lock name", &args.name)?;
     if !args.yes && std::io::stdin().is_terminal() {
         let holder = look(&daemon, &args.name).await?.holder;
