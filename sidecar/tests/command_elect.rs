@@ -132,7 +132,7 @@ fn a_term_fences_the_writes_of_the_command() {
     assert_eq!((told[0], told[2], told[3]), ("x", "leased", daemon.socket().to_str().unwrap()), "{told:?}");
     let stale = format!(r#"{{"key":"k","value":"w","election":"x","fence":{}}}"#, told[1]);
     let (code, _, errors) = result(&mut daemon.tenure(&["rpc", "kv.put", &stale]));
-    assert_eq!(code, 125, "{errors}");
+    assert_eq!(code, 73, "{errors}");
 }
 
 #[test]
@@ -290,6 +290,10 @@ fn a_missing_daemon_is_125_and_says_what_to_start() {
     for arguments in [&["elect", "x", "--", "true"][..], &["elect", "x", "--leader"], &["elect", "x", "--observe"]] {
         let (code, errors) = outcome(tenure(arguments).env("TENURE_SOCKET", &nobody).stdin(Stdio::null()));
         assert_eq!((code, errors.lines().count()), (125, 1), "{arguments:?}: {errors}");
-        assert!(errors.contains(nobody.to_str().unwrap()) && errors.contains("start one with `tenured`"), "{errors}");
+        assert!(
+            errors.contains(nobody.to_str().unwrap())
+                && errors.contains("start one with `tenured`, name its --socket, or use --store"),
+            "{errors}"
+        );
     }
 }

@@ -360,3 +360,59 @@ fn quiet_shows_no_waiting_line_and_ctrl_c_ends_the_wait() {
     assert_eq!(screen.end(), 130);
     assert_eq!(screen.all().replace("^C", "").trim(), "");
 }
+
+#[test]
+fn breaking_a_hold_asks_first() {
+    let daemon = Daemon::memory();
+    let holder = daemon.run(&["--label", "the job"], &format!("echo $TENURE_FENCE; {LONG}"));
+    let token = holder.line();
+    let socket = daemon.socket();
+    let ask = |options: &[&str]| {
+        let arguments = ["locks", "break", "x", "--fence", &token, "--socket", socket.to_str().unwrap()];
+        Screen::new(&[&[TENURE], &arguments[..], options].concat())
+    };
+    for answer in ["\n", "no\n"] {
+        let mut screen = ask(&[]);
+        screen.expect("x is held by the job (");
+        screen.expect("Break this hold? [y/N] ");
+        screen.types(answer);
+        screen.expect("x was left alone");
+        assert_eq!(screen.end(), 1);
+    }
+    let mut screen = ask(&[]);
+    screen.expect("[y/N] ");
+    screen.types(CTRL_C);
+    until("the question ends", || screen.child.try_wait().unwrap().is_some());
+    assert_eq!(daemon.rpc("lock.get", r#"{"name":"x"}"#)["holder"]["fence"].to_string(), token);
+
+    let mut screen = ask(&[]);
+    screen.expect("[y/N] ");
+    screen.types("y\n");
+    assert_eq!(screen.end(), 0);
+    assert_eq!(holder.end().0, 79);
+
+    // What is over already is told without a question.
+    let mut screen = ask(&[]);
+    screen.expect("x is not held with token");
+    assert_eq!(screen.end(), 73);
+    let mut screen = ask(&["--yes"]);
+    screen.expect("x is not held with token");
+    assert_eq!(screen.end(), 73);
+    assert!(!screen.all().contains("[y/N]"));
+}
+
+#[test]
+fn colours_are_for_terminals_and_not_for_all() {
+    let daemon = Daemon::memory();
+    let holder = daemon.run(&[], LONG);
+    holder.line();
+    let socket = daemon.socket();
+    let list = [TENURE, "locks", "ls", "--socket", socket.to_str().unwrap()];
+    let mut screen = Screen::new(&[&["env", "-u", "NO_COLOR"], &list[..]].concat());
+    screen.expect("\x1b[2mLOCK");
+    assert_eq!(screen.end(), 0);
+    let mut screen = Screen::new(&[&["env", "NO_COLOR=1"], &list[..]].concat());
+    screen.expect("LOCK");
+    assert_eq!(screen.end(), 0);
+    assert!(!screen.all().contains('\x1b'));
+}

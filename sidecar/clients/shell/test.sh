@@ -50,6 +50,11 @@ value='zoë "quoted" \ back	tab
 second line 🔑 \n'
 tenure_put shell.value "$value"
 check "a value comes back" "$value" "$(tenure_get shell.value)"
+dash='-' control=$(printf 'a\\033b\\001')
+tenure_put shell.dash "$dash"
+check "a value that is a dash comes back" "$dash" "$(tenure_get shell.dash)"
+tenure_put shell.control "$control"
+check "control characters come back" "$control" "$(tenure_get shell.control)"
 tenure_put shell.empty ''
 check "an empty value comes back" "" "$(tenure_get shell.empty)"
 tenure_get shell.none >/dev/null
@@ -57,8 +62,8 @@ check "no value is a failure" 1 $?
 
 "$TENURE" lock shell.l -- sh -c '. "$0"; tenure_put shell.fenced one' "$here/tenure.sh"
 check "a write under a lock passes" one "$(tenure_get shell.fenced)"
-( TENURE_LOCK=shell.l TENURE_FENCE=1; tenure_put shell.fenced two ) 2>/dev/null
-check "a write of a former holder is refused" "125 one" "$? $(tenure_get shell.fenced)"
+( export TENURE_LOCK=shell.l TENURE_FENCE=1; tenure_put shell.fenced two ) 2>/dev/null
+check "a write of a former holder is refused" "73 one" "$? $(tenure_get shell.fenced)"
 "$TENURE" elect shell.e -- sh -c '. "$0"; tenure_put shell.led "$TENURE_ELECTION"' "$here/tenure.sh"
 check "a write in office passes" shell.e "$(tenure_get shell.led)"
 

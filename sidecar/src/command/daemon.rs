@@ -12,8 +12,10 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use super::{
+    Socket,
     exit::Failure,
     keep::{Patience, Person, Refused, Seen, interject},
+    refusal,
 };
 use crate::{
     CallError, Client, Notices,
@@ -33,12 +35,30 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Daemon {
     path: PathBuf,
+    otherwise: Otherwise,
     /// The latest connection.
     client: watch::Sender<Arc<Client>>,
 }
 
+/// What else can be done where no daemon answers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Otherwise {
+    /// The command does without one, straight on a store.
+    Store,
+    Nothing,
+}
+
+impl Otherwise {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "name its --socket, or use --store URL",
+            Self::Nothing => "or name its --socket",
+        }
+    }
+}
+
 /// Connects to the daemon at `path`, or where it listens by default.
-pub(super) async fn connect(path: Option<&Path>) -> Result<(PathBuf, Client), Failure> {
+pub(super) async fn connect(path: Option<&Path>, otherwise: Otherwise) -> Result<(PathBuf, Client), Failure> {
     let path = path.map_or_else(default_socket, Path::to_owned);
     // What is kept at another directory's relative path would be told wrongly to the command.
     let path = std::path::absolute(&path).unwrap_or(path);
@@ -48,10 +68,7 @@ pub(super) async fn connect(path: Option<&Path>) -> Result<(PathBuf, Client), Fa
             let io = error.io().kind();
             Err(Failure::failed(match io {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                    format!(
-                        "no tenured answers at {}: start one with `tenured`, name its --socket, or use --store URL",
-                        path.display()
-                    )
+                    format!("no tenured answers at {}: start one with `tenured`, {}", path.display(), otherwise.as_str())
                 }
                 _ => error.to_string(),
             }))
@@ -59,7 +76,7 @@ pub(super) async fn connect(path: Option<&Path>) -> Result<(PathBuf, Client), Fa
     }
 }
 
-/// What a failed call means for the user.
+/// What a failed wait for a lease means for the user: nothing was run.
 pub(super) fn failure(error: &CallError) -> Failure {
     match error.kind() {
         Some(Kind::InvalidParams) => Failure::usage(error.to_string()),
@@ -97,9 +114,19 @@ enum Answer<T> {
 }
 
 impl Daemon {
+    /// For a command that could do without.
     pub(super) async fn open(path: Option<&Path>) -> Result<Self, Failure> {
-        let (path, client) = connect(path).await?;
-        Ok(Self { path, client: watch::Sender::new(Arc::new(client)) })
+        Self::connected(path, Otherwise::Store).await
+    }
+
+    /// For a command that needs one.
+    pub(super) async fn at(socket: &Socket) -> Result<Self, Failure> {
+        Self::connected(socket.path(), Otherwise::Nothing).await
+    }
+
+    async fn connected(path: Option<&Path>, otherwise: Otherwise) -> Result<Self, Failure> {
+        let (path, client) = connect(path, otherwise).await?;
+        Ok(Self { path, otherwise, client: watch::Sender::new(Arc::new(client)) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -116,11 +143,12 @@ impl Daemon {
         self.client.subscribe()
     }
 
-    /// Calls a method that answers at once.
+    /// Calls a method that answers at once. A failure ends with the code of its kind.
     pub(super) async fn call<T: DeserializeOwned>(&self, method: &str, params: impl serde::Serialize) -> Result<T, Failure> {
-        let client = self.client();
-        let answer = tokio::time::timeout(PATIENCE, client.call_as(method, params)).await;
-        answer.map_err(|_| unanswered(&self.path))?.map_err(|error| failure(&error))
+        match tokio::time::timeout(PATIENCE, self.client().call_as(method, params)).await {
+            Ok(answer) => answer.map_err(|error| refusal::failure(method, &error)),
+            Err(_) => Err(Failure { code: refusal::silence(method), ..unanswered(&self.path) }),
+        }
     }
 
     /// Asks for what becomes a lease, also at the next daemon if this one goes: who only waits has nothing to
@@ -188,7 +216,7 @@ impl Daemon {
             let left = patience.left();
             tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
             pause = (pause * 2).min(LONGEST);
-            match connect(Some(&self.path)).await {
+            match connect(Some(&self.path), self.otherwise).await {
                 Ok((_, client)) => {
                     self.client.send_replace(Arc::new(client));
                     return Ok(());

@@ -2,10 +2,18 @@
 
 use std::fmt;
 
+/// Not there: nobody leads, the key has no value, nobody holds the lock.
+pub(crate) const NOT_THERE: u8 = 1;
 /// Wrong usage: a flag, a name, a duration.
 pub(crate) const USAGE: u8 = 64;
+/// What was expected is not so, or what fences no longer holds: nothing was written.
+pub(crate) const CONFLICT: u8 = 73;
+/// It may have been written: read it back.
+pub(crate) const UNKNOWN: u8 = 74;
 /// The lock was not acquired in time; `-E` changes it.
 pub(crate) const NOT_ACQUIRED: u8 = 75;
+/// This user may not.
+pub(crate) const DENIED: u8 = 77;
 /// The command was stopped, because the lock could not be kept.
 pub(crate) const LOST: u8 = 79;
 /// Tenure itself failed: no daemon, no store.

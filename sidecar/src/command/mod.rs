@@ -3,23 +3,29 @@
 //! The binary is one line that calls [`main`]. Running a command under a lock is in `run`; it knows no
 //! lock but the trait that it asks for.
 
+mod completions;
 mod daemon;
 mod elect;
 mod exit;
 mod join;
 mod keep;
+mod kv;
 mod live;
 mod lock;
+mod locks;
+mod man;
 mod members;
 mod output;
+mod refusal;
 mod rpc;
 mod run;
 mod say;
 mod status;
+mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use self::exit::Failure;
 
@@ -37,8 +43,13 @@ enum Command {
     Elect(elect::Args),
     Members(members::Args),
     Join(join::Args),
+    Kv(kv::Args),
+    Locks(locks::Args),
+    Wait(wait::Args),
     Status(status::Args),
     Rpc(rpc::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How the process is to end.
@@ -98,8 +109,13 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Command::Elect(args) => elect::run(args).await,
             Command::Members(args) => members::run(args).await,
             Command::Join(args) => join::run(args).await,
+            Command::Kv(args) => kv::run(args).await,
+            Command::Locks(args) => locks::run(args).await,
+            Command::Wait(args) => wait::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
+            Command::Completions(args) => completions::run(&args),
+            Command::Man(args) => man::run(&args),
         }
     });
     // A look-up that hangs in its own thread must not keep the command from ending.
@@ -113,24 +129,41 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
         say::print(&format!("{}\n", error.render().to_string().trim_end()));
         return Ok(0.into());
     }
+    let (command, path) = meant(std::env::args_os().skip(1));
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return Err(Failure::usage("say what to do, for example `tenure lock NAME -- COMMAND`; see `tenure --help`"));
+        let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).filter(|name| *name != "help").collect();
+        let what = if path == "tenure" {
+            ", for example `tenure lock NAME -- COMMAND`".to_owned()
+        } else {
+            format!(": {}", names.join(", "))
+        };
+        return Err(Failure::usage(format!("say what to do{what}; see `{path} --help`")));
     }
     let text = error.render().to_string();
     let wrong: Vec<&str> =
         text.lines().take_while(|line| !line.trim().is_empty()).map(|line| line.trim().trim_start_matches("error: ")).collect();
-    let (help, shape) = match std::env::args().nth(1).as_deref() {
-        Some("lock") => ("tenure lock --help", "write `tenure lock NAME [OPTIONS] -- COMMAND [ARGS]`, or "),
-        Some("elect") => ("tenure elect --help", "write `tenure elect NAME [OPTIONS] -- COMMAND [ARGS]`, or "),
-        Some("join") => ("tenure join --help", "write `tenure join GROUP [OPTIONS] -- COMMAND [ARGS]`, or "),
-        Some("members") => ("tenure members --help", ""),
-        Some("status") => ("tenure status --help", ""),
-        Some("rpc") => ("tenure rpc --help", ""),
-        _ => ("tenure --help", ""),
-    };
     let misshapen = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
-    let hint = if misshapen { shape } else { "" };
-    Err(Failure::usage(format!("{}; {hint}see `{help}`", wrong.join(" "))))
+    let hint = if misshapen && path != "tenure" { format!("write `{}`, or ", usage(command)) } else { String::new() };
+    Err(Failure::usage(format!("{}; {hint}see `{path} --help`", wrong.join(" "))))
+}
+
+/// The subcommand that the arguments name, as far as they name one, and how it is written.
+fn meant(arguments: impl Iterator<Item = std::ffi::OsString>) -> (clap::Command, String) {
+    let mut command = Cli::command();
+    command.build();
+    let mut path = command.get_name().to_owned();
+    for argument in arguments {
+        let Some(next) = command.find_subcommand(argument) else { break };
+        path = format!("{path} {}", next.get_name());
+        command = next.clone();
+    }
+    (command, path)
+}
+
+/// How a command is written, in one line.
+fn usage(mut command: clap::Command) -> String {
+    let text = command.render_usage().to_string();
+    text.trim_start_matches("Usage: ").lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// A length of time as written on the command line.

@@ -5,7 +5,7 @@ use std::{fmt::Display, io::IsTerminal};
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
-use super::say::{print, printable};
+use super::say::{data, printable};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -89,7 +89,7 @@ impl Printer {
             Format::Jsonl => serde_json::to_string(value),
         };
         // What is printed here has text for keys, and so cannot fail.
-        print(&(text.unwrap_or_default() + "\n"));
+        data((text.unwrap_or_default() + "\n").as_bytes());
     }
 
     /// Prints one of a series that goes on.
@@ -99,9 +99,9 @@ impl Printer {
         }
         let widths: Vec<usize> = self.columns.iter().map(|column| column.width.max(column.head.len())).collect();
         if !std::mem::replace(&mut self.headed, true) {
-            print(&self.head(&widths));
+            data(self.head(&widths).as_bytes());
         }
-        print(&self.line(&cells, &widths));
+        data(self.line(&cells, &widths).as_bytes());
     }
 
     /// Prints rows that are all known: as columns, as one array, or each on a line.
@@ -117,7 +117,7 @@ impl Printer {
         };
         let widths: Vec<usize> = self.columns.iter().enumerate().map(|(at, column)| width(at, column.head.len())).collect();
         let lines: String = rows.iter().map(|row| self.line(row, &widths)).collect();
-        print(&(self.head(&widths) + &lines));
+        data((self.head(&widths) + &lines).as_bytes());
     }
 
     fn head(&self, widths: &[usize]) -> String {

@@ -8,6 +8,8 @@ use std::{io::Write, os::fd::AsFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::exit;
+
 /// Writes `tenure: {message}` as one line.
 pub(crate) fn say(message: &str) {
     raw(&format!("tenure: {}\n", printable(message)));
@@ -38,10 +40,26 @@ pub(crate) fn untouched_by_terminal<T>(action: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// Writes to standard output; a reader that went away is no error.
+/// Writes to standard output, beside what matters more: a reader that went away is no error.
 pub(crate) fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes data to standard output. Who asked for it must not take half of it for the whole: where it cannot be
+/// written this process ends. So it does, as any in a pipe, when the reader went away, instead of watching for nobody.
+pub(crate) fn data(bytes: &[u8]) {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            std::process::exit(exit::by_signal(Signal::SIGPIPE as i32).into());
+        }
+        Err(error) => {
+            say(&format!("cannot write to standard output: {error}"));
+            std::process::exit(exit::FAILED.into());
+        }
+    }
 }
 
 /// `text` without control characters: what others chose as a label must not steer this terminal.

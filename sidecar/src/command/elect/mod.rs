@@ -91,8 +91,8 @@ Exit code:
 
 Environment of the command:
   TENURE_ELECTION  the election's name
-  TENURE_FENCE     the term: larger for every later leader. The daemon's kv.put takes it as
-                   `fence`, with TENURE_ELECTION as `election`, and refuses a former leader
+  TENURE_FENCE     the term: larger for every later leader. What `tenure kv put --fence` writes
+                   with it, through the daemon, is refused to a former leader
   TENURE_LEASE     the lease's id on the connection of tenure; with --store the session's id
   TENURE_SOCKET    the daemon's socket; with --store it is left as it was
 

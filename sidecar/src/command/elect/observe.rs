@@ -8,16 +8,13 @@ use super::{socket, store};
 use crate::{
     command::{
         End,
-        exit::Failure,
+        exit::{self, Failure},
         keep::Place,
         output::{Cell, Column, Format, Printer, value_of},
         say::{say, span},
     },
     protocol::LeaderView,
 };
-
-/// Exit code when nobody leads.
-const NOBODY: u8 = 1;
 
 /// The pause before a session that was lost is opened anew.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -62,7 +59,7 @@ pub(super) async fn run(name: &str, place: &Place, format: Format, observe: bool
         let Some(leader) = leader else {
             printer.value(&serde_json::Value::Null);
             say(&format!("nobody leads {name}"));
-            return Ok(NOBODY.into());
+            return Ok(exit::NOT_THERE.into());
         };
         printer.event(&leader, row(&leader));
         return Ok(0.into());

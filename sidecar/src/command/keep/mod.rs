@@ -302,8 +302,10 @@ async fn run_under<H: Held>(mut held: H, job: &Job<'_>, signals: &mut Signals) -
         ("TENURE_LEASE", held.lease_id().into()),
     ];
     environment.extend(held.socket().map(|path| ("TENURE_SOCKET", path.into())));
+    // A hold outside of this one has another token: its name must not be taken for this one's.
+    let unset = ["TENURE_LOCK", "TENURE_ELECTION"];
     let run =
-        Run { command: job.command, environment: &environment, policy, without: job.words.without, unset: &[], ending: None };
+        Run { command: job.command, environment: &environment, policy, without: job.words.without, unset: &unset, ending: None };
     let outcome = run::run(&mut held, &run, signals).await;
     let released = held.release().await;
     match outcome {

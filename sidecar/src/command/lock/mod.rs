@@ -51,8 +51,8 @@ Exit code:
 
 Environment of the command:
   TENURE_LOCK    the lock's name
-  TENURE_FENCE   the fencing token: larger for every later holder. The daemon's kv.put takes it
-                 as `fence`, with TENURE_LOCK as `lock`, and refuses the write of a former holder
+  TENURE_FENCE   the fencing token: larger for every later holder. What `tenure kv put --fence`
+                 writes with it, through the daemon, is refused to a former holder
   TENURE_LEASE   the lease's id on the connection of tenure; with --store the session's id
   TENURE_SOCKET  the daemon's socket; with --store it is left as it was
 
