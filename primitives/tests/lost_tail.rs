@@ -13,9 +13,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder};
+use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder, SessionState};
 use tenure_kv::{
     Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
+    faults::{Faulty, Partition},
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -280,6 +281,30 @@ async fn a_session_past_its_ttl_is_not_restored_by_what_a_server_brings_back() {
     clock.advance(LEASE * 2 + Duration::from_secs(4));
     assert_eq!(soon("the loss", session.lost()).await, Loss::Expired);
     assert_eq!(server.entry(&key).await.unwrap().unwrap().revision, last, "it was written again");
+}
+
+#[tokio::test]
+async fn an_outage_alone_loses_no_session_however_long_it_lasts() {
+    let (store, faults) = Faulty::new(Server::new());
+    let clock = HandClock::default();
+    let session = Session::builder(store).lease(LEASE).clock(Arc::new(clock.clone())).open().await.unwrap();
+    faults.partition(Partition::Refuse);
+    for _ in 0..40 {
+        clock.advance(LEASE / 4);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(session.state(), SessionState::Suspect);
+    faults.heal();
+    let back = async {
+        loop {
+            clock.advance(LEASE / 10);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if let SessionState::Lost(loss) = session.state() {
+                return loss;
+            }
+        }
+    };
+    assert_eq!(soon("the loss", back).await, Loss::Expired);
 }
 
 #[tokio::test]

@@ -85,8 +85,16 @@ impl Renewal {
         let last = self.unanswered.back().map_or(self.sent, |(_, sent)| *sent);
         if clock.now() >= last + timing::garbage(lease).as_duration() && !mutants::is_on(Mutant::RevivedSession) {
             // The key is gone by its TTL, and so may be the tombstone of a deposed session: what is there all the same
-            // was brought back.
-            return self.expired().await;
+            // was brought back. But a store that does not answer says nothing of it.
+            let answer = clock.timeout(patience, Witness::is_epoch(&self.inner.store, &self.inner.epoch)).await;
+            return match answer {
+                Ok(Ok(true)) => Next::Lost(Loss::Expired),
+                Ok(Ok(false)) => self.reset(),
+                Ok(Err(_)) | Err(_) => {
+                    self.inner.suspect();
+                    self.again(clock.now())
+                }
+            };
         }
         if self.inner.validity.remaining(&*clock).is_zero()
             && !mutants::is_on(Mutant::RevivedSession)
