@@ -3,6 +3,7 @@
 mod election;
 mod error;
 pub mod frame;
+mod kv;
 mod member;
 mod message;
 mod subscription;
@@ -16,11 +17,12 @@ pub use election::{
 };
 pub use error::{ErrorObject, Kind};
 pub use frame::Id;
+pub use kv::{Entry, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate};
 pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
 pub use message::{
-    Cancel, ConnectionStatus, Done, Entry, Goaway, Hello, HelloResult, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys,
-    KvKeysListed, KvPut, KvUpdate, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire, LockAcquired, LockBreak, LockCheck,
-    LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus, Status, StoreInfo, Written,
+    Cancel, ConnectionStatus, Done, Goaway, Hello, HelloResult, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire,
+    LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus, Status, StoreInfo,
+    Written,
 };
 pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 
