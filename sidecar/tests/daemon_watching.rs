@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
 use serde_json::json;
-use tenure_kv::faults::Partition;
+use tenure_kv::{Key, StoreExt, faults::Partition};
 use tenure_sidecar::{
     Client, Subscription,
     protocol::{ElectionCampaigned, Happening, Kind, LeaseState, MemberJoined},
@@ -139,4 +139,72 @@ async fn what_a_gone_client_led_and_was_is_given_up_when_the_store_is_back() {
         tokio::time::sleep(MS).await;
     }
     rig.leave().await;
+}
+
+/// The next event is a value of `key`, written at `revision`.
+async fn is_put(subscription: &mut Subscription, wanted: &str, at: u64) {
+    match next(subscription).await {
+        Happening::Put { key, revision, .. } => assert_eq!((key.as_str(), revision), (wanted, at)),
+        other => panic!("{other:?} instead of {wanted} at {at}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_keys_outlives_an_outage_with_a_gap() {
+    let rig = Rig::new(60_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let (a, b) = (Key::new("data.k.a").unwrap(), Key::new("data.k.b").unwrap());
+    let first = rig.store.put(&a, "1").await.unwrap();
+    let second = rig.store.put(&b, "1").await.unwrap();
+    let mut keys = client.subscribe("kv.watch", json!({ "prefix": "k." })).await.unwrap();
+    is_put(&mut keys, "k.a", first.get()).await;
+    is_put(&mut keys, "k.b", second.get()).await;
+    assert_eq!(next(&mut keys).await, Happening::Sync { revision: Some(second.get()) });
+    rig.faults.partition(Partition::Refuse);
+    // Nothing of it is heard before it is cut, at the end of the partition.
+    assert_eq!(rig.faults.pause("data."), 1);
+    let lost = client.subscribe("kv.watch", json!({ "key": "k.a" })).await;
+    assert_eq!(next(&mut lost.unwrap()).await, Happening::End { reason: "unavailable".to_owned() });
+    // What others do meanwhile.
+    rig.store.put(&a, "2").await.unwrap();
+    let last = rig.store.put(&a, "3").await.unwrap();
+    let deleted = rig.store.delete(&b, tenure_kv::Expect::Any).await.unwrap();
+    rig.faults.heal();
+    rig.faults.resume("data.");
+    assert_eq!((next(&mut keys).await, keys.resume_revision()), (Happening::Gap {}, Some(second.get() + 1)));
+    is_put(&mut keys, "k.a", last.get()).await;
+    assert_eq!(next(&mut keys).await, Happening::Delete { key: "k.b".to_owned(), revision: deleted.get() });
+    let later = rig.store.put(&b, "4").await.unwrap();
+    is_put(&mut keys, "k.b", later.get()).await;
+    assert_eq!(rig.faults.end_watches("data."), 1);
+    assert_eq!(next(&mut keys).await, Happening::End { reason: "unavailable".to_owned() });
+    assert_eq!(keys.recv().await, None);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_watches_of_keys_once_nobody_wants_them() {
+    let rig = Rig::new(60_000 * MS, DRAIN);
+    let (client, other) = (rig.connect().await, rig.connect().await);
+    let mut watching = Vec::new();
+    for n in 0..5 {
+        let mut keys = client.subscribe("kv.watch", json!({ "key": format!("k{n}") })).await.unwrap();
+        assert!(matches!(next(&mut keys).await, Happening::Sync { .. }));
+        watching.push(keys);
+    }
+    assert_eq!(rig.faults.streams("data."), 5);
+    watching.truncate(3);
+    await_streams(&rig, 3).await;
+    drop(client);
+    await_streams(&rig, 0).await;
+    assert_eq!(other.call("status", json!({})).await.unwrap()["subscriptions"], 0);
+    rig.leave().await;
+}
+
+async fn await_streams(rig: &Rig, count: usize) {
+    let begun = Instant::now();
+    while rig.faults.streams("data.") != count {
+        assert!(begun.elapsed() < PATIENCE, "{} watches instead of {count}", rig.faults.streams("data."));
+        tokio::time::sleep(MS).await;
+    }
 }

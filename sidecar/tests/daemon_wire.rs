@@ -37,7 +37,7 @@ fn hello_tells_what_there_is_and_refuses_what_there_is_not() {
 fn methods_to_come_say_so_and_others_are_unknown() {
     let daemon = Daemon::start();
     let mut wire = daemon.connect();
-    for method in ["kv.watch", "rpc.discover"] {
+    for method in ["rpc.discover"] {
         let error = wire.call(method, json!({})).unwrap_err();
         assert_eq!(kind(&error), "method_not_found");
         assert!(error["message"].as_str().unwrap().contains("not built yet"), "{error}");

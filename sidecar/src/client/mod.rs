@@ -181,7 +181,7 @@ impl Client {
     /// Dropping the future cancels the subscription.
     pub async fn subscribe(&self, method: &str, params: impl Serialize) -> Result<Subscription, CallError> {
         let (handle, events) = self.ask(method, params, |answer| Call::Subscribing { answer }).await?;
-        Ok(Subscription { handle, events, shared: self.shared.clone() })
+        Ok(Subscription { handle, events, resume: None, shared: self.shared.clone() })
     }
 
     async fn ask<T>(

@@ -44,7 +44,7 @@ pub(super) struct Pending {
     pub(super) last: u64,
     pub(super) calls: HashMap<u64, Call>,
     /// Where the events of each subscription go; nowhere once nobody wants them.
-    pub(super) subscriptions: HashMap<String, Option<mpsc::Sender<Happening>>>,
+    pub(super) subscriptions: HashMap<String, Option<mpsc::Sender<Event>>>,
     pub(super) closed: bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) enum Call {
         undo: Undo,
     },
     Subscribing {
-        answer: oneshot::Sender<Result<(String, mpsc::Receiver<Happening>), ErrorObject>>,
+        answer: oneshot::Sender<Result<(String, mpsc::Receiver<Event>), ErrorObject>>,
     },
     /// Nobody waits any more; what comes all the same goes back.
     Dropped(Undo),
@@ -76,7 +76,7 @@ impl Undo {
         match method {
             "election.campaign" => Self::Release("election.resign"),
             "member.join" => Self::Release("member.leave"),
-            "election.observe" | "member.watch" => Self::Unsubscribe,
+            "election.observe" | "member.watch" | "kv.watch" => Self::Unsubscribe,
             _ => Self::Release("lock.release"),
         }
     }
@@ -155,7 +155,7 @@ impl Shared {
         // What a later daemon may add is passed over.
         let Ok(event) = Event::deserialize(params) else { return true };
         let last = matches!(event.what, Happening::End { .. });
-        let lagging = events.as_ref().is_some_and(|events| events.try_send(event.what).is_err());
+        let lagging = events.as_ref().is_some_and(|events| events.try_send(event).is_err());
         if last {
             pending.subscriptions.remove(handle);
         } else if lagging {

@@ -8,12 +8,13 @@ use tenure_kv::Revision;
 use tokio::sync::mpsc;
 
 use super::shared::Shared;
-use crate::protocol::{Happening, MemberView};
+use crate::protocol::{Event, Happening, MemberView};
 
 /// A subscription's events. Dropping it cancels the subscription.
 pub struct Subscription {
     pub(super) handle: String,
-    pub(super) events: mpsc::Receiver<Happening>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) resume: Option<u64>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -29,7 +30,14 @@ impl Subscription {
     /// # Cancel safety
     /// Safe to drop; no event is lost.
     pub async fn recv(&mut self) -> Option<Happening> {
-        self.events.recv().await
+        let event = self.events.recv().await?;
+        self.resume = event.resume_revision.or(self.resume);
+        Some(event.what)
+    }
+
+    /// Where a `kv.watch` goes on that ended: the `from_revision` of the next, as the last [`Happening::Gap`] gave it.
+    pub const fn resume_revision(&self) -> Option<u64> {
+        self.resume
     }
 
     /// The events of a `member.watch` as Rust's own API tells them, such as a balancer follows. The stream ends after
@@ -72,7 +80,13 @@ fn member_event(happening: Happening) -> Option<tenure::Result<MemberEvent>> {
         Happening::Leave { id, revision } => Ok(MemberEvent::Remove { id, revision: Revision::new(revision) }),
         Happening::Sync { revision } => Ok(MemberEvent::CaughtUp { revision: Revision::new(revision.unwrap_or_default()) }),
         Happening::End { reason } => Err(over(&format!("has ended: {reason}"))),
-        Happening::Leader { .. } | Happening::AskedToStepDown { .. } | Happening::Gap {} => return None,
+        Happening::Leader { .. }
+        | Happening::AskedToStepDown { .. }
+        | Happening::Put { .. }
+        | Happening::Delete { .. }
+        | Happening::Purge { .. }
+        | Happening::Expire { .. }
+        | Happening::Gap {} => return None,
     })
 }
 

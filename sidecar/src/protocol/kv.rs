@@ -176,3 +176,24 @@ pub struct KvEntries {
     /// What the bucket still has of the key, oldest first: of the coordination bucket the latest write, tombstone or value.
     pub entries: Vec<Entry>,
 }
+
+/// Parameters of `kv.watch`: one of `key` and `prefix`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvWatch {
+    /// The key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// All keys that begin with this; all of them where it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// A bucket other than the coordination bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// Only writes of this revision or a later one: the last that was told and one more, or the `resume_revision` of a `gap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_revision: Option<u64>,
+    /// Only writes that come after `sync`, which is told at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates_only: Option<bool>,
+}

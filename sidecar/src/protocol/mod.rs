@@ -17,7 +17,7 @@ pub use election::{
 };
 pub use error::{ErrorObject, Kind};
 pub use frame::Id;
-pub use kv::{Entry, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate};
+pub use kv::{Entry, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, KvWatch};
 pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
 pub use message::{
     Cancel, ConnectionStatus, Done, Goaway, Hello, HelloResult, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire,
@@ -30,7 +30,7 @@ pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 pub const VERSION: u32 = 1;
 
 /// The methods this version of the daemon serves.
-pub const METHODS: [&str; 32] = [
+pub const METHODS: [&str; 33] = [
     "hello",
     "ping",
     "status",
@@ -62,11 +62,12 @@ pub const METHODS: [&str; 32] = [
     "kv.purge",
     "kv.keys",
     "kv.history",
+    "kv.watch",
     "subscription.cancel",
 ];
 
 /// The methods of the protocol that this version of the daemon does not serve yet.
-pub const LATER: [&str; 2] = ["rpc.discover", "kv.watch"];
+pub const LATER: [&str; 1] = ["rpc.discover"];
 
 /// Where the daemon listens unless told otherwise: `$TENURE_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/tenure/tenured.sock`, else `/run/tenure/tenured.sock`.

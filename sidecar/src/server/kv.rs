@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 
 /// Where the keys of applications are in the bucket.
-const DATA: &str = "data.";
+pub(super) const DATA: &str = "data.";
 /// How many keys are read at once.
 const PAGE: usize = 512;
 /// What an answer has besides the keys.
@@ -19,7 +19,7 @@ const AROUND: usize = 1_024;
 /// How long what was deleted can be seen to have been.
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
 
-fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
+pub(super) fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
     match bucket {
         None => Ok(()),
         Some(_) => {

@@ -414,7 +414,7 @@ impl Leases {
                     told = true;
                     let what = Happening::AskedToStepDown { candidate: elections::candidate(&candidate) };
                     let handle = handle(lease.number);
-                    self.outbox.asked(&handle, Event { subscription: None, lease: Some(handle.clone()), what });
+                    self.outbox.asked(&handle, Event { subscription: None, lease: Some(handle.clone()), resume_revision: None, what });
                 }
             }
         }

@@ -7,6 +7,7 @@ mod errors;
 mod held;
 mod holds;
 mod inflight;
+mod keys;
 mod kv;
 mod leases;
 mod locks;

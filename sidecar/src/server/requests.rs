@@ -10,7 +10,7 @@ use super::{
     elections, errors,
     held::{self, Held},
     inflight::{self, Slot},
-    kv,
+    keys, kv,
     leases::Found,
     locks, members,
     outbox::{Outbox, Room},
@@ -61,6 +61,10 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
                 }
             }
             "member.watch" => match request.params().and_then(|MemberWatchParams { group }| members::watch(connection, &group)) {
+                Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                Err(error) => Err(error),
+            },
+            "kv.watch" => match request.params().and_then(|params| keys::watch(connection, params)) {
                 Ok(subscribed) => return subscribed.begin(connection, &id, room),
                 Err(error) => Err(error),
             },
@@ -135,11 +139,13 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
             Kind::MethodNotFound,
             format!("{method} is part of the protocol and not built yet in this version"),
         )),
-        method => {
-            let method: String = method.chars().take(64).collect();
-            Err(ErrorObject::new(Kind::MethodNotFound, format!("there is no method {method:?}; hello lists those there are")))
-        }
+        method => Err(no_method(method)),
     }
+}
+
+fn no_method(method: &str) -> ErrorObject {
+    let method: String = method.chars().take(64).collect();
+    ErrorObject::new(Kind::MethodNotFound, format!("there is no method {method:?}; hello lists those there are"))
 }
 
 /// Runs what may become a lease: it knows itself how to stop in good order.

@@ -33,7 +33,7 @@ const TOO_LONG: &str = "line_bytes";
 const LEAVING: &str = "leaving";
 
 /// Where the events of a subscription come from. It keeps what was not taken yet in bounded space, by telling the
-/// latest state instead of every one.
+/// latest state instead of every one, or by ending.
 #[async_trait]
 pub(super) trait Source: Send + 'static {
     /// The next event, or why none will follow.
@@ -41,6 +41,29 @@ pub(super) trait Source: Send + 'static {
     /// # Cancel safety
     /// Safe to drop: nothing is taken and forgotten.
     async fn next(&mut self) -> Result<Happening, String>;
+
+    /// Resolves when it cannot bear any longer that the client is waited for. A source that does not merge takes in
+    /// what comes meanwhile, in bounded space.
+    ///
+    /// # Cancel safety
+    /// As [`next`](Self::next).
+    async fn overrun(&mut self) {
+        std::future::pending().await
+    }
+
+    /// Before which revision everything has been told that this source will not tell, where its events have revisions
+    /// and another subscription can go on from one.
+    fn start(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Why a subscription ends.
+enum End {
+    /// Its source has ended.
+    Over(String),
+    /// Its client does not read.
+    Slow,
 }
 
 /// The subscriptions of one connection.
@@ -112,7 +135,7 @@ impl Subscriptions {
         let over = CancellationToken::new();
         self.total.fetch_add(1, Ordering::Relaxed);
         table.running.insert(number, Running { over: over.clone(), total: self.total.clone() });
-        Ok(Subscription { home: self.clone(), number, over, source })
+        Ok(Subscription { home: self.clone(), number, over, resume: source.start(), source })
     }
 
     /// Ends a subscription: nothing of it is told after the answer to this.
@@ -130,18 +153,19 @@ impl Subscriptions {
     pub(super) fn close(&self, leaving: bool) {
         let running = std::mem::take(&mut self.table().running);
         if leaving {
-            running.keys().for_each(|number| self.say_end(*number, LEAVING));
+            running.keys().for_each(|number| self.say_last(*number, Happening::End { reason: LEAVING.to_owned() }, None));
         }
     }
 
-    fn say_end(&self, number: u64, reason: &str) {
-        if let Some(line) = self.line(number, Happening::End { reason: reason.to_owned() }) {
+    /// Says what a client that does not read is told all the same.
+    fn say_last(&self, number: u64, what: Happening, resume_revision: Option<u64>) {
+        if let Some(line) = self.line(number, what, resume_revision) {
             self.outbox.end(line);
         }
     }
 
-    fn line(&self, number: u64, what: Happening) -> Option<bytes::Bytes> {
-        self.outbox.event(Event { subscription: Some(handle(number)), lease: None, what })
+    fn line(&self, number: u64, what: Happening, resume_revision: Option<u64>) -> Option<bytes::Bytes> {
+        self.outbox.event(Event { subscription: Some(handle(number)), lease: None, resume_revision, what })
     }
 }
 
@@ -150,6 +174,8 @@ pub(super) struct Subscription<S> {
     home: Arc<Subscriptions>,
     number: u64,
     over: CancellationToken,
+    /// Before which revision everything has been told, where another subscription could go on from there.
+    resume: Option<u64>,
     source: S,
 }
 
@@ -171,35 +197,65 @@ impl<S: Source> Subscription<S> {
 
     async fn run(mut self) {
         let over = self.over.clone();
-        let Some(reason) = over.run_until_cancelled(self.tell()).await else { return };
+        let Some(end) = over.run_until_cancelled(self.tell()).await else { return };
         let home = self.home;
         // Not where it was cancelled meanwhile.
-        if home.table().running.remove(&self.number).is_some() {
-            home.say_end(self.number, &reason);
+        if home.table().running.remove(&self.number).is_none() {
+            return;
         }
+        let reason = match end {
+            End::Over(reason) => reason,
+            End::Slow => {
+                if let Some(resume) = self.resume {
+                    home.say_last(self.number, Happening::Gap {}, reached(resume));
+                }
+                SLOW_READER.to_owned()
+            }
+        };
+        home.say_last(self.number, Happening::End { reason }, None);
+    }
+
+    /// The line of `what`, unless it is too long for one.
+    fn line(&mut self, what: Happening) -> Option<bytes::Bytes> {
+        let mut gap = None;
+        if let Some(resume) = &mut self.resume {
+            match &what {
+                Happening::Put { revision, .. }
+                | Happening::Delete { revision, .. }
+                | Happening::Purge { revision, .. }
+                | Happening::Expire { revision, .. }
+                | Happening::Sync { revision: Some(revision) } => *resume = (*resume).max(revision.saturating_add(1)),
+                Happening::Gap {} => gap = reached(*resume),
+                _ => {}
+            }
+        }
+        self.home.line(self.number, what, gap)
     }
 
     /// Tells what happens, until there is a reason to end.
-    async fn tell(&mut self) -> String {
+    async fn tell(&mut self) -> End {
         loop {
             let mut next = self.source.next().await;
-            // While it waits, the source goes on merging.
-            let turn = match tokio::time::timeout(self.home.stall, self.home.turns.clone().acquire_owned()).await {
-                Ok(Ok(turn)) => turn,
-                Ok(Err(_)) | Err(_) => return SLOW_READER.to_owned(),
+            let turn = tokio::select! {
+                biased;
+                turn = tokio::time::timeout(self.home.stall, self.home.turns.clone().acquire_owned()) => match turn {
+                    Ok(Ok(turn)) => turn,
+                    Ok(Err(_)) | Err(_) => return End::Slow,
+                },
+                () = self.source.overrun() => return End::Slow,
             };
             let mut lines = BytesMut::new();
             let end = loop {
                 let what = match next {
                     Ok(what) => what,
-                    Err(reason) => break Some(reason),
+                    Err(reason) => break Some(End::Over(reason)),
                 };
                 let later = if lines.len() < TOGETHER { self.source.next().now_or_never() } else { None };
                 let merged = matches!((&what, &later), (Happening::Leader { .. }, Some(Ok(Happening::Leader { .. }))));
                 if !merged {
-                    match self.home.line(self.number, what) {
+                    match self.line(what) {
                         Some(line) => lines.extend_from_slice(&line),
-                        None => break Some(TOO_LONG.to_owned()),
+                        None => break Some(End::Over(TOO_LONG.to_owned())),
                     }
                 }
                 match later {
@@ -210,9 +266,14 @@ impl<S: Source> Subscription<S> {
             if !lines.is_empty() {
                 self.home.outbox.events(self.number, lines.freeze(), turn, &self.over);
             }
-            if let Some(reason) = end {
-                return reason;
+            if let Some(end) = end {
+                return end;
             }
         }
     }
+}
+
+/// What there is to go on from: nothing where nothing has been told.
+fn reached(resume: u64) -> Option<u64> {
+    Some(resume).filter(|resume| *resume > 0)
 }

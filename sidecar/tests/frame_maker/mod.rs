@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Map, Value as Json, json};
 
-const METHODS: [&str; 37] = [
+const METHODS: [&str; 38] = [
     "hello",
     "ping",
     "status",
@@ -37,13 +37,14 @@ const METHODS: [&str; 37] = [
     "kv.purge",
     "kv.keys",
     "kv.history",
-    "subscription.cancel",
     "kv.watch",
+    "subscription.cancel",
+    "rpc.discover",
     "lock.aquire",
     "",
 ];
 
-const PARAMS: [&str; 32] = [
+const PARAMS: [&str; 35] = [
     "name",
     "name",
     "name",
@@ -76,6 +77,9 @@ const PARAMS: [&str; 32] = [
     "ttl_ms",
     "fence_lease",
     "subscription",
+    "bucket",
+    "from_revision",
+    "updates_only",
 ];
 
 /// Makes one line after the other, as one seed decides.
@@ -146,11 +150,11 @@ impl Maker {
             "election.campaign" => &["name", "wait_ms", "value"],
             "member.join" => &["group", "id"],
             "member.list" | "member.watch" => &["group"],
-            "kv.get" => &["key"],
+            "kv.get" | "kv.watch" => &["key"],
             "kv.put" => &["key", "value"],
             "subscription.cancel" => &["subscription"],
             "election.transfer" => &["lease", "candidate"],
-            "lock.list" | "ping" | "status" => &[],
+            "lock.list" | "ping" | "status" | "rpc.discover" => &[],
             _ if method.ends_with("release") || method.ends_with("check") || method.ends_with("leave") => &["lease"],
             "election.proclaim" | "election.resign" | "member.update" | "member.beat" => &["lease"],
             _ => &["name"],
@@ -183,6 +187,8 @@ impl Maker {
             }
             "heartbeat_ms" => number(dice, &[0, 99, 1_000, 86_400_000, u64::MAX]),
             "fence" => number(dice, &[0, 1, 2, 50, 1 << 40, u64::MAX]),
+            "from_revision" => number(dice, &[0, 1, 2, 50, u64::MAX]),
+            "updates_only" => json!(dice.bool()),
             "priority" => json!(dice.i32(..)),
             "weight" => number(dice, &[0, 1, 65_535, 65_536, 1 << 32]),
             "protocol" => json!([dice.u8(..3)]),
