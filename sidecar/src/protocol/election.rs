@@ -1,9 +1,10 @@
 //! Parameters and results of `election.*`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of `election.campaign`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElectionCampaign {
     /// The election.
@@ -32,7 +33,7 @@ pub struct ElectionCampaign {
 }
 
 /// Result of `election.campaign`: elected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ElectionCampaigned {
     /// The handle of this leadership on this connection.
     pub lease: String,
@@ -49,7 +50,7 @@ pub struct ElectionCampaigned {
 }
 
 /// Parameters of `election.proclaim`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElectionProclaim {
     /// The handle of the leadership.
@@ -63,7 +64,7 @@ pub struct ElectionProclaim {
 }
 
 /// Parameters of `election.transfer`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElectionTransfer {
     /// The handle of the leadership.
@@ -73,14 +74,14 @@ pub struct ElectionTransfer {
 }
 
 /// Result of `election.transfer`: the leadership is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ElectionTransferred {
     /// The term of the new leader.
     pub fence: u64,
 }
 
 /// Parameters of `election.leader`, `election.candidates` and `election.observe`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElectionName {
     /// The election.
@@ -88,7 +89,7 @@ pub struct ElectionName {
 }
 
 /// Result of `election.leader`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ElectionLeader {
     /// Who leads, or null where nobody does.
     pub leader: Option<LeaderView>,
@@ -97,7 +98,7 @@ pub struct ElectionLeader {
 }
 
 /// Who leads an election.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaderView {
     /// What it proclaims, where that is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,14 +127,14 @@ pub struct LeaderView {
 }
 
 /// Result of `election.candidates`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ElectionCandidates {
     /// Who waits to lead, longest first.
     pub candidates: Vec<CandidateView>,
 }
 
 /// One who waits to lead.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CandidateView {
     /// The id of its candidature, for `election.transfer`.
     pub id: String,

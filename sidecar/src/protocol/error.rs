@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 /// What went wrong, sorted by what the caller should do about it: `data.kind` of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Kind {
@@ -14,7 +15,7 @@ pub enum Kind {
     ParseError,
     /// The line is JSON and no request.
     InvalidRequest,
-    /// No such method, or one that is not built yet.
+    /// No such method.
     MethodNotFound,
     /// A parameter is missing, unknown or wrong.
     InvalidParams,
@@ -45,6 +46,26 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 16] = [
+        Self::ParseError,
+        Self::InvalidRequest,
+        Self::MethodNotFound,
+        Self::InvalidParams,
+        Self::Internal,
+        Self::Cancelled,
+        Self::Timeout,
+        Self::Conflict,
+        Self::NotHeld,
+        Self::Lost,
+        Self::NotFound,
+        Self::Unavailable,
+        Self::Denied,
+        Self::Limit,
+        Self::UnknownOutcome,
+        Self::Unsupported,
+    ];
+
     /// The `code` of an error of this kind.
     pub const fn code(self) -> i64 {
         match self {
@@ -159,7 +180,7 @@ mod tests {
 
     #[test]
     fn names_on_the_wire_are_the_serde_names() {
-        for kind in [Kind::ParseError, Kind::NotHeld, Kind::UnknownOutcome, Kind::Cancelled, Kind::Unsupported] {
+        for kind in Kind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
             assert_eq!(ErrorObject::new(kind, "x").kind(), Some(kind));
         }

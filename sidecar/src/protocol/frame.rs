@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use bytes::{Buf, Bytes, BytesMut};
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -16,7 +17,7 @@ use super::{ErrorObject, Kind};
 pub const MAX_ID: usize = 256;
 
 /// The id of a request: a string or a number, echoed in its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Id {
     /// A number.

@@ -1,9 +1,10 @@
 //! Parameters and results of `kv.*`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of `kv.get`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvGet {
     /// The key.
@@ -17,14 +18,14 @@ pub struct KvGet {
 }
 
 /// Result of `kv.get`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KvEntry {
     /// The entry, or null where the key has no value.
     pub entry: Option<Entry>,
 }
 
 /// One entry of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// The key.
     pub key: String,
@@ -43,7 +44,7 @@ pub struct Entry {
 }
 
 /// Parameters of `kv.put` and of `kv.create`, which writes only where the key has no value.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvPut {
     /// The key.
@@ -75,7 +76,7 @@ pub struct KvPut {
 }
 
 /// Parameters of `kv.update`, which writes only where the latest write to the key is that of `revision`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvUpdate {
     /// The key.
@@ -109,7 +110,7 @@ pub struct KvUpdate {
 }
 
 /// Parameters of `kv.delete` and `kv.purge`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvDelete {
     /// The key.
@@ -135,7 +136,7 @@ pub struct KvDelete {
 }
 
 /// Parameters of `kv.keys`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvKeys {
     /// Only keys that begin with this.
@@ -150,7 +151,7 @@ pub struct KvKeys {
 }
 
 /// Result of `kv.keys`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KvKeysListed {
     /// The keys that have a value, sorted.
     pub keys: Vec<String>,
@@ -160,7 +161,7 @@ pub struct KvKeysListed {
 }
 
 /// Parameters of `kv.history`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvHistory {
     /// The key.
@@ -171,14 +172,14 @@ pub struct KvHistory {
 }
 
 /// Result of `kv.history`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KvEntries {
     /// What the bucket still has of the key, oldest first: of the coordination bucket the latest write, tombstone or value.
     pub entries: Vec<Entry>,
 }
 
 /// Parameters of `kv.watch`: one of `key` and `prefix`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KvWatch {
     /// The key.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use tenure::{Instance, InstanceState, MemberRecord};
 use tenure_kv::Revision;
@@ -9,7 +10,7 @@ use tenure_kv::Revision;
 use super::{ErrorObject, value};
 
 /// Parameters of `member.join`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberJoin {
     /// The group.
@@ -40,6 +41,7 @@ pub struct MemberJoin {
     pub metadata: Option<BTreeMap<String, String>>,
     /// Whether it should be given work; `passing` unless told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<MemberState>")]
     pub state: Option<InstanceState>,
     /// How the daemon finds out whether it is well; the worst of all counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,7 +55,7 @@ pub struct MemberJoin {
 }
 
 /// One check of a member.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberCheck {
     /// `tcp:HOST:PORT`, `http://…` or `heartbeat:SECONDS`; for the last the client sends `member.beat`.
@@ -72,11 +74,12 @@ pub struct MemberCheck {
     pub fall: Option<u32>,
     /// What holds before the first result; `critical` unless told, `passing` for heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<MemberState>")]
     pub initially: Option<InstanceState>,
 }
 
 /// Result of `member.join`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberJoined {
     /// The handle of this membership on this connection.
     pub lease: String,
@@ -91,7 +94,7 @@ pub struct MemberJoined {
 }
 
 /// Parameters of `member.update`: what is absent stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberUpdate {
     /// The handle of the membership.
@@ -104,9 +107,11 @@ pub struct MemberUpdate {
     pub value_b64: Option<String>,
     /// Where the member is reached; null for nowhere.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub address: Option<Option<String>>,
     /// Where it stands; null for nowhere in particular.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub zone: Option<Option<String>>,
     /// Its share of the work beside others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +121,25 @@ pub struct MemberUpdate {
     pub metadata: Option<BTreeMap<String, String>>,
     /// Whether it should be given work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<MemberState>")]
     pub state: Option<InstanceState>,
+}
+
+/// Whether a member should be given work.
+#[derive(JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "for its schema")]
+enum MemberState {
+    /// Well.
+    Passing,
+    /// It works, and something is not as it should be.
+    Warning,
+    /// It does not work.
+    Critical,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// Taken out by an operator; its checks do not matter.
+    Maintenance,
 }
 
 /// Tells null from absent.
@@ -125,7 +148,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
 }
 
 /// Parameters of `member.list`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberList {
     /// The group.
@@ -136,7 +159,7 @@ pub struct MemberList {
 }
 
 /// Parameters of `member.watch`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberWatchParams {
     /// The group.
@@ -144,7 +167,7 @@ pub struct MemberWatchParams {
 }
 
 /// Result of `member.list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberListed {
     /// The members, by id.
     pub members: Vec<MemberView>,
@@ -158,7 +181,7 @@ pub struct MemberListed {
 }
 
 /// A member of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberView {
     /// Its id in the group.
     pub id: String,
@@ -179,6 +202,7 @@ pub struct MemberView {
     /// Whatever else it says of itself.
     pub metadata: BTreeMap<String, String>,
     /// Whether it should be given work.
+    #[schemars(with = "MemberState")]
     pub state: InstanceState,
     /// The store session that it lives by.
     pub session: String,

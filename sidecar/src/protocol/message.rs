@@ -2,19 +2,20 @@
 //!
 //! Parameters refuse unknown members; results ignore them, so that a later daemon may add some.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of the methods that take none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
 
 /// The result of the methods that return nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {}
 
 /// Parameters of `hello`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
     /// The protocol versions the client speaks.
@@ -28,7 +29,7 @@ pub struct Hello {
 }
 
 /// Result of `hello`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HelloResult {
     /// The protocol version spoken from here on.
     pub protocol: u32,
@@ -45,7 +46,7 @@ pub struct HelloResult {
 }
 
 /// The store behind the daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoreInfo {
     /// Its URL, without secrets.
     pub url: String,
@@ -56,7 +57,7 @@ pub struct StoreInfo {
 }
 
 /// What one connection and the daemon allow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
     /// Bytes of a line, its end not counted.
     pub line_bytes: usize,
@@ -98,7 +99,7 @@ impl Default for Limits {
 }
 
 /// Result of `status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Name and version of the daemon.
     pub server: String,
@@ -129,7 +130,7 @@ pub struct Status {
 }
 
 /// One session of the daemon with its store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionStatus {
     /// Its id, as `lock.get` shows it.
     pub id: String,
@@ -144,7 +145,7 @@ pub struct SessionStatus {
 }
 
 /// What the daemon knows of the asking connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectionStatus {
     /// Its session, as `hello` gave it.
     pub session: String,
@@ -165,7 +166,7 @@ pub struct ConnectionStatus {
 }
 
 /// Parameters of `lock.acquire`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockAcquire {
     /// The lock.
@@ -182,7 +183,7 @@ pub struct LockAcquire {
 }
 
 /// Result of `lock.acquire`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockAcquired {
     /// The handle of this hold on this connection.
     pub lease: String,
@@ -197,7 +198,7 @@ pub struct LockAcquired {
 }
 
 /// Parameters of the methods that take a lease and nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRef {
     /// The handle that acquiring returned.
@@ -205,7 +206,7 @@ pub struct LeaseRef {
 }
 
 /// Result of `lock.check`, which takes any lease.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockCheck {
     /// Whether the hold is valid now; false while the lease is suspect past its validity.
     pub held: bool,
@@ -216,7 +217,7 @@ pub struct LockCheck {
 }
 
 /// Parameters of `lock.get`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockGet {
     /// The lock.
@@ -224,7 +225,7 @@ pub struct LockGet {
 }
 
 /// Parameters of `lock.list`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockList {
     /// Only names that begin with it; absent for all.
@@ -233,14 +234,14 @@ pub struct LockList {
 }
 
 /// Result of `lock.list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
     /// The locks somebody holds or waits for.
     pub locks: Vec<LockView>,
 }
 
 /// Result of `lock.get`: a lock as the store shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LockView {
     /// The lock.
     pub name: String,
@@ -251,7 +252,7 @@ pub struct LockView {
 }
 
 /// Who holds a lock or waits for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Owner {
     /// The fencing token of the hold, or the one a waiter will have.
     pub fence: u64,
@@ -268,7 +269,7 @@ pub struct Owner {
 }
 
 /// Parameters of `lock.break`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockBreak {
     /// The lock.
@@ -278,14 +279,14 @@ pub struct LockBreak {
 }
 
 /// Result of the writing methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Written {
     /// The store's revision of the write.
     pub revision: u64,
 }
 
 /// Parameters of `cancel`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
     /// The id of the request to cancel, on this connection.
@@ -293,7 +294,7 @@ pub struct Cancel {
 }
 
 /// Where a lease stands, in a `lease` notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LeaseState {
@@ -306,7 +307,7 @@ pub enum LeaseState {
 }
 
 /// Parameters of the `lease` notification.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseNotice {
     /// The handle that acquiring returned.
     pub lease: String,
@@ -319,7 +320,7 @@ pub struct LeaseNotice {
 }
 
 /// Parameters of the `goaway` notification: the daemon is leaving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Goaway {
     /// What is still held this long after is lost.
     pub deadline_ms: u64,

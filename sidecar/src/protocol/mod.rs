@@ -6,6 +6,8 @@ pub mod frame;
 mod kv;
 mod member;
 mod message;
+mod methods;
+mod openrpc;
 mod subscription;
 pub mod value;
 
@@ -24,50 +26,12 @@ pub use message::{
     LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus, Status, StoreInfo,
     Written,
 };
+pub use methods::METHODS;
+pub use openrpc::document;
 pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
-
-/// The methods this version of the daemon serves.
-pub const METHODS: [&str; 33] = [
-    "hello",
-    "ping",
-    "status",
-    "cancel",
-    "lock.acquire",
-    "lock.release",
-    "lock.check",
-    "lock.get",
-    "lock.list",
-    "lock.break",
-    "election.campaign",
-    "election.proclaim",
-    "election.resign",
-    "election.transfer",
-    "election.leader",
-    "election.candidates",
-    "election.observe",
-    "member.join",
-    "member.update",
-    "member.beat",
-    "member.leave",
-    "member.list",
-    "member.watch",
-    "kv.get",
-    "kv.put",
-    "kv.create",
-    "kv.update",
-    "kv.delete",
-    "kv.purge",
-    "kv.keys",
-    "kv.history",
-    "kv.watch",
-    "subscription.cancel",
-];
-
-/// The methods of the protocol that this version of the daemon does not serve yet.
-pub const LATER: [&str; 1] = ["rpc.discover"];
 
 /// Where the daemon listens unless told otherwise: `$TENURE_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/tenure/tenured.sock`, else `/run/tenure/tenured.sock`.

@@ -1,18 +1,19 @@
 //! Subscriptions and the `event` notification.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CandidateView, LeaderView, MemberView};
 
 /// Result of the methods that subscribe: events follow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Subscribed {
     /// The handle of the subscription on this connection.
     pub subscription: String,
 }
 
 /// Parameters of `subscription.cancel`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionCancel {
     /// The handle that subscribing returned.
@@ -20,7 +21,7 @@ pub struct SubscriptionCancel {
 }
 
 /// Parameters of the `event` notification.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// The subscription that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +39,7 @@ pub struct Event {
 }
 
 /// What happened: `kind` of an event, and what belongs to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Happening {

@@ -17,8 +17,8 @@ use super::{
     sessions::millis,
 };
 use crate::protocol::{
-    Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, LATER, LeaseRef, LockCheck, METHODS,
-    MemberWatchParams, NoParams, SubscriptionCancel, VERSION, frame, frame::Request,
+    Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, LeaseRef, LockCheck, METHODS, MemberWatchParams,
+    NoParams, SubscriptionCancel, VERSION, document, frame, frame::Request,
 };
 
 /// The shortest and the longest `heartbeat_ms`.
@@ -35,11 +35,14 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
         Err(inflight::taken_id(&id))
     } else {
         match &*request.method {
+            // Whatever is served is described.
+            method if !METHODS.contains(&method) => Err(no_method(method)),
             "hello" => {
                 request.params().and_then(|hello| say_hello(connection, hello)).and_then(|r| connection.outbox.encode(&id, r))
             }
             "ping" => request.params().and_then(|NoParams {}| connection.outbox.encode(&id, Done {})),
             "status" => request.params().and_then(|NoParams {}| connection.outbox.encode(&id, connection.status())),
+            "rpc.discover" => request.params().and_then(|NoParams {}| connection.outbox.encode(&id, document())),
             "cancel" => {
                 request.params().and_then(|cancel| stop(connection, &cancel)).and_then(|r| connection.outbox.encode(&id, r))
             }
@@ -135,10 +138,6 @@ fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<
         "kv.purge" => run(connection, id, request, true, kv::purge),
         "kv.keys" => run(connection, id, request, false, kv::keys),
         "kv.history" => run(connection, id, request, false, kv::history),
-        method if LATER.contains(&method) => Err(ErrorObject::new(
-            Kind::MethodNotFound,
-            format!("{method} is part of the protocol and not built yet in this version"),
-        )),
         method => Err(no_method(method)),
     }
 }
