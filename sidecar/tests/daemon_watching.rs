@@ -4,7 +4,7 @@
 
 mod daemon_rig;
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
 use serde_json::json;
@@ -179,6 +179,61 @@ async fn a_watch_of_keys_outlives_an_outage_with_a_gap() {
     assert_eq!(rig.faults.end_watches("data."), 1);
     assert_eq!(next(&mut keys).await, Happening::End { reason: "unavailable".to_owned() });
     assert_eq!(keys.recv().await, None);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_keys_comes_to_the_last_states_however_often_it_is_cut() {
+    let rig = Rig::new(60_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let mut keys = client.subscribe("kv.watch", json!({ "prefix": "k." })).await.unwrap();
+    let (store, faults) = (rig.store.clone(), rig.faults.clone());
+    let writing = tokio::spawn(async move {
+        let mut dice = fastrand::Rng::with_seed(7);
+        for n in 1..=4_000 {
+            let key = Key::new(format!("data.k.{}", dice.u8(..20))).unwrap();
+            match dice.u8(..3) {
+                0 => drop(store.delete(&key, tenure_kv::Expect::Any).await.unwrap()),
+                _ => drop(store.put(&key, n.to_string()).await.unwrap()),
+            }
+            if n % 100 == 0 {
+                faults.cut("data.");
+            }
+            tokio::task::yield_now().await;
+        }
+        let there = store.list(&tenure_kv::KeyRange::new("data.k.>").unwrap()).await.unwrap();
+        there.iter().map(|entry| (entry.key.as_str()["data.".len()..].to_owned(), entry.revision.get())).collect()
+    });
+    let mut wanted: Option<BTreeMap<String, u64>> = None;
+    let (mut writing, mut known, mut last, mut gaps) = (std::pin::pin!(writing), BTreeMap::new(), 0, 0);
+    while wanted.as_ref() != Some(&known) {
+        let what = tokio::select! {
+            there = &mut writing, if wanted.is_none() => {
+                wanted = Some(there.unwrap());
+                continue;
+            }
+            what = next(&mut keys) => what,
+        };
+        let at = match what {
+            Happening::Put { key, revision, .. } => {
+                known.insert(key, revision);
+                revision
+            }
+            Happening::Delete { key, revision } | Happening::Expire { key, revision } => {
+                known.remove(&key);
+                revision
+            }
+            Happening::Gap {} => {
+                gaps += 1;
+                continue;
+            }
+            Happening::Sync { .. } => continue,
+            other => panic!("{other:?}"),
+        };
+        assert!(at >= last, "{at} after {last}");
+        last = at;
+    }
+    assert!(gaps > 0);
     rig.leave().await;
 }
 
