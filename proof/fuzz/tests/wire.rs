@@ -9,9 +9,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value as Json, json};
 use tenure_fuzz::Corpus;
 use tenure_sidecar::protocol::{
-    Cancel, ElectionCampaign, ElectionName, ElectionProclaim, ElectionTransfer, ErrorObject, Event, Hello, Id, KvGet, KvPut,
-    LeaseNotice, LeaseRef, LockAcquire, LockBreak, LockGet, LockList, MemberJoin, MemberList, MemberUpdate, MemberWatchParams,
-    NoParams, SubscriptionCancel,
+    Cancel, ElectionCampaign, ElectionName, ElectionProclaim, ElectionTransfer, ErrorObject, Event, Hello, Id, KvDelete, KvGet,
+    KvHistory, KvKeys, KvPut, KvUpdate, KvWatch, LeaseNotice, LeaseRef, LockAcquire, LockBreak, LockGet, LockList, MemberJoin,
+    MemberList, MemberUpdate, MemberWatchParams, NoParams, SubscriptionCancel,
     frame::{self, Incoming, Line, LineDecoder, MAX_ID, Refusal, Request},
     value,
 };
@@ -155,6 +155,11 @@ fn request() {
                         params::<MemberWatchParams>,
                         params::<KvGet>,
                         params::<KvPut>,
+                        params::<KvUpdate>,
+                        params::<KvDelete>,
+                        params::<KvKeys>,
+                        params::<KvHistory>,
+                        params::<KvWatch>,
                         params::<SubscriptionCancel>,
                     ] {
                         check(&request);
