@@ -174,20 +174,25 @@ impl Office {
         } else if let Ok(entry) = self.inner.patient.entry(&self.reign.key).await {
             match &entry {
                 Some(entry) if entry.revision >= self.at && !self.is_ours(entry) => drop(self.end_by(entry)),
-                entry => drop(self.set_back_to(entry.as_ref())),
+                entry => drop(self.set_back_to(entry.as_ref(), false)),
             }
         }
     }
 
-    /// After an outage, one server may have lost our last writes: then we go on from the earlier one that is there, or the
-    /// office is over with the session that relied on it.
-    fn set_back_to(&mut self, entry: Option<&Entry>) -> Option<Loss> {
-        if self.inner.outages() == self.outages || entry.is_some_and(|entry| entry.revision >= self.at) {
+    /// A bucket that was set back has lost our last writes: then we go on from the earlier one that is there, or the office
+    /// is over with the session that relied on it. A read shows that on one server after an outage. Where a write was
+    /// `refused` for it, our own record is worth a try in any case: if a replica lags, that is refused, too.
+    fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
+        let proven = self.inner.outages() != self.outages;
+        if !(proven || refused) || entry.is_some_and(|entry| entry.revision >= self.at) {
             return None;
         }
         if let Some(entry) = entry.filter(|entry| self.is_ours(entry)) {
             self.at = entry.revision;
             self.reign.state.send_modify(|state| state.revision = entry.revision);
+            return None;
+        }
+        if !proven {
             return None;
         }
         self.inner.lost_its_past();
@@ -254,7 +259,7 @@ impl Office {
                         Ok(Beyond::Nothing) => return Applied::Lost(self.reign.hold.end(Loss::Deposed)),
                         Err(_) => {
                             let found = inner.patient.entry(&self.reign.key).await;
-                            let loss = found.ok().and_then(|entry| self.set_back_to(entry.as_ref()));
+                            let loss = found.ok().and_then(|entry| self.set_back_to(entry.as_ref(), true));
                             return loss.map_or(Applied::Refused(error), Applied::Lost);
                         }
                     }
@@ -359,7 +364,7 @@ impl Office {
             Some(entry) if entry.revision >= self.at && !self.is_ours(&entry) => return Err(Error::lost(self.end_by(&entry))),
             Some(entry) if entry.revision > self.at => self.found_at(entry.revision),
             entry => {
-                if let Some(loss) = self.set_back_to(entry.as_ref()) {
+                if let Some(loss) = self.set_back_to(entry.as_ref(), false) {
                     return Err(Error::lost(loss));
                 }
             }

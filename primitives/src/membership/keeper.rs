@@ -162,26 +162,29 @@ impl Keeper {
         answer.unwrap_or_else(|_| Err(StoreError::unavailable("the read of a member was not answered")))
     }
 
-    /// After an outage, one server may have lost our last writes: then we go on from the earlier one that is there, or the
-    /// membership is over with the session that relied on it.
-    fn set_back_to(&mut self, entry: Option<&Entry>) -> Option<Loss> {
+    /// A bucket that was set back has lost our last writes: then we go on from the earlier one that is there, or the
+    /// membership is over with the session that relied on it. A read shows that on one server after an outage. Where a
+    /// write was `refused` for it, our own record is worth a try in any case: if a replica lags, that is refused, too.
+    fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
         let Place::In(at) = self.place else { return None };
-        let ours = entry.filter(|entry| self.ours(entry).is_some());
-        if self.inner.outages() == self.outages
-            || entry.is_some_and(|entry| entry.revision > at)
-            || ours.is_some_and(|ours| ours.revision == at)
-        {
-            return None;
+        let proven = self.inner.outages() != self.outages;
+        let ours = entry.is_some_and(|entry| self.ours(entry).is_some());
+        match entry {
+            _ if !proven && !refused => {}
+            Some(entry) if entry.revision > at || ours && entry.revision == at => {}
+            Some(entry) if ours => {
+                self.place = Place::In(entry.revision);
+                // It says what was said before.
+                self.written = None;
+            }
+            _ if proven => {
+                self.place = Place::Out;
+                self.inner.lost_its_past();
+                return Some(Loss::StoreReset);
+            }
+            _ => {}
         }
-        if let Some(ours) = ours {
-            self.place = Place::In(ours.revision);
-            // It says what was said before.
-            self.written = None;
-            return None;
-        }
-        self.place = Place::Out;
-        self.inner.lost_its_past();
-        Some(Loss::StoreReset)
+        None
     }
 
     /// The number of our write that `entry` is, if it is one.
@@ -359,20 +362,28 @@ impl Keeper {
         let mut outlived = self.inner.outlived();
         let mut tries = 0;
         loop {
-            if outlived.has_changed().unwrap_or(false) {
-                outlived.mark_unchanged();
-                if let Ok(entry) = self.look().await
-                    && let Some(loss) = self.set_back_to(entry.as_ref())
-                {
-                    return loss;
-                }
-            }
             let (version, leave, wanted) = {
                 let wish = wishes.borrow_and_update();
                 (wish.version, wish.leave, (wish.instance.clone(), wish.state()))
             };
             if let Some(loss) = leave {
                 return loss;
+            }
+            if outlived.has_changed().unwrap_or(false) {
+                outlived.mark_unchanged();
+                match self.look().await {
+                    Ok(entry) => {
+                        if let Some(loss) = self.set_back_to(entry.as_ref(), false) {
+                            return loss;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(member = %self.seat.key, %error, "whether the member is still there is looked at again");
+                        outlived.mark_changed();
+                        self.pause(TRIES).await;
+                        continue;
+                    }
+                }
             }
             let now = self.inner.clock.now();
             self.critical_since = (wanted.1 == InstanceState::Critical).then(|| self.critical_since.unwrap_or(now));
@@ -441,7 +452,7 @@ impl Keeper {
                     return Ok(Some(Loss::Broken));
                 }
                 Some(entry) => {
-                    return match self.set_back_to(Some(&entry)) {
+                    return match self.set_back_to(Some(&entry), true) {
                         Some(loss) => Ok(Some(loss)),
                         None => Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
                     };
@@ -490,7 +501,7 @@ impl Keeper {
                         self.place = Place::Out;
                     }
                     Some(entry) => {
-                        if self.set_back_to(Some(&entry)).is_none() {
+                        if self.set_back_to(Some(&entry), true).is_none() {
                             return Err(StoreError::unavailable("a lagging read still shows the member"));
                         }
                     }
