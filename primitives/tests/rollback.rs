@@ -118,3 +118,19 @@ async fn one_proof_that_the_bucket_went_back_ends_every_session_of_the_process()
     let early = new.mutex("x").unwrap().lock_timeout(Duration::from_secs(1)).await;
     assert!(early.is_err() && begun.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn revisions_of_a_former_bucket_prove_no_silence_in_the_next() {
+    let store = busy(Memory::new()).await;
+    let first = open(&store, 300).await;
+    // Its own renewals tell since when others that are below have been silent.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let next = Memory::new();
+    let second = Session::builder(Arc::new(next.clone())).lease(Duration::from_secs(5)).open().await.unwrap();
+    let guard = second.mutex("x").unwrap().lock().await.unwrap();
+    *store.0.write().unwrap() = next.clone();
+    let _ = first.mutex("x").unwrap().try_lock().await;
+    let key = Key::new(format!("session.{}", second.id())).unwrap();
+    assert!(next.entry(&key).await.unwrap().unwrap().is_live(), "it was ended, though it had just been opened");
+    guard.release().await.unwrap();
+}
