@@ -126,7 +126,7 @@ async fn revisions_of_a_former_bucket_prove_no_silence_in_the_next() {
     // Its own renewals tell since when others that are below have been silent.
     tokio::time::sleep(Duration::from_millis(700)).await;
     let next = Memory::new();
-    let second = Session::builder(Arc::new(next.clone())).lease(Duration::from_secs(5)).open().await.unwrap();
+    let second = Session::builder(Arc::new(next.clone())).lease(Duration::from_millis(300)).open().await.unwrap();
     let guard = second.mutex("x").unwrap().lock().await.unwrap();
     *store.0.write().unwrap() = next.clone();
     let _ = first.mutex("x").unwrap().try_lock().await;
