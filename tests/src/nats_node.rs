@@ -129,6 +129,16 @@ impl Node {
         self.process = None;
     }
 
+    /// Stops it, and returns when it stands still: a thread that runs at that moment may go on for a little.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+        let begun = Instant::now();
+        while !self.pid().is_none_or(stands_still) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
         kill(process.pid(), signal).unwrap_or_else(|e| panic!("{} takes no {signal}: {e}", self.name));
@@ -139,6 +149,15 @@ impl Node {
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
+
+/// Whether no thread of a process that was told to stop runs any more.
+fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    // `pid (name) S …`; the name may hold anything. A thread that has just ended is no obstacle.
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    let still = |stat: String| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't', 'Z', 'X']));
+    stats.all(still)
 }
 
 async fn greeting(port: u16) -> io::Result<String> {

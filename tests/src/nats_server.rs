@@ -86,9 +86,9 @@ impl NatsServer {
         self.node.spawn().await;
     }
 
-    /// Sends SIGSTOP.
+    /// Sends SIGSTOP, and returns when nothing of it runs any more.
     pub fn pause(&self) {
-        self.node.signal(Signal::SIGSTOP);
+        self.node.pause();
     }
 
     /// Sends SIGCONT.
@@ -297,9 +297,9 @@ impl NatsCluster {
         }
     }
 
-    /// Sends SIGSTOP to server `i`.
+    /// Sends SIGSTOP to server `i`, and returns when nothing of it runs any more.
     pub fn pause(&self, i: usize) {
-        self.nodes[i].signal(Signal::SIGSTOP);
+        self.nodes[i].pause();
     }
 
     /// Sends SIGCONT to server `i`.

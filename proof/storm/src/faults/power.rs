@@ -4,7 +4,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use tenure_tests::NatsCluster;
@@ -12,28 +11,11 @@ use tenure_tests::NatsCluster;
 /// Stops all servers and copies what they keep, so that the copies are of one instant. They stay stopped.
 pub(super) fn copy(servers: &NatsCluster, to: &Path) -> io::Result<()> {
     (0..servers.size()).for_each(|i| servers.pause(i));
-    (0..servers.size()).filter_map(|i| servers.pid(i)).try_for_each(stands_still)?;
     (0..servers.size()).try_for_each(|i| {
         let place = place(to, i);
         let _ = fs::remove_dir_all(&place);
         tree(servers.store_dir(i), &place)
     })
-}
-
-/// Waits until no thread of a process that was told to stop runs any more.
-fn stands_still(pid: u32) -> io::Result<()> {
-    loop {
-        let mut still = true;
-        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // `pid (name) S …`; the name may hold anything. A thread that has just ended is no obstacle.
-            let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
-            still &= stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['T', 't', 'Z', 'X']));
-        }
-        if still {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Kills all servers, and puts the copies where they keep what they store. They are not started.
