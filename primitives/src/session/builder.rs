@@ -143,7 +143,7 @@ impl SessionBuilder {
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
         if self.store.info().replicas <= 1 {
-            inner.spawn(traces::look_after_outages(inner.clone()));
+            inner.spawn(traces::look_after_outages(inner.clone(), inner.outlived()));
         }
         Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
     }

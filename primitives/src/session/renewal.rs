@@ -57,7 +57,7 @@ impl Renewal {
                 Ok(()) = turns.changed() => continue,
                 () = self.inner.clock.sleep_until(next) => {}
                 // One server that is back may have lost its last writes: the sooner it is known the better.
-                () = self.inner.hurry.notified(), if self.inner.outages() != *self.inner.outlived.borrow() => {}
+                () = self.inner.hurry.notified(), if self.inner.store.outages() != *self.inner.outlived.borrow() => {}
             }
             let inner = self.inner.clone();
             let attempt = self.attempt();

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tenure_kv::Key;
+use tokio::sync::watch;
 
 use super::{Inner, timing};
 use crate::{
@@ -110,18 +111,19 @@ impl Inner {
 
 /// After each outage that the session has outlived: sees to it that all that it holds is there, and ends what is there of
 /// it and nobody sees to.
-pub(super) async fn look_after_outages(inner: Arc<Inner>) {
+///
+/// `outlived` is subscribed to before the first renewal, so that none is missed.
+pub(super) async fn look_after_outages(inner: Arc<Inner>, outlived: watch::Receiver<u64>) {
     let stop = inner.stop.clone();
     tokio::select! {
         // The session's own end takes everything with it.
         () = stop.cancelled() => {}
         _ = inner.lost() => {}
-        () = look_whenever_outlived(&inner) => {}
+        () = look_whenever_outlived(&inner, outlived) => {}
     }
 }
 
-async fn look_whenever_outlived(inner: &Inner) {
-    let mut outlived = inner.outlived();
+async fn look_whenever_outlived(inner: &Inner, mut outlived: watch::Receiver<u64>) {
     while outlived.changed().await.is_ok() {
         until_held_is_seen(inner).await;
         let mut left = inner.traces.names();
