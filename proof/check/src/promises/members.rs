@@ -14,6 +14,7 @@ use crate::{
 pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     let mut verdict = Verdict::new(Promise::Members);
     let leaves = leaves(case);
+    let forsaken = forsaken(case);
     let janitors = janitors(case, &leaves);
     for epoch in case.stream.epochs() {
         for (key, entries) in case.stream.keys_under(epoch, "member.") {
@@ -27,7 +28,8 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
                 }
                 if let Some(next) = next {
                     verdict.checked();
-                    if !may_go(case, epoch, session, &leaves, record, next) {
+                    let given_up = record.write.value.nonce.as_deref().and_then(|nonce| forsaken.get(nonce)).copied();
+                    if !may_go(case, epoch, session, &leaves, given_up, record, next) {
                         let what = format!("{key}: the record of the live session {session} was ended at {}", next.revision());
                         verdict.violated(what, next.write.at, [record.line, next.line]);
                     }
@@ -44,6 +46,23 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
 /// When each session first asked to leave, by the member's key; and, with no key, when its own client saw it lost: then
 /// it withdraws what it had.
 type Leaves<'c> = HashMap<(&'c str, String), Micros>;
+
+/// The joins that did not come to be, by their nonce: what such a one may have written is withdrawn. That it failed may
+/// be heard of after that, by a client that stood still.
+type Forsaken<'c> = HashMap<&'c str, Micros>;
+
+fn forsaken<'c>(case: &'c Case<'_>) -> Forsaken<'c> {
+    let mut forsaken = HashMap::new();
+    for operation in &case.operations {
+        if let Op::Join { nonce, .. } = operation.op()
+            && operation.returned.is_some()
+            && operation.ok().is_none()
+        {
+            forsaken.insert(nonce.as_str(), operation.call.at);
+        }
+    }
+    forsaken
+}
 
 fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
     let mut leaves = HashMap::new();
@@ -62,7 +81,15 @@ fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
     leaves
 }
 
-fn may_go(case: &Case<'_>, epoch: u64, session: &str, leaves: &Leaves<'_>, record: &Entry<'_>, end: &Entry<'_>) -> bool {
+fn may_go(
+    case: &Case<'_>,
+    epoch: u64,
+    session: &str,
+    leaves: &Leaves<'_>,
+    given_up: Option<Micros>,
+    record: &Entry<'_>,
+    end: &Entry<'_>,
+) -> bool {
     if case.death(epoch, session).may_be_below(end.revision()) || case.stream.gap(epoch, record.revision(), end.revision()) {
         return true;
     }
@@ -70,7 +97,7 @@ fn may_go(case: &Case<'_>, epoch: u64, session: &str, leaves: &Leaves<'_>, recor
     let closed = case.sessions.get(session).and_then(|session| session.closed);
     let left = leaves.get(&(session, record.write.key.clone())).copied();
     let lost = leaves.get(&(session, String::new())).copied();
-    closed.into_iter().chain(left).chain(lost).any(|asked| asked <= by)
+    closed.into_iter().chain(left).chain(lost).chain(given_up).any(|asked| asked <= by)
 }
 
 fn goes_soon(
@@ -127,8 +154,8 @@ fn janitors(case: &Case<'_>, leaves: &Leaves<'_>) -> Vec<(Micros, Micros)> {
 mod tests {
     use super::*;
     use crate::{
-        history::{FaultKind, WriteState},
-        tape::{Tape, close},
+        history::{Done, Failure, FaultKind, Outcome, WriteState},
+        tape::{Tape, close, join},
     };
 
     const PROMISE: Promise = Promise::Members;
@@ -149,6 +176,26 @@ mod tests {
         let leave = || Op::Leave { session: "a".into(), group: "g".into(), member: "m-a".into() };
         gone(&|tape| tape.call(29, 1, leave())).keeps(PROMISE);
         gone(&|tape| tape.call(31, 1, leave())).breaks(PROMISE, "live session a");
+    }
+
+    #[test]
+    fn what_a_failed_join_has_written_is_withdrawn() {
+        let ended = |outcome: Outcome| {
+            let mut tape = Tape::new();
+            let call = tape.call(10, 1, join("a", "j"));
+            tape.member(11, "a", "j");
+            tape.end_with(20, call, outcome);
+            tape.unmember(30, "a");
+            tape
+        };
+        ended(Outcome::Ok(Done::default())).breaks(PROMISE, "live session a");
+        ended(Outcome::Unknown { why: String::new() }).keeps(PROMISE);
+        ended(Outcome::Failed { kind: Failure::Unavailable, why: String::new() }).keeps(PROMISE);
+        // A later join is not the one that failed.
+        let mut again = ended(Outcome::Unknown { why: String::new() });
+        again.joined(40, 1, "a", "j2");
+        again.unmember(50, "a");
+        again.breaks(PROMISE, "live session a");
     }
 
     #[test]
