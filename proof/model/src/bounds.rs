@@ -121,5 +121,9 @@ pub fn large() -> Vec<Bounds> {
             config: Config { faults: Faults { timeouts: 0, renewals: 0, ..EACH }, ..Config::calm([BOTH, BOTH, A]) },
         },
         Bounds { name: "three clients, two locks", config: Config { faults: EACH, sightings: true, ..Config::two_locks() } },
+        Bounds {
+            name: "three clients that all want both locks",
+            config: Config { faults: Faults { timeouts: 0, renewals: 0, ..EACH }, ..Config::calm([BOTH; CLIENTS]) },
+        },
     ]
 }

@@ -93,7 +93,8 @@ impl State {
     /// The start: everybody has a session, nobody has a ticket.
     #[must_use]
     pub fn start(config: &Config) -> Self {
-        let mut state = Self { left: config.faults, ..Self::default() };
+        let alike = config.wants.iter().all(|wants| wants.iter().all(|want| *want == wants[0]));
+        let mut state = Self { left: config.faults, alike, ..Self::default() };
         for (at, client) in state.clients.iter_mut().enumerate() {
             client.session.sent = 1;
             client.session.acked = 1;

@@ -334,6 +334,8 @@ pub struct State {
     pub clients: [Client; CLIENTS],
     /// The locks.
     pub locks: [Lock; LOCKS],
+    /// Whoever wants one of them wants both: they may be exchanged.
+    pub alike: bool,
     /// What may arrive at any time, or never, in no order.
     pub late: ArrayVec<Op, LATE>,
     /// How much may still go wrong.

@@ -1,8 +1,9 @@
-//! Clients that want the same may be exchanged: of all states that differ in nothing else one is searched.
+//! Clients that want the same may be exchanged, and locks that the same clients want: of all states that differ in
+//! nothing else one is searched.
 
 use stateright::Representative;
 
-use crate::state::{CLIENTS, Call, Entry, Op, Stage, State, Ticket};
+use crate::state::{CLIENTS, Call, Entry, LOCKS, Op, Stage, State, Ticket};
 
 /// Where each client goes.
 type Places = [u8; CLIENTS];
@@ -14,11 +15,29 @@ impl Representative for State {
         let may = |places: &&Places| {
             self.clients.iter().zip(*places).all(|(client, to)| client.kind == self.clients[usize::from(*to)].kind)
         };
-        ORDERS.iter().filter(may).map(|places| self.moved(places)).min().unwrap_or_else(|| self.clone())
+        let exchanged = self.alike.then(|| self.exchanged());
+        let either = std::iter::once(self).chain(&exchanged);
+        either.flat_map(|state| ORDERS.iter().filter(may).map(|places| state.moved(places))).min().unwrap_or_else(|| self.clone())
     }
 }
 
 impl State {
+    /// With the locks in the other order.
+    fn exchanged(&self) -> Self {
+        let mut exchanged = self.clone();
+        exchanged.locks.reverse();
+        for client in &mut exchanged.clients {
+            client.tasks.reverse();
+            for task in &mut client.tasks {
+                if let Some(call) = &mut task.call {
+                    turn(&mut call.op);
+                }
+            }
+        }
+        exchanged.late.iter_mut().for_each(turn);
+        exchanged
+    }
+
     fn moved(&self, places: &Places) -> Self {
         let mut moved = self.clone();
         for (client, to) in self.clients.iter().zip(places) {
@@ -55,6 +74,16 @@ impl State {
     }
 }
 
+fn turn(op: &mut Op) {
+    const LAST: u8 = LOCKS as u8 - 1;
+    match op {
+        Op::Create { lock, .. } | Op::End { lock, .. } | Op::Forestall { lock, .. } | Op::Data { lock, .. } => {
+            *lock = LAST - *lock
+        }
+        Op::Renew { .. } | Op::Depose { .. } => {}
+    }
+}
+
 fn to(places: &Places, ticket: Ticket) -> Ticket {
     Ticket { client: places[usize::from(ticket.client)], ..ticket }
 }
@@ -74,5 +103,57 @@ fn op(places: &Places, op: Op) -> Op {
         Op::End { lock, ticket, held, by } => Op::End { lock, ticket: to(places, ticket), held, by: at(by) },
         Op::Forestall { lock, ticket } => Op::Forestall { lock, ticket: to(places, ticket) },
         Op::Data { lock, ticket } => Op::Data { lock, ticket: to(places, ticket) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{bounds::large, config::Config, protocol::Step};
+
+    fn followers(state: &State, config: &Config) -> BTreeSet<State> {
+        let mut steps = Vec::<Step>::new();
+        state.steps(config, &mut steps);
+        let follow = |step| {
+            let mut next = state.clone();
+            next.take(config, step);
+            next.representative()
+        };
+        steps.into_iter().map(follow).collect()
+    }
+
+    /// Long walks: what can follow is the same, whoever has which place.
+    #[test]
+    fn what_is_exchanged_goes_on_alike() {
+        let mut walked = 0;
+        for config in large().into_iter().map(|bounds| bounds.config) {
+            let mut random = 1_u64;
+            for _ in 0..60 {
+                let mut state = State::start(&config);
+                loop {
+                    let alike = state.alike.then(|| state.exchanged());
+                    let moved = ORDERS.iter().filter(|places| {
+                        (0..CLIENTS).all(|at| state.clients[at].kind == state.clients[usize::from(places[at])].kind)
+                    });
+                    let follow = followers(&state, &config);
+                    for other in alike.into_iter().chain(moved.map(|places| state.moved(places))) {
+                        assert_eq!(other.representative(), state.representative());
+                        assert_eq!(followers(&other, &config), follow);
+                    }
+                    let mut steps = Vec::new();
+                    state.steps(&config, &mut steps);
+                    if steps.is_empty() {
+                        break;
+                    }
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let at = usize::try_from(random >> 33).unwrap_or(0) % steps.len();
+                    state.take(&config, steps.swap_remove(at));
+                    walked += 1;
+                }
+            }
+        }
+        assert!(walked > 5_000, "only {walked} steps");
     }
 }
