@@ -2,12 +2,20 @@
 
 use std::ffi::OsString;
 
-use crate::server::{Config, options};
+use crate::server::{Config, config};
 
-/// What `tenured` is set up to do by a command line, the program's name not included. It must name a store.
+/// What `tenured` is set up to do by a command line, the program's name not included.
 ///
 /// # Errors
 /// What `tenured` says on standard error.
 pub fn flags(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, String> {
-    options::configured(arguments)
+    config::of_flags(arguments)
+}
+
+/// What `tenured` is set up to do by the text of a file, and that as `tenured config show` writes it.
+///
+/// # Errors
+/// What `tenured` says on standard error.
+pub fn file(text: &str) -> Result<(Config, String), String> {
+    config::of_file(text)
 }

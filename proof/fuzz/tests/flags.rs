@@ -1,4 +1,4 @@
-//! The daemon's configuration, which is its command line.
+//! The daemon's configuration: its command line, and its file.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -31,6 +31,14 @@ fn words(config: &Config) -> Vec<OsString> {
     words
 }
 
+fn assert_sound(config: &Config) {
+    let limits = &config.limits;
+    assert!(config.access.mode <= 0o777 && limits.line_bytes >= 1_024, "{config:?}");
+    assert!(config.lease.is_none_or(|lease| (tenure::MIN_LEASE..=tenure::MAX_LEASE).contains(&lease)), "{config:?}");
+    let counts = [limits.requests, limits.leases, limits.subscriptions, limits.lease_lengths, limits.connections];
+    assert!(counts.iter().all(|count| (1..=1 << 40).contains(count)), "{config:?}");
+}
+
 /// One word on a line.
 #[test]
 fn flags() {
@@ -43,18 +51,39 @@ fn flags() {
             let arguments = input.split(|byte| *byte == b'\n').map(|word| OsString::from_vec(word.to_vec()));
             match fuzzing::flags(arguments) {
                 Ok(config) => {
-                    let limits = &config.limits;
-                    assert!(config.access.mode <= 0o777 && limits.line_bytes >= 1_024, "{config:?}");
-                    assert!(
-                        config.lease.is_none_or(|lease| (tenure::MIN_LEASE..=tenure::MAX_LEASE).contains(&lease)),
-                        "{config:?}"
-                    );
-                    let counts = [limits.requests, limits.leases, limits.subscriptions, limits.lease_lengths, limits.connections];
-                    assert!(counts.iter().all(|count| (1..=1 << 40).contains(count)), "{config:?}");
+                    assert_sound(&config);
                     let again = fuzzing::flags(words(&config)).unwrap_or_else(|error| panic!("{error}: {config:?}"));
                     assert_eq!(format!("{again:?}"), format!("{config:?}"));
                 }
                 Err(said) => assert!(!said.is_empty() && !said.contains('\n'), "{said}"),
+            }
+        });
+    });
+}
+
+/// What `tenured config show` makes of a file is a file that means the same.
+#[test]
+fn config() {
+    let corpus = Corpus::of("config");
+    check!(name = "config").for_each(|input: &[u8]| {
+        corpus.each(input, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return };
+            match fuzzing::file(text) {
+                Ok((config, shown)) => {
+                    assert_sound(&config);
+                    let (again, same) = fuzzing::file(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
+                    assert_eq!(format!("{again:?}"), format!("{config:?}"));
+                    // Where each is from is no part of it.
+                    let values = |text: &str| {
+                        text.lines().filter_map(|line| line.rsplit_once(" # ")).map(|(v, _)| v.to_owned()).collect::<Vec<_>>()
+                    };
+                    assert_eq!(values(&same), values(&shown));
+                }
+                Err(said) => {
+                    let line = said.strip_prefix("tenured.toml:").and_then(|rest| rest.split_once(": "));
+                    assert!(line.is_some_and(|(line, _)| line.parse::<usize>().is_ok_and(|line| line > 0)), "{said}");
+                    assert!(!said.contains('\n'), "{said}");
+                }
             }
         });
     });

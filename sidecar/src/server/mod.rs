@@ -1,6 +1,7 @@
 //! The daemon: accepts clients, serves them, and leaves in good order.
 
 mod asking;
+pub(crate) mod config;
 mod connection;
 mod elections;
 mod errors;
@@ -13,9 +14,9 @@ mod leases;
 mod locks;
 mod members;
 mod observers;
-pub(crate) mod options;
 mod outbox;
 mod peer;
+mod process;
 mod release;
 mod requests;
 mod sessions;
@@ -47,7 +48,7 @@ use self::{
     sessions::{Sessions, millis},
     socket::Claimed,
 };
-pub use self::{options::main, socket::Access};
+pub use self::{process::main, socket::Access};
 use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, default_socket, frame};
 
 /// Name and version of this daemon.

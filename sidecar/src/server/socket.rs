@@ -1,6 +1,7 @@
 //! The socket in the file system: claimed by one daemon at a time, replaced only when proven stale.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Read, Seek, Write},
     os::unix::{
@@ -43,21 +44,12 @@ pub(super) struct Claimed {
 /// When another daemon or program is there, or the path cannot be used.
 pub(super) fn claim(path: &Path, access: &Access) -> Result<(Claimed, UnixListener), StartError> {
     let fail = |what: &str, error: io::Error| StartError::new(format!("{what} {}: {error}{}", path.display(), remedy(&error)));
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(StartError::new(format!("{} is no path of a socket; name a file with --socket", path.display())));
-    };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let (directory, name) = check_path(path)?;
     let group = access.group.as_deref().map(group).transpose()?;
     make_directory(directory, group).map_err(|error| {
         StartError::new(format!("cannot make the directory {}: {error}; name another place with --socket", directory.display()))
     })?;
-    let temporary = directory.join(format!(".t{}", std::process::id()));
-    let longest = path.as_os_str().len().max(temporary.as_os_str().len());
-    if longest > MAX_PATH {
-        let said =
-            format!("the path {} is too long for a socket by {} bytes; use a shorter one", path.display(), longest - MAX_PATH);
-        return Err(StartError::new(said));
-    }
+    let temporary = temporary(directory);
 
     let mut lock_name = name.to_owned();
     lock_name.push(".lock");
@@ -93,6 +85,45 @@ pub(super) fn claim(path: &Path, access: &Access) -> Result<(Claimed, UnixListen
     let (listener, inode) = bind().map_err(|error| fail("cannot listen on", error))?;
     listener.set_nonblocking(true).map_err(|error| fail("cannot listen on", error))?;
     Ok((Claimed { path: path.to_owned(), inode, _lock: lock }, listener))
+}
+
+/// Refuses what can be no socket, and tells the directory and the name. Makes nothing, and asks nobody who may be there.
+///
+/// # Errors
+/// With the remedy.
+pub(super) fn check_path(path: &Path) -> Result<(&Path, &OsStr), StartError> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(StartError::new(format!("{} is no path of a socket; name a file with --socket", path.display())));
+    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let longest = path.as_os_str().len().max(temporary(directory).as_os_str().len());
+    if longest > MAX_PATH {
+        let said =
+            format!("the path {} is too long for a socket by {} bytes; use a shorter one", path.display(), longest - MAX_PATH);
+        return Err(StartError::new(said));
+    }
+    let there = directory.ancestors().find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
+    if let Some(there) = there
+        && !there.is_dir()
+    {
+        let said = format!("{} is no directory; name another place with --socket", there.display());
+        return Err(StartError::new(said));
+    }
+    is_socket(path)?;
+    Ok((directory, name))
+}
+
+/// Refuses a group that is not there.
+///
+/// # Errors
+/// With the remedy.
+pub(super) fn check_group(access: &Access) -> Result<(), StartError> {
+    access.group.as_deref().map_or(Ok(()), |name| group(name).map(drop))
+}
+
+/// Where a socket gets its mode before it gets its name.
+fn temporary(directory: &Path) -> PathBuf {
+    directory.join(format!(".t{}", std::process::id()))
 }
 
 impl Claimed {
@@ -184,16 +215,23 @@ fn lock(path: &Path, socket: &Path) -> Result<File, StartError> {
     Ok(file)
 }
 
-/// What stands at `path` must be nothing or a socket that nobody listens on.
-fn refuse_living(path: &Path) -> Result<(), StartError> {
+/// Whether a socket stands at `path`, or nothing does; anything else is refused.
+fn is_socket(path: &Path) -> Result<bool, StartError> {
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StartError::new(format!("cannot look at {}: {error}{}", path.display(), remedy(&error)))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StartError::new(format!("cannot look at {}: {error}{}", path.display(), remedy(&error)))),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             let said = format!("{} is there and is no socket; move it away, or name another place with --socket", path.display());
-            return Err(StartError::new(said));
+            Err(StartError::new(said))
         }
-        Ok(_) => {}
+        Ok(_) => Ok(true),
+    }
+}
+
+/// What stands at `path` must be nothing or a socket that nobody listens on.
+fn refuse_living(path: &Path) -> Result<(), StartError> {
+    if !is_socket(path)? {
+        return Ok(());
     }
     match UnixStream::connect(path) {
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(()),

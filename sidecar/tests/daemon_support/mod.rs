@@ -77,10 +77,31 @@ impl Daemon {
 
 /// `tenured` on `socket`, not started.
 pub(crate) fn command(socket: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
+    let mut command = bare();
     command.arg("--socket").arg(socket).args(["--log", "warn"]).args(arguments);
-    command.env_remove("TENURE_STORE").env_remove("TENURE_SOCKET");
     command
+}
+
+/// `tenured` that finds no setting in the environment, not started.
+pub(crate) fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TENURE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The first connection to a daemon that has just been started.
+pub(crate) fn await_socket(child: &mut Mortal, socket: &Path) -> Wire {
+    let begun = Instant::now();
+    while UnixStream::connect(socket).is_err() {
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("tenured did not start: {status}");
+        }
+        assert!(begun.elapsed() < PATIENCE, "tenured does not listen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Wire::connect(socket)
 }
 
 /// A process that is killed when its test ends, whichever way.

@@ -1,0 +1,145 @@
+//! The process `tenured`: its arguments, its log, its signals and its exit code.
+
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_appender::non_blocking::NonBlockingBuilder;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, Server, StartError,
+    config::{self, Action, Asked, Effective, Refusal},
+};
+
+/// Lines of the log that wait to be written; more are dropped.
+const LOG_LINES: usize = 4_096;
+
+/// Runs the daemon with this process's arguments until a signal ends it.
+pub fn main() -> ExitCode {
+    // What this process makes is its own; the socket gets its mode explicitly.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let asked = match parse(std::env::args_os()) {
+        Ok(asked) => asked,
+        Err(code) => return code,
+    };
+    let effective = asked.effective();
+    let done = match asked.action {
+        Action::Serve => effective.map(serve),
+        Action::Check => effective.and_then(|effective| config::check(&effective)).map(|said| print(&format!("{said}\n"))),
+        Action::Show { secrets } => effective.map(|effective| print(&config::show(&effective, secrets))),
+    };
+    done.unwrap_or_else(|Refusal { code, message }| {
+        say(&message);
+        ExitCode::from(code)
+    })
+}
+
+fn serve(effective: Effective) -> ExitCode {
+    // A thread of its own writes, so that nobody reading standard error stops the log and not the daemon.
+    let (writer, written) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
+    tracing_subscriber::fmt()
+        // The NATS client tells of every connection; whoever wants that names it after.
+        .with_env_filter(EnvFilter::new(format!("async_nats=warn,{}", effective.settings.log)))
+        .with_writer(writer)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        // It would complain on standard error, of all places.
+        .log_internal_errors(false)
+        .init();
+    let made = if effective.has_default_store() { make_directory(&effective.settings.config.store) } else { Ok(()) };
+    let served = made.and_then(|()| run(effective.settings.config));
+    drop(written);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), StartError> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::new(format!("cannot start: {error}")))?;
+    let served = runtime.block_on(async {
+        let failed = |error: io::Error| StartError::new(format!("cannot listen to signals: {error}"));
+        let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+        // Configuration is on the command line only: there is nothing to read again.
+        let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let start = Server::start(config);
+        let server = tokio::select! {
+            server = start => server?,
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+        };
+        // The second signal may come in the first one's wake.
+        let (told, hurried) = (tokio_util::sync::CancellationToken::new(), tokio_util::sync::CancellationToken::new());
+        let signals = async {
+            for token in [&told, &hurried] {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+                token.cancel();
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            served = server.run(told.cancelled(), hurried.cancelled()) => served,
+            () = signals => Ok(()),
+        }
+    });
+    // What is still in the store's hands has had its time.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    served
+}
+
+/// Every connection takes two descriptors, so the few that are usual do not go far.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Makes the directory of a store that nobody has named.
+fn make_directory(store: &str) -> Result<(), StartError> {
+    let Some(directory) = store.strip_prefix("file:").and_then(|path| Path::new(path).parent()) else { return Ok(()) };
+    std::fs::create_dir_all(directory).map_err(|error| {
+        StartError::new(format!("cannot make the directory {}: {error}; name a store with --store", directory.display()))
+    })
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, ExitCode> {
+    config::asked(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&error.render().to_string()),
+        _ => {
+            say(&format!("{}; see tenured --help", config::in_a_line(&error)));
+            ExitCode::from(config::USAGE)
+        }
+    })
+}
+
+/// On standard output. Nobody reads it: nothing to do about that.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// One line on standard error; nobody reading it is no reason to fail.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "tenured: {message}");
+}
