@@ -19,6 +19,7 @@ mod peer;
 mod process;
 mod release;
 mod requests;
+mod service;
 mod sessions;
 mod socket;
 mod subscriptions;
@@ -160,7 +161,8 @@ impl Daemon {
 #[derive(Debug)]
 pub struct Server {
     daemon: Arc<Daemon>,
-    claimed: Claimed,
+    /// Absent where a service manager keeps the socket.
+    claimed: Option<Claimed>,
     listener: StdListener,
     drain: Duration,
 }
@@ -174,7 +176,22 @@ impl Server {
     /// # Cancel safety
     /// Safe to drop.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
+        Self::start_on(config, None).await
+    }
+
+    /// As [`start`](Self::start), on a socket that listens already and that somebody else keeps, if there is one.
+    async fn start_on(config: Config, given: Option<StdListener>) -> Result<Self, StartError> {
+        let (claimed, listener) = match given {
+            Some(listener) => {
+                let made = listener.set_nonblocking(true);
+                made.map_err(|error| StartError::new(format!("cannot listen on the socket that was handed over: {error}")))?;
+                (None, listener)
+            }
+            None => {
+                let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
+                (Some(claimed), listener)
+            }
+        };
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
@@ -187,10 +204,10 @@ impl Server {
     /// When another daemon is there, or the socket cannot be used.
     pub fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
-        Ok(Self::listening(config, claimed, listener, store))
+        Ok(Self::listening(config, Some(claimed), listener, store))
     }
 
-    fn listening(config: Config, claimed: Claimed, listener: StdListener, store: Arc<dyn Store>) -> Self {
+    fn listening(config: Config, claimed: Option<Claimed>, listener: StdListener, store: Arc<dyn Store>) -> Self {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
@@ -239,7 +256,9 @@ impl Server {
         let left = tokio::time::timeout(drain, async {
             tracing::info!(leases = daemon.leases.total.load(Ordering::Relaxed), "leaving");
             drop(listener);
-            claimed.remove();
+            if let Some(claimed) = &claimed {
+                claimed.remove();
+            }
             daemon.draining.cancel();
             tokio::select! {
                 () = idle(&daemon) => {}

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Write},
+    os::unix::net::UnixListener,
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -16,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Config, Server, StartError,
     config::{self, Action, Asked, Effective, Refusal},
+    service,
 };
 
 /// Lines of the log that wait to be written; more are dropped.
@@ -42,6 +44,8 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(effective: Effective) -> ExitCode {
+    // Before there are threads: it takes what it finds out of the environment.
+    let given = service::socket();
     // A thread of its own writes, so that nobody reading standard error stops the log and not the daemon.
     let (writer, written) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
     tracing_subscriber::fmt()
@@ -54,7 +58,7 @@ fn serve(effective: Effective) -> ExitCode {
         .log_internal_errors(false)
         .init();
     let made = if effective.has_default_store() { make_directory(&effective.settings.config.store) } else { Ok(()) };
-    let served = made.and_then(|()| run(effective.settings.config));
+    let served = made.and(given).and_then(|given| run(effective.settings.config, given));
     drop(written);
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +69,11 @@ fn serve(effective: Effective) -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), StartError> {
+fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError> {
+    let address = given.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(place) = address.as_ref().and_then(|address| address.as_pathname()) {
+        config.socket = place.to_owned();
+    }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -75,14 +83,15 @@ fn run(config: Config) -> Result<(), StartError> {
         let failed = |error: io::Error| StartError::new(format!("cannot listen to signals: {error}"));
         let mut term = signal(SignalKind::terminate()).map_err(failed)?;
         let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-        // Configuration is on the command line only: there is nothing to read again.
-        let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
-        let start = Server::start(config);
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let (drain, status) = (config.drain, format!("serving on {}", config.socket.display()));
+        let start = Server::start_on(config, given);
         let server = tokio::select! {
             server = start => server?,
             _ = term.recv() => return Ok(()),
             _ = int.recv() => return Ok(()),
         };
+        service::ready(&status);
         // The second signal may come in the first one's wake.
         let (told, hurried) = (tokio_util::sync::CancellationToken::new(), tokio_util::sync::CancellationToken::new());
         let signals = async {
@@ -91,7 +100,18 @@ fn run(config: Config) -> Result<(), StartError> {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
                 }
+                if !told.is_cancelled() {
+                    service::stopping(drain);
+                }
                 token.cancel();
+            }
+            std::future::pending().await
+        };
+        let reloads = async {
+            while hangup.recv().await.is_some() {
+                // The configuration holds for the daemon's life: there is nothing to read again.
+                service::reloading();
+                service::ready(&status);
             }
             std::future::pending().await
         };
@@ -99,6 +119,8 @@ fn run(config: Config) -> Result<(), StartError> {
             biased;
             served = server.run(told.cancelled(), hurried.cancelled()) => served,
             () = signals => Ok(()),
+            () = reloads => Ok(()),
+            () = service::alive() => Ok(()),
         }
     });
     // What is still in the store's hands has had its time.
