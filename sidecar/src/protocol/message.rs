@@ -125,8 +125,23 @@ pub struct Status {
     pub subscriptions: usize,
     /// Requests in flight now on all connections.
     pub requests: usize,
+    /// The rules that say who may do what, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// The connection that asks.
     pub connection: ConnectionStatus,
+}
+
+/// The rules that say who may do what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyStatus {
+    /// Their file.
+    pub path: String,
+    /// How many are in force.
+    pub rules: usize,
+    /// Why what the file says now is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One session of the daemon with its store.

@@ -28,6 +28,7 @@ use super::{
     leases::{Lease, Leases},
     outbox::{Next, Outbox, Room},
     peer::Peer,
+    policy::{Ability, Sight},
     requests,
     sessions::millis,
     subscriptions::Subscriptions,
@@ -110,6 +111,11 @@ impl Connection {
             waits: Mutex::default(),
             daemon,
         })
+    }
+
+    /// What the peer may see of the names that `ability` is about.
+    pub(super) fn sight(&self, ability: Ability, bucket: Option<&str>) -> Sight {
+        self.daemon.policies.sight(&self.peer.who, ability, bucket)
     }
 
     fn waits_slot(&self) -> MutexGuard<'_, Arc<Waits>> {

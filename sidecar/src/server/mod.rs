@@ -16,12 +16,14 @@ mod members;
 mod observers;
 mod outbox;
 mod peer;
+pub(crate) mod policy;
 mod process;
 mod release;
 mod requests;
 mod sessions;
 mod socket;
 mod subscriptions;
+mod toml_file;
 
 use std::{
     os::unix::net::UnixListener as StdListener,
@@ -45,6 +47,7 @@ use self::{
     leases::Everywhere,
     observers::Observers,
     peer::Peer,
+    policy::Policies,
     sessions::{Sessions, millis},
     socket::Claimed,
 };
@@ -53,6 +56,8 @@ use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, 
 
 /// Name and version of this daemon.
 const SERVER: &str = concat!("tenured/", env!("CARGO_PKG_VERSION"));
+/// Exit code of what failed otherwise.
+const FAILED: u8 = 1;
 /// Pause after accepting failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long before the end of a drain the leases still held are taken: room to release them in the store.
@@ -60,12 +65,21 @@ const LAST_CALL: u32 = 5;
 
 /// Why the daemon does not start: one sentence with the remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+#[error("{message}")]
+pub struct StartError {
+    message: String,
+    /// What the process ends with.
+    code: u8,
+}
 
 impl StartError {
     fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Self { message: message.into(), code: FAILED }
+    }
+
+    /// The configuration is to blame, and starting again helps nothing.
+    fn config(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: config::CONFIG }
     }
 }
 
@@ -84,6 +98,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long leaving may take.
     pub drain: Duration,
+    /// Who may do what; absent for no rules.
+    pub policy: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -96,6 +112,7 @@ impl Default for Config {
             lease: None,
             limits: Limits::default(),
             drain: Duration::from_secs(5),
+            policy: None,
         }
     }
 }
@@ -107,7 +124,7 @@ struct Daemon {
     sessions: Arc<Sessions>,
     observers: Arc<Observers>,
     limits: Limits,
-    uid: u32,
+    policies: Arc<Policies>,
     host: String,
     started: Instant,
     /// Cancelled when no new work is taken.
@@ -151,6 +168,7 @@ impl Daemon {
             members: self.leases.members.load(Ordering::Relaxed),
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
+            policy: self.policies.status(connection.uid),
             connection,
         }
     }
@@ -174,11 +192,12 @@ impl Server {
     /// # Cancel safety
     /// Safe to drop.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let policies = policies(&config)?;
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
-        Ok(Self::listening(config, claimed, listener, store))
+        Ok(Self::listening(config, policies, claimed, listener, store))
     }
 
     /// As [`start`](Self::start), in front of a store that is open already; the URL in `config` is not looked at.
@@ -186,11 +205,17 @@ impl Server {
     /// # Errors
     /// When another daemon is there, or the socket cannot be used.
     pub fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let policies = policies(&config)?;
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
-        Ok(Self::listening(config, claimed, listener, store))
+        Ok(Self::listening(config, policies, claimed, listener, store))
     }
 
-    fn listening(config: Config, claimed: Claimed, listener: StdListener, store: Arc<dyn Store>) -> Self {
+    /// What reads the policy again.
+    fn policies(&self) -> Arc<Policies> {
+        self.daemon.policies.clone()
+    }
+
+    fn listening(config: Config, policies: Policies, claimed: Claimed, listener: StdListener, store: Arc<dyn Store>) -> Self {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
@@ -201,7 +226,7 @@ impl Server {
             observers: Observers::new(sessions.clone()),
             sessions,
             store,
-            uid: rustix::process::geteuid().as_raw(),
+            policies: Arc::new(policies),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             started: Instant::now(),
             draining: CancellationToken::new(),
@@ -217,6 +242,9 @@ impl Server {
             limits,
         });
         tracing::info!(socket = %config.socket.display(), store = daemon.store.info().url, lease_ms = millis(lease), "serving");
+        if let Some(policy) = &config.policy {
+            tracing::info!(policy = %policy.display(), rules = daemon.policies.rules(), "policy in force");
+        }
         Self { daemon, claimed, listener, drain: config.drain }
     }
 
@@ -267,6 +295,10 @@ impl Server {
     }
 }
 
+fn policies(config: &Config) -> Result<Policies, StartError> {
+    Policies::load(config.policy.as_deref(), rustix::process::geteuid().as_raw()).map_err(StartError::config)
+}
+
 /// Resolves when nothing is held and nothing is in flight.
 async fn idle(daemon: &Daemon) {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
@@ -288,7 +320,7 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
             Some(stream) => Ok(stream),
             None => listener.accept().await.map(|(stream, _)| stream),
         };
-        let accepted = accepted.and_then(|stream| match Peer::of(&stream) {
+        let accepted = accepted.and_then(|stream| match Peer::of(&stream, daemon.policies.is_set()) {
             Ok(peer) => Ok((stream, peer)),
             Err(error) => {
                 unknown = Some(stream);

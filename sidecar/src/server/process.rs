@@ -60,7 +60,7 @@ fn serve(effective: Effective) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error.to_string());
-            ExitCode::FAILURE
+            ExitCode::from(error.code)
         }
     }
 }
@@ -75,13 +75,21 @@ fn run(config: Config) -> Result<(), StartError> {
         let failed = |error: io::Error| StartError::new(format!("cannot listen to signals: {error}"));
         let mut term = signal(SignalKind::terminate()).map_err(failed)?;
         let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-        // Configuration is on the command line only: there is nothing to read again.
-        let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let start = Server::start(config);
         let server = tokio::select! {
             server = start => server?,
             _ = term.recv() => return Ok(()),
             _ = int.recv() => return Ok(()),
+        };
+        let policies = server.policies();
+        let reloads = async {
+            while hangup.recv().await.is_some() {
+                let policies = policies.clone();
+                // Looking users up may take its time. A panic in there would leave the rules as they are.
+                let _ = tokio::task::spawn_blocking(move || policies.reload()).await;
+            }
+            std::future::pending().await
         };
         // The second signal may come in the first one's wake.
         let (told, hurried) = (tokio_util::sync::CancellationToken::new(), tokio_util::sync::CancellationToken::new());
@@ -99,6 +107,7 @@ fn run(config: Config) -> Result<(), StartError> {
             biased;
             served = server.run(told.cancelled(), hurried.cancelled()) => served,
             () = signals => Ok(()),
+            () = reloads => Ok(()),
         }
     });
     // What is still in the store's hands has had its time.

@@ -139,6 +139,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |settings| settings.config.lease.map(|lease| format_duration(lease).to_string()),
     },
     Setting {
+        key: "policy",
+        env: "TENURE_POLICY",
+        form: Form::Text,
+        value: "PATH",
+        example: "/etc/tenure/policy.toml",
+        help: "The file with the rules that say who may do what; read again on HUP",
+        default: Some("no rules: who may connect may everything but break locks"),
+        put: |settings, text| path(settings.config.policy.get_or_insert_default(), text),
+        show: |settings| settings.config.policy.as_ref().and_then(|path| path.to_str()).map(str::to_owned),
+    },
+    Setting {
         key: "drain",
         env: "TENURE_DRAIN",
         form: Form::Text,
