@@ -80,7 +80,7 @@ fn read_rule(file: &TomlFile, directory: &Directory<'_>, allow: bool, value: &Sp
         );
     }
     if rule.abilities.is_empty() {
-        return Err(file.refuse(at, &format!(r#"the rule does not say what it is about: methods = ["lock", "kv.observe"]"#)));
+        return Err(file.refuse(at, r#"the rule does not say what it is about: methods = ["lock", "kv.observe"]"#));
     }
     if rule.buckets != Buckets::Own && rule.abilities.iter().any(|ability| ability.family != Family::Kv) {
         return Err(file.refuse(at, "bucket is for kv alone; write another rule for the other methods"));
