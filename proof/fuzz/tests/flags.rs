@@ -26,6 +26,10 @@ fn words(config: &Config) -> Vec<OsString> {
         ("max-subscriptions", limits.subscriptions),
         ("max-lease-lengths", limits.lease_lengths),
         ("max-connections", limits.connections),
+        ("max-connections-per-uid", limits.connections_per_uid),
+        ("max-requests-per-uid", limits.requests_per_uid),
+        ("max-leases-per-uid", limits.leases_per_uid),
+        ("max-subscriptions-per-uid", limits.subscriptions_per_uid),
     ] {
         flag(name, number.to_string());
     }

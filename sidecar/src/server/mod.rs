@@ -18,12 +18,14 @@ mod outbox;
 mod peer;
 pub(crate) mod policy;
 mod process;
+mod quota;
 mod release;
 mod requests;
 mod sessions;
 mod socket;
 mod subscriptions;
 mod toml_file;
+mod users;
 
 use std::{
     os::unix::net::UnixListener as StdListener,
@@ -39,17 +41,17 @@ use tenure_kv::Store;
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     leases::Everywhere,
     observers::Observers,
-    peer::Peer,
+    peer::{Peer, Processes},
     policy::Policies,
     sessions::{Sessions, millis},
     socket::Claimed,
+    users::{Place, Users},
 };
 pub use self::{process::main, socket::Access};
 use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, default_socket, frame};
@@ -125,6 +127,7 @@ struct Daemon {
     observers: Arc<Observers>,
     limits: Limits,
     policies: Arc<Policies>,
+    processes: Arc<Processes>,
     host: String,
     started: Instant,
     /// Cancelled when no new work is taken.
@@ -135,7 +138,7 @@ struct Daemon {
     ended: CancellationToken,
     /// From the first to the second.
     grace: Duration,
-    connections: Arc<Semaphore>,
+    users: Arc<Users>,
     leases: Everywhere,
     requests: Arc<AtomicUsize>,
     subscriptions: Arc<AtomicUsize>,
@@ -162,7 +165,7 @@ impl Daemon {
             draining: self.draining.is_cancelled(),
             store: self.store_info(),
             sessions: self.sessions.status(),
-            connections: self.limits.connections - self.connections.available_permits(),
+            connections: self.users.connections(),
             leases: self.leases.total.load(Ordering::Relaxed),
             leaderships: self.leases.leaderships.load(Ordering::Relaxed),
             members: self.leases.members.load(Ordering::Relaxed),
@@ -227,13 +230,14 @@ impl Server {
             sessions,
             store,
             policies: Arc::new(policies),
+            processes: Arc::default(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             started: Instant::now(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
             ended,
             grace: config.drain - config.drain / LAST_CALL,
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            users: Users::new(limits.clone()),
             leases: Everywhere::default(),
             requests: Arc::default(),
             subscriptions: Arc::default(),
@@ -320,7 +324,7 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
             Some(stream) => Ok(stream),
             None => listener.accept().await.map(|(stream, _)| stream),
         };
-        let accepted = accepted.and_then(|stream| match Peer::of(&stream, daemon.policies.is_set()) {
+        let accepted = accepted.and_then(|stream| match Peer::of(&stream, &daemon.processes, daemon.policies.is_set()) {
             Ok(peer) => Ok((stream, peer)),
             Err(error) => {
                 unknown = Some(stream);
@@ -330,9 +334,9 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                match daemon.connections.clone().try_acquire_owned() {
-                    Ok(permit) => drop(connections.spawn(serve(daemon.clone(), stream, peer, permit))),
-                    Err(_) => drop(connections.spawn(refuse(daemon.limits.connections, stream))),
+                match daemon.users.enter(peer.uid) {
+                    Ok(place) => drop(connections.spawn(serve(daemon.clone(), stream, peer, place))),
+                    Err(error) => drop(connections.spawn(refuse(error, stream))),
                 }
             }
             Err(error) => {
@@ -346,14 +350,12 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
     }
 }
 
-async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, _permit: OwnedSemaphorePermit) {
+async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, place: Place) {
     let ended = daemon.ended.clone();
-    ended.run_until_cancelled(connection::serve(daemon, stream, peer)).await;
+    ended.run_until_cancelled(connection::serve(daemon, stream, peer, place.quotas.clone())).await;
 }
 
-async fn refuse(limit: usize, mut stream: UnixStream) {
-    let error =
-        ErrorObject::limit("connections", format!("the daemon serves {limit} connections; close one, or try again later"));
+async fn refuse(error: ErrorObject, mut stream: UnixStream) {
     // A fresh socket takes one line at once; who does not read it sees the connection closed.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&frame::failure(None, &error))).await;
 }

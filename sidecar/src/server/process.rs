@@ -20,6 +20,10 @@ use super::{
 
 /// Lines of the log that wait to be written; more are dropped.
 const LOG_LINES: usize = 4_096;
+/// Descriptors of a connection: its socket, and its client's process if that has no other.
+const DESCRIPTORS: u64 = 2;
+/// Descriptors beside those of connections: the store's, the runtime's.
+const OWN_DESCRIPTORS: u64 = 64;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
@@ -66,7 +70,7 @@ fn serve(effective: Effective) -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), StartError> {
-    raise_file_limit();
+    raise_file_limit(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -115,10 +119,18 @@ fn run(config: Config) -> Result<(), StartError> {
     served
 }
 
-/// Every connection takes two descriptors, so the few that are usual do not go far.
-fn raise_file_limit() {
+/// Every connection takes two descriptors, so the few that are usual do not go far. No further than the hard limit:
+/// whoever set that meant it.
+fn raise_file_limit(connections: usize) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS).saturating_add(OWN_DESCRIPTORS);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        if hard < wanted {
+            let room = hard.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS;
+            tracing::info!(open_files = hard, wanted, "the limit of open files leaves room for about {room} connections");
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    });
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
