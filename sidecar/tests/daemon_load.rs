@@ -135,6 +135,14 @@ fn two_thousand_idle_connections_cost_no_processor_time() {
     drop(all);
 }
 
+fn await_connections(wire: &mut Wire, count: usize) {
+    let begun = Instant::now();
+    while wire.call("status", json!({})).unwrap()["connections"] != count {
+        assert!(begun.elapsed() < PATIENCE, "there are never {count} connections");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn what_one_user_may_have_is_counted_over_its_connections() {
     let daemon = Daemon::with(&[
@@ -181,6 +189,7 @@ fn what_one_user_may_have_is_counted_over_its_connections() {
     two.call("kv.watch", json!({ "key": "k" })).unwrap();
 
     // Connections. What the third had, all have again when it is gone.
+    await_connections(&mut one, 2);
     let mut third = daemon.connect();
     third.acquire("f");
     refused(&mut one, "lock.acquire", json!({ "name": "g" }), "leases_per_uid");
@@ -189,11 +198,7 @@ fn what_one_user_may_have_is_counted_over_its_connections() {
     assert_eq!((kind(&refusal["error"]).as_str(), &refusal["error"]["data"]["limit"]), ("limit", &json!("connections_per_uid")));
     assert!(fourth.at_end());
     drop(third);
-    let begun = Instant::now();
-    while one.call("status", json!({})).unwrap()["connections"] != 2 {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    await_connections(&mut one, 2);
     daemon.connect().acquire("f");
 }
 
@@ -234,7 +239,10 @@ fn whoever_has_taken_all_connections_has_not_taken_the_first_of_another() {
     let arguments =
         ["--store", "memory:", "--lease", "60s", "--socket-mode", "0666", "--max-connections", "20", "--max-leases-per-uid", "1"];
     let daemon = Daemon::in_directory(directory, &arguments);
-    let mut mine: Vec<Wire> = (0..20).map(|_| daemon.connect()).collect();
+    // The one that found the daemon listening may not be gone yet.
+    let mut mine = vec![daemon.connect()];
+    await_connections(&mut mine[0], 1);
+    mine.extend((1..20).map(|_| daemon.connect()));
     for wire in &mut mine {
         wire.call("ping", json!({})).unwrap();
     }

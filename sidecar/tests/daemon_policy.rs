@@ -201,6 +201,28 @@ fn a_policy_that_is_not_right_keeps_the_daemon_from_starting() {
 }
 
 #[test]
+fn the_command_says_that_it_is_denied() {
+    let (daemon, _policy) = daemon("[[allow]]\nuser = \"*\"\nmethods = [\"lock\", \"election\", \"kv\"]\nprefix = \"a.\"\n");
+    let tenure = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenure"));
+        let output = command.args(arguments).env("TENURE_SOCKET", daemon.socket()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (arguments, needs) in [
+        (&["lock", "b", "--", "true"][..], "lock.use"),
+        (&["elect", "b", "--", "true"], "election.use"),
+        (&["join", "a.g", "--", "true"], "member.use"),
+        (&["kv", "put", "b", "x"], "kv.use"),
+        (&["locks", "show", "b"], "lock.observe"),
+    ] {
+        let (code, stderr) = tenure(arguments);
+        assert_eq!(code, Some(77), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(needs) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+    }
+    assert_eq!(tenure(&["lock", "a.b", "--", "true"]), (Some(0), String::new()));
+}
+
+#[test]
 fn users_and_groups_are_those_that_the_kernel_tells() {
     if !peer::can_be_others() {
         return;
