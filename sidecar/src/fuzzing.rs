@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::server::{Config, config};
+use crate::server::{Config, config, policy};
 
 /// What `tenured` is set up to do by a command line, the program's name not included.
 ///
@@ -18,4 +18,12 @@ pub fn flags(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, St
 /// What `tenured` says on standard error.
 pub fn file(text: &str) -> Result<(Config, String), String> {
     config::of_file(text)
+}
+
+/// How many rules the text of a policy file has. Users and groups whose names begin with `x` are not there.
+///
+/// # Errors
+/// What `tenured` says on standard error.
+pub fn policy(text: &str) -> Result<usize, String> {
+    policy::of_text(text)
 }

@@ -82,9 +82,9 @@ fn what_is_wrong_in_a_file_is_told_by_file_and_line() {
     let missing = home.path().join("none.toml");
     for (arguments, environment, expected) in [
         (&["--config", path][..], ("A", "b"), format!("{path}:2: this is not UTF-8")),
-        (&["--config", missing.to_str().unwrap()], ("A", "b"), "cannot read the configuration: No such file".to_owned()),
-        (&["--config", home.path().to_str().unwrap()], ("A", "b"), "cannot read the configuration".to_owned()),
-        (&[], ("TENURE_CONFIG", missing.to_str().unwrap()), "cannot read the configuration".to_owned()),
+        (&["--config", missing.to_str().unwrap()], ("A", "b"), "cannot read it: No such file".to_owned()),
+        (&["--config", home.path().to_str().unwrap()], ("A", "b"), "cannot read it".to_owned()),
+        (&[], ("TENURE_CONFIG", missing.to_str().unwrap()), "cannot read it".to_owned()),
         (&[], ("TENURE_STORE", "redis://u:hush@h"), "TENURE_STORE: \"redis\" names no store".to_owned()),
         (&[], ("TENURE_MAX_LINE", "2MiB"), "TENURE_MAX_LINE: use a whole number".to_owned()),
     ] {

@@ -97,6 +97,7 @@ pub(crate) async fn serve(
         // One worker may come to own every partition of a group.
         limits: Limits { leases: 4_096, ..Limits::default() },
         drain: Duration::from_secs(5),
+        ..Config::default()
     };
     let server = Server::start(config).await?;
     listening()?;

@@ -1,4 +1,4 @@
-//! The daemon's configuration: its command line, and its file.
+//! The daemon's configuration: its command line, its file, and the policy.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
@@ -15,6 +15,7 @@ fn words(config: &Config) -> Vec<OsString> {
     let mut flag = |name: &str, value: String| words.push(format!("--{name}={value}").into());
     flag("socket-mode", format!("{:o}", config.access.mode));
     config.access.group.iter().for_each(|group| flag("socket-group", group.clone()));
+    config.policy.iter().for_each(|path| flag("policy", path.to_str().unwrap().to_owned()));
     config.lease.iter().for_each(|lease| flag("lease", format!("{}ns", lease.as_nanos())));
     flag("drain", format!("{}s {}ns", config.drain.as_secs(), config.drain.subsec_nanos()));
     flag("stall", format!("{}ms", limits.stall_ms));
@@ -25,6 +26,10 @@ fn words(config: &Config) -> Vec<OsString> {
         ("max-subscriptions", limits.subscriptions),
         ("max-lease-lengths", limits.lease_lengths),
         ("max-connections", limits.connections),
+        ("max-connections-per-uid", limits.connections_per_uid),
+        ("max-requests-per-uid", limits.requests_per_uid),
+        ("max-leases-per-uid", limits.leases_per_uid),
+        ("max-subscriptions-per-uid", limits.subscriptions_per_uid),
     ] {
         flag(name, number.to_string());
     }
@@ -81,6 +86,32 @@ fn config() {
                 }
                 Err(said) => {
                     let line = said.strip_prefix("tenured.toml:").and_then(|rest| rest.split_once(": "));
+                    assert!(line.is_some_and(|(line, _)| line.parse::<usize>().is_ok_and(|line| line > 0)), "{said}");
+                    assert!(!said.contains('\n'), "{said}");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn policy() {
+    let corpus = Corpus::of("policy");
+    check!(name = "policy").for_each(|input: &[u8]| {
+        corpus.each(input, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return };
+            match fuzzing::policy(text) {
+                Ok(rules) => {
+                    // A rule more is a rule more, wherever it stands; and one more mistake is found.
+                    let more = |rule: &str| fuzzing::policy(&format!("{text}\n{rule}"));
+                    let rule = if rules > 0 && !text.contains("[[deny]]") { "[[allow]]" } else { "[[deny]]" };
+                    if let Ok(found) = more(&format!("{rule}\nuser = 1\nmethods = \"lock\"\n")) {
+                        assert_eq!(found, rules + 1);
+                    }
+                    assert!(more("[[allow]]\nmethods = \"lock\"\n").is_err());
+                }
+                Err(said) => {
+                    let line = said.strip_prefix("policy.toml:").and_then(|rest| rest.split_once(": "));
                     assert!(line.is_some_and(|(line, _)| line.parse::<usize>().is_ok_and(|line| line > 0)), "{said}");
                     assert!(!said.contains('\n'), "{said}");
                 }

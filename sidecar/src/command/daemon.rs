@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     Socket,
-    exit::Failure,
+    exit::{self, Failure},
     keep::{Patience, Person, Refused, Seen, interject},
     refusal,
 };
@@ -80,6 +80,7 @@ pub(super) async fn connect(path: Option<&Path>, otherwise: Otherwise) -> Result
 pub(super) fn failure(error: &CallError) -> Failure {
     match error.kind() {
         Some(Kind::InvalidParams) => Failure::usage(error.to_string()),
+        Some(Kind::Denied) => Failure::new(exit::DENIED, format!("tenured: {error}")),
         _ if matches!(error, CallError::Closed) => Failure::failed("tenured closed the connection; see its log, and try again"),
         _ => Failure::failed(format_args!("tenured: {error}")),
     }

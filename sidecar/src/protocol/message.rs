@@ -71,6 +71,18 @@ pub struct Limits {
     pub leases: usize,
     /// Connections.
     pub connections: usize,
+    /// Connections of one user.
+    #[serde(default = "no_limit")]
+    pub connections_per_uid: usize,
+    /// Requests in flight on all connections of one user.
+    #[serde(default = "no_limit")]
+    pub requests_per_uid: usize,
+    /// Leases on all connections of one user, waits for one included.
+    #[serde(default = "no_limit")]
+    pub leases_per_uid: usize,
+    /// Subscriptions on all connections of one user.
+    #[serde(default = "no_limit")]
+    pub subscriptions_per_uid: usize,
     /// Different lengths of leases in use at the same time, by all connections.
     pub lease_lengths: usize,
     /// The `lease_ms` of a request that names none.
@@ -90,12 +102,21 @@ impl Default for Limits {
             stall_ms: 10_000,
             leases: 1_024,
             connections: 10_000,
+            connections_per_uid: 10_000,
+            requests_per_uid: 16_384,
+            leases_per_uid: 16_384,
+            subscriptions_per_uid: 4_096,
             lease_lengths: 64,
             default_lease_ms: 5_000,
             min_lease_ms: 150,
             max_lease_ms: 86_400_000,
         }
     }
+}
+
+/// What a daemon allows that does not say.
+const fn no_limit() -> usize {
+    usize::MAX
 }
 
 /// Result of `status`.
@@ -125,8 +146,23 @@ pub struct Status {
     pub subscriptions: usize,
     /// Requests in flight now on all connections.
     pub requests: usize,
+    /// The rules that say who may do what, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
     /// The connection that asks.
     pub connection: ConnectionStatus,
+}
+
+/// The rules that say who may do what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyStatus {
+    /// Their file.
+    pub path: String,
+    /// How many are in force.
+    pub rules: usize,
+    /// Why what the file says now is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One session of the daemon with its store.

@@ -23,8 +23,8 @@ pub use kv::{Entry, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKe
 pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
 pub use message::{
     Cancel, ConnectionStatus, Done, Goaway, Hello, HelloResult, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire,
-    LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, SessionStatus, Status, StoreInfo,
-    Written,
+    LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, PolicyStatus, SessionStatus, Status,
+    StoreInfo, Written,
 };
 pub use methods::METHODS;
 pub use openrpc::document;

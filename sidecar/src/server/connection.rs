@@ -28,9 +28,11 @@ use super::{
     leases::{Lease, Leases},
     outbox::{Next, Outbox, Room},
     peer::Peer,
+    policy::{Ability, Sight},
     requests,
     sessions::millis,
     subscriptions::Subscriptions,
+    users::Quotas,
 };
 use crate::protocol::{
     ConnectionStatus, ErrorObject, Goaway, Kind, Status,
@@ -95,14 +97,14 @@ enum End {
 }
 
 impl Connection {
-    fn new(daemon: Arc<Daemon>, peer: Peer) -> Arc<Self> {
+    fn new(daemon: Arc<Daemon>, peer: Peer, quotas: Quotas) -> Arc<Self> {
         let limits = &daemon.limits;
         let outbox = Arc::new(Outbox::new(limits.line_bytes));
         Arc::new(Self {
             session: daemon.next_session(),
-            inflight: InFlight::new(limits.requests, daemon.requests.clone()),
-            leases: Leases::new(limits.leases, daemon.leases.clone(), outbox.clone()),
-            subscriptions: Subscriptions::new(limits, daemon.subscriptions.clone(), outbox.clone()),
+            inflight: InFlight::new(limits.requests, daemon.requests.clone(), quotas.requests),
+            leases: Leases::new(limits.leases, quotas.leases, daemon.leases.clone(), outbox.clone()),
+            subscriptions: Subscriptions::new(limits, daemon.subscriptions.clone(), quotas.subscriptions, outbox.clone()),
             outbox,
             peer,
             tasks: TaskTracker::new(),
@@ -110,6 +112,11 @@ impl Connection {
             waits: Mutex::default(),
             daemon,
         })
+    }
+
+    /// What the peer may see of the names that `ability` is about.
+    pub(super) fn sight(&self, ability: Ability, bucket: Option<&str>) -> Sight {
+        self.daemon.policies.sight(&self.peer.who, ability, bucket)
     }
 
     fn waits_slot(&self) -> MutexGuard<'_, Arc<Waits>> {
@@ -175,8 +182,8 @@ async fn abandon(leases: Vec<Arc<Lease>>) {
 }
 
 /// Serves one client until it or the daemon goes, then releases all it held.
-pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer) {
-    let connection = Connection::new(daemon.clone(), peer);
+pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, quotas: Quotas) {
+    let connection = Connection::new(daemon.clone(), peer, quotas);
     tracing::debug!(session = connection.session, pid = connection.peer.pid, uid = connection.peer.uid, "connected");
     let (reader, writer) = stream.into_split();
     let mut lines = FramedRead::new(reader, LineDecoder::new(daemon.limits.line_bytes));

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::quota::{Quota, Taken};
 use crate::{
     protocol::{ErrorObject, Id, Kind, frame},
     sync::{
@@ -21,6 +22,8 @@ use crate::{
 pub(super) struct InFlight {
     requests: Mutex<HashMap<Id, CancellationToken>>,
     limit: usize,
+    /// The requests of the same user.
+    user: Quota,
     /// The requests of all connections.
     total: Arc<AtomicUsize>,
 }
@@ -35,6 +38,8 @@ pub(super) struct Slot {
     /// Whether it may have changed something when it is cancelled.
     changes: bool,
     open: bool,
+    /// A release is not counted.
+    _taken: Option<Taken>,
 }
 
 /// Whether an answer stands.
@@ -47,8 +52,8 @@ pub(super) enum Finish {
 }
 
 impl InFlight {
-    pub(super) fn new(limit: usize, total: Arc<AtomicUsize>) -> Arc<Self> {
-        Arc::new(Self { requests: Mutex::default(), limit, total })
+    pub(super) fn new(limit: usize, total: Arc<AtomicUsize>, user: Quota) -> Arc<Self> {
+        Arc::new(Self { requests: Mutex::default(), limit, user, total })
     }
 
     fn requests(&self) -> MutexGuard<'_, HashMap<Id, CancellationToken>> {
@@ -85,11 +90,12 @@ impl InFlight {
                 format!("{} requests of this connection are in flight; wait for an answer", self.limit),
             )),
             Entry::Vacant(vacant) => {
+                let taken = if limit == usize::MAX { None } else { Some(self.user.take()?) };
                 let id = vacant.key().clone();
                 let cancel = vacant.insert(CancellationToken::new()).clone();
                 drop(requests);
                 self.total.fetch_add(1, Ordering::Relaxed);
-                Ok(Slot { requests: self.clone(), id, cancel, changes, open: true })
+                Ok(Slot { requests: self.clone(), id, cancel, changes, open: true, _taken: taken })
             }
         }
     }
@@ -164,7 +170,7 @@ mod tests {
     #[test]
     fn a_cancelled_request_never_answers_with_a_result() {
         let total = Arc::new(AtomicUsize::new(0));
-        let requests = InFlight::new(2, total.clone());
+        let requests = InFlight::new(2, total.clone(), Quota::default());
         let (a, b) = (requests.admit(1.into(), false).unwrap(), requests.admit(2.into(), true).unwrap());
         assert_eq!(requests.admit(1.into(), false).unwrap_err().kind(), Some(Kind::InvalidRequest));
         assert_eq!(requests.admit(3.into(), false).unwrap_err().kind(), Some(Kind::Limit));

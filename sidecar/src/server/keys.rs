@@ -15,6 +15,7 @@ use super::{
     connection::Connection,
     errors,
     kv::{DATA, refuse_bucket},
+    policy::{Ability, Sight},
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{ErrorObject, Happening, Kind, KvWatch, value};
@@ -32,6 +33,7 @@ const MOST_TOLD: usize = 4_096;
 /// `kv.watch`.
 pub(super) fn watch(connection: &Connection, params: KvWatch) -> Result<Subscription<Keys>, ErrorObject> {
     refuse_bucket(params.bucket.as_deref())?;
+    let sight = connection.sight(Ability::SEE_KEYS, params.bucket.as_deref());
     let (range, prefix) = match (params.key, params.prefix) {
         (Some(key), None) => {
             let key = tenure::data_key(&key).map_err(|error| errors::of(&error).with("param", "key"))?;
@@ -54,6 +56,7 @@ pub(super) fn watch(connection: &Connection, params: KvWatch) -> Result<Subscrip
         store: connection.daemon.store.clone(),
         range,
         prefix,
+        sight,
         since,
         begun: Instant::now(),
         events: None,
@@ -83,6 +86,8 @@ pub(super) struct Keys {
     range: KeyRange,
     /// What the keys of the range begin with that are told.
     prefix: String,
+    /// Which of these the peer may see.
+    sight: Sight,
     since: Since,
     begun: Instant,
     events: Option<BoxStream<'static, Result<Event, tenure_kv::Error>>>,
@@ -162,7 +167,8 @@ impl Keys {
         match event {
             Event::Entry(entry) => {
                 self.reached = self.reached.max(entry.revision);
-                if !entry.key.as_str().starts_with(&self.prefix) {
+                let seen = |key: &str| key.starts_with(&self.prefix) && self.sight.sees(key.strip_prefix(DATA).unwrap_or(key));
+                if !seen(entry.key.as_str()) {
                     return None;
                 }
                 if let Some(told) = &mut self.told {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tenure_kv::{Batch, Expect, Key, KeyRange, Op, Revision, State, Ttl};
 
-use super::{connection::Connection, errors, held, leases::Lease};
+use super::{connection::Connection, errors, held, leases::Lease, policy::Ability};
 use crate::protocol::{
     Entry, ErrorObject, Kind, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, Written,
     value,
@@ -62,6 +62,7 @@ fn shown(key: String, found: &tenure_kv::Entry) -> Entry {
 /// `kv.keys`.
 pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<KvKeysListed, ErrorObject> {
     refuse_bucket(params.bucket.as_deref())?;
+    let sight = connection.sight(Ability::SEE_KEYS, params.bucket.as_deref());
     let range = KeyRange::new(format!("{DATA}>")).map_err(errors::of_store)?;
     let (prefix, after) = (params.prefix.unwrap_or_default(), params.after);
     // A key that is written meanwhile may be shown twice; its values are not kept.
@@ -70,7 +71,8 @@ pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<
     loop {
         let page = connection.daemon.store.scan(&range, from, PAGE).await.map_err(errors::of_store)?;
         let names = page.entries.iter().filter_map(|entry| entry.key.as_str().strip_prefix(DATA));
-        let wanted = names.filter(|name| name.starts_with(&prefix) && after.as_deref().is_none_or(|after| *name > after));
+        let wanted = names
+            .filter(|name| name.starts_with(&prefix) && sight.sees(name) && after.as_deref().is_none_or(|after| *name > after));
         keys.extend(wanted.map(str::to_owned));
         if page.complete {
             break;

@@ -14,6 +14,7 @@ use super::{
     held::{self, Held},
     holds::Holds,
     outbox::Outbox,
+    quota::{Quota, Taken},
     release::{Asked, Release},
     sessions::SessionUse,
 };
@@ -57,6 +58,7 @@ pub(super) struct Lease {
     session: SessionUse,
     home: Weak<Leases>,
     everywhere: Everywhere,
+    user: Quota,
     /// It is among those of all connections no longer.
     gone: AtomicBool,
 }
@@ -135,6 +137,7 @@ impl Lease {
         self.everywhere.counts(self.kind).for_each(|count| {
             count.fetch_sub(1, Ordering::Relaxed);
         });
+        self.user.give_back();
         self.everywhere.holds.remove(self.fence, &self.home, self.number);
     }
 }
@@ -212,6 +215,8 @@ struct Table {
 pub(super) struct Leases {
     table: Mutex<Table>,
     limit: usize,
+    /// Those of the same user.
+    user: Quota,
     everywhere: Everywhere,
     outbox: Arc<Outbox>,
     /// Cancelled when the connection has ended.
@@ -220,17 +225,20 @@ pub(super) struct Leases {
 
 /// The right to add one lease.
 #[derive(Debug)]
-pub(super) struct Reserved(Arc<Leases>);
+pub(super) struct Reserved {
+    home: Arc<Leases>,
+    _taken: Taken,
+}
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.0.table().reserved -= 1;
+        self.home.table().reserved -= 1;
     }
 }
 
 impl Leases {
-    pub(super) fn new(limit: usize, everywhere: Everywhere, outbox: Arc<Outbox>) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), limit, everywhere, outbox, closed: CancellationToken::new() })
+    pub(super) fn new(limit: usize, user: Quota, everywhere: Everywhere, outbox: Arc<Outbox>) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), limit, user, everywhere, outbox, closed: CancellationToken::new() })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -250,8 +258,9 @@ impl Leases {
                 format!("this connection holds or waits for {} leases; release one, or use another connection", self.limit);
             return Err(ErrorObject::limit("leases", said));
         }
+        let taken = self.user.take()?;
         table.reserved += 1;
-        Ok(Reserved(self.clone()))
+        Ok(Reserved { home: self.clone(), _taken: taken })
     }
 
     /// Adds a hold, unless `ended` has been cancelled: then whoever cancelled it may have looked here already.
@@ -272,6 +281,7 @@ impl Leases {
         self.everywhere.counts(held.kind()).for_each(|count| {
             count.fetch_add(1, Ordering::Relaxed);
         });
+        self.user.take_anyway();
         let lease = Arc::new(Lease {
             number,
             kind: held.kind(),
@@ -283,6 +293,7 @@ impl Leases {
             session,
             home: Arc::downgrade(self),
             everywhere: self.everywhere.clone(),
+            user: self.user.clone(),
             gone: AtomicBool::new(false),
         });
         if lease.kind != held::Kind::Member {

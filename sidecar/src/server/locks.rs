@@ -12,9 +12,10 @@ use super::{
     errors,
     held::Held,
     leases::handle,
+    policy::Ability,
     sessions::SessionUse,
 };
-use crate::protocol::{Done, ErrorObject, Kind, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockView, Locks};
+use crate::protocol::{Done, ErrorObject, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockView, Locks};
 
 /// A checked `lock.acquire`.
 pub(super) struct Acquire {
@@ -70,7 +71,9 @@ pub(super) async fn get(connection: Arc<Connection>, LockGet { name }: LockGet) 
 /// `lock.list`.
 pub(super) async fn list(connection: Arc<Connection>, LockList { prefix }: LockList) -> Result<Locks, ErrorObject> {
     let queues = tenure::locks::list(&*connection.daemon.store, prefix.as_deref().unwrap_or_default());
-    Ok(Locks { locks: queues.await.map_err(|error| errors::of(&error))?.into_iter().map(view).collect() })
+    let sight = connection.sight(Ability::SEE_LOCKS, None);
+    let queues = queues.await.map_err(|error| errors::of(&error))?.into_iter().filter(|queue| sight.sees(&queue.name));
+    Ok(Locks { locks: queues.map(view).collect() })
 }
 
 fn view(queue: tenure::Queue) -> LockView {
@@ -81,31 +84,10 @@ fn view(queue: tenure::Queue) -> LockView {
     }
 }
 
-/// `lock.break`: for the daemon's own user and for root.
+/// `lock.break`: for the daemon's own user, for root, and for whom the policy allows it.
 pub(super) async fn break_hold(connection: Arc<Connection>, LockBreak { name, fence }: LockBreak) -> Result<Done, ErrorObject> {
-    let (peer, own) = (connection.peer.uid, connection.daemon.uid);
-    if !may_break(peer, own) {
-        let said = format!("user {peer} may not break locks; user {own}, who runs the daemon, and root may");
-        return Err(ErrorObject::new(Kind::Denied, said));
-    }
     let broken = tenure::locks::break_hold(&*connection.daemon.store, &name, Revision::new(fence)).await;
     broken.map_err(|error| errors::of(&error))?;
-    tracing::warn!(lock = name, fence, uid = peer, pid = connection.peer.pid, "lock broken");
+    tracing::warn!(lock = name, fence, uid = connection.peer.uid, pid = connection.peer.pid, "lock broken");
     Ok(Done {})
-}
-
-/// Whether user `peer` may break locks of a daemon that user `own` runs.
-const fn may_break(peer: u32, own: u32) -> bool {
-    peer == own || peer == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_root_and_the_daemons_own_user_break_locks() {
-        assert!(may_break(0, 1_000) && may_break(1_000, 1_000) && may_break(0, 0));
-        assert!(!may_break(1_001, 1_000) && !may_break(1_000, 0));
-    }
 }

@@ -16,13 +16,17 @@ mod members;
 mod observers;
 mod outbox;
 mod peer;
+pub(crate) mod policy;
 mod process;
+mod quota;
 mod release;
 mod requests;
 mod service;
 mod sessions;
 mod socket;
 mod subscriptions;
+mod toml_file;
+mod users;
 
 use std::{
     os::unix::net::UnixListener as StdListener,
@@ -38,22 +42,25 @@ use tenure_kv::Store;
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     leases::Everywhere,
     observers::Observers,
-    peer::Peer,
+    peer::{Peer, Processes},
+    policy::Policies,
     sessions::{Sessions, millis},
     socket::Claimed,
+    users::{Place, Users},
 };
 pub use self::{process::main, socket::Access};
 use crate::protocol::{ConnectionStatus, ErrorObject, Limits, Status, StoreInfo, default_socket, frame};
 
 /// Name and version of this daemon.
 const SERVER: &str = concat!("tenured/", env!("CARGO_PKG_VERSION"));
+/// Exit code of what failed otherwise.
+const FAILED: u8 = 1;
 /// Pause after accepting failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long before the end of a drain the leases still held are taken: room to release them in the store.
@@ -61,12 +68,21 @@ const LAST_CALL: u32 = 5;
 
 /// Why the daemon does not start: one sentence with the remedy.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+#[error("{message}")]
+pub struct StartError {
+    message: String,
+    /// What the process ends with.
+    code: u8,
+}
 
 impl StartError {
     fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+        Self { message: message.into(), code: FAILED }
+    }
+
+    /// The configuration is to blame, and starting again helps nothing.
+    fn config(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: config::CONFIG }
     }
 }
 
@@ -85,6 +101,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long leaving may take.
     pub drain: Duration,
+    /// Who may do what; absent for no rules.
+    pub policy: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -97,6 +115,7 @@ impl Default for Config {
             lease: None,
             limits: Limits::default(),
             drain: Duration::from_secs(5),
+            policy: None,
         }
     }
 }
@@ -108,7 +127,8 @@ struct Daemon {
     sessions: Arc<Sessions>,
     observers: Arc<Observers>,
     limits: Limits,
-    uid: u32,
+    policies: Arc<Policies>,
+    processes: Arc<Processes>,
     host: String,
     started: Instant,
     /// Cancelled when no new work is taken.
@@ -119,7 +139,7 @@ struct Daemon {
     ended: CancellationToken,
     /// From the first to the second.
     grace: Duration,
-    connections: Arc<Semaphore>,
+    users: Arc<Users>,
     leases: Everywhere,
     requests: Arc<AtomicUsize>,
     subscriptions: Arc<AtomicUsize>,
@@ -146,12 +166,13 @@ impl Daemon {
             draining: self.draining.is_cancelled(),
             store: self.store_info(),
             sessions: self.sessions.status(),
-            connections: self.limits.connections - self.connections.available_permits(),
+            connections: self.users.connections(),
             leases: self.leases.total.load(Ordering::Relaxed),
             leaderships: self.leases.leaderships.load(Ordering::Relaxed),
             members: self.leases.members.load(Ordering::Relaxed),
             subscriptions: self.subscriptions.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
+            policy: self.policies.status(connection.uid),
             connection,
         }
     }
@@ -181,6 +202,7 @@ impl Server {
 
     /// As [`start`](Self::start), on a socket that listens already and that somebody else keeps, if there is one.
     async fn start_on(config: Config, given: Option<StdListener>) -> Result<Self, StartError> {
+        let policies = policies(&config)?;
         let (claimed, listener) = match given {
             Some(listener) => {
                 let made = listener.set_nonblocking(true);
@@ -195,7 +217,7 @@ impl Server {
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
-        Ok(Self::listening(config, claimed, listener, store))
+        Ok(Self::listening(config, policies, claimed, listener, store))
     }
 
     /// As [`start`](Self::start), in front of a store that is open already; the URL in `config` is not looked at.
@@ -203,11 +225,23 @@ impl Server {
     /// # Errors
     /// When another daemon is there, or the socket cannot be used.
     pub fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        let policies = policies(&config)?;
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
-        Ok(Self::listening(config, Some(claimed), listener, store))
+        Ok(Self::listening(config, policies, Some(claimed), listener, store))
     }
 
-    fn listening(config: Config, claimed: Option<Claimed>, listener: StdListener, store: Arc<dyn Store>) -> Self {
+    /// What reads the policy again.
+    fn policies(&self) -> Arc<Policies> {
+        self.daemon.policies.clone()
+    }
+
+    fn listening(
+        config: Config,
+        policies: Policies,
+        claimed: Option<Claimed>,
+        listener: StdListener,
+        store: Arc<dyn Store>,
+    ) -> Self {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
@@ -218,14 +252,15 @@ impl Server {
             observers: Observers::new(sessions.clone()),
             sessions,
             store,
-            uid: rustix::process::geteuid().as_raw(),
+            policies: Arc::new(policies),
+            processes: Arc::default(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             started: Instant::now(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
             ended,
             grace: config.drain - config.drain / LAST_CALL,
-            connections: Arc::new(Semaphore::new(limits.connections)),
+            users: Users::new(limits.clone()),
             leases: Everywhere::default(),
             requests: Arc::default(),
             subscriptions: Arc::default(),
@@ -234,6 +269,9 @@ impl Server {
             limits,
         });
         tracing::info!(socket = %config.socket.display(), store = daemon.store.info().url, lease_ms = millis(lease), "serving");
+        if let Some(policy) = &config.policy {
+            tracing::info!(policy = %policy.display(), rules = daemon.policies.rules(), "policy in force");
+        }
         Self { daemon, claimed, listener, drain: config.drain }
     }
 
@@ -286,6 +324,10 @@ impl Server {
     }
 }
 
+fn policies(config: &Config) -> Result<Policies, StartError> {
+    Policies::load(config.policy.as_deref(), rustix::process::geteuid().as_raw()).map_err(StartError::config)
+}
+
 /// Resolves when nothing is held and nothing is in flight.
 async fn idle(daemon: &Daemon) {
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
@@ -307,7 +349,7 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
             Some(stream) => Ok(stream),
             None => listener.accept().await.map(|(stream, _)| stream),
         };
-        let accepted = accepted.and_then(|stream| match Peer::of(&stream) {
+        let accepted = accepted.and_then(|stream| match Peer::of(&stream, &daemon.processes, daemon.policies.is_set()) {
             Ok(peer) => Ok((stream, peer)),
             Err(error) => {
                 unknown = Some(stream);
@@ -317,9 +359,9 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                match daemon.connections.clone().try_acquire_owned() {
-                    Ok(permit) => drop(connections.spawn(serve(daemon.clone(), stream, peer, permit))),
-                    Err(_) => drop(connections.spawn(refuse(daemon.limits.connections, stream))),
+                match daemon.users.enter(peer.uid) {
+                    Ok(place) => drop(connections.spawn(serve(daemon.clone(), stream, peer, place))),
+                    Err(error) => drop(connections.spawn(refuse(error, stream))),
                 }
             }
             Err(error) => {
@@ -333,14 +375,12 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
     }
 }
 
-async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, _permit: OwnedSemaphorePermit) {
+async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, place: Place) {
     let ended = daemon.ended.clone();
-    ended.run_until_cancelled(connection::serve(daemon, stream, peer)).await;
+    ended.run_until_cancelled(connection::serve(daemon, stream, peer, place.quotas.clone())).await;
 }
 
-async fn refuse(limit: usize, mut stream: UnixStream) {
-    let error =
-        ErrorObject::limit("connections", format!("the daemon serves {limit} connections; close one, or try again later"));
+async fn refuse(error: ErrorObject, mut stream: UnixStream) {
     // A fresh socket takes one line at once; who does not read it sees the connection closed.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&frame::failure(None, &error))).await;
 }

@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_lease_is_not_spoken_of_before_its_handle_is_told() {
         let outbox = Outbox::new(1_024);
-        let requests = InFlight::new(8, Arc::new(AtomicUsize::new(0)));
+        let requests = InFlight::new(8, Arc::new(AtomicUsize::new(0)), Default::default());
         for (id, lease) in [(1, 1), (2, 2)] {
             outbox.hold_back(crate::server::leases::handle(lease));
             outbox.notice(notice(lease, LeaseState::Lost));

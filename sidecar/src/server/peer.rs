@@ -1,19 +1,33 @@
 //! Who is at the other end of a connection, and the moment that process dies.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerPidfd};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use nix::{
+    errno::Errno,
+    sys::socket::{getsockopt, sockopt::PeerPidfd},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::UnixStream,
 };
+
+use super::policy::Who;
 
 /// The process at the other end, as the kernel told when it connected.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// Its user.
     pub(super) uid: u32,
+    /// Its user and its groups, for the policy.
+    pub(super) who: Who,
     /// Its id here; absent when it lives in a process namespace that this one cannot see.
     pub(super) pid: Option<u32>,
     alive: Alive,
@@ -22,22 +36,82 @@ pub(super) struct Peer {
 #[derive(Debug)]
 enum Alive {
     /// Readable once the process is dead.
-    Watched(AsyncFd<OwnedFd>),
+    Watched(Arc<Process>),
     /// It was dead before it could be watched.
     Dead,
     /// The kernel cannot tell: only the end of the connection counts.
     Unknown,
 }
 
+/// The file system of descriptors of processes, where each process has a number of its own for as long as the system runs.
+const PIDFS: u32 = 0x5049_4446;
+
+/// The processes of clients: each is watched once, however many connections it has.
+#[derive(Debug, Default)]
+pub(super) struct Processes(Mutex<HashMap<u64, Weak<Process>>>);
+
+/// A process that is watched.
+#[derive(Debug)]
+struct Process {
+    pidfd: AsyncFd<OwnedFd>,
+    /// Where it is found, if it can be told from others.
+    place: Option<(Arc<Processes>, u64)>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some((processes, number)) = &self.place {
+            let mut all = processes.all();
+            // Another connection may have come meanwhile.
+            if all.get(number).is_some_and(|process| process.strong_count() == 0) {
+                all.remove(number);
+            }
+        }
+    }
+}
+
+impl Processes {
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Weak<Process>>> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process behind `pidfd`.
+    fn watched(self: &Arc<Self>, pidfd: OwnedFd) -> std::io::Result<Arc<Process>> {
+        let number = number(&pidfd);
+        if let Some(process) = number.and_then(|number| self.all().get(&number).and_then(Weak::upgrade)) {
+            return Ok(process);
+        }
+        #[allow(deprecated, reason = "what replaces it is unsafe for descriptors in general; an OwnedFd keeps its own open")]
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let process = Arc::new(Process { pidfd, place: number.map(|number| (self.clone(), number)) });
+        if let Some(number) = number {
+            self.all().insert(number, Arc::downgrade(&process));
+        }
+        Ok(process)
+    }
+}
+
+/// What tells a process from all others; before Linux 6.9 nothing does.
+fn number(pidfd: &OwnedFd) -> Option<u64> {
+    let kind = rustix::fs::fstatfs(pidfd).ok()?.f_type;
+    let is_pidfs = u32::try_from(kind).is_ok_and(|kind| kind == PIDFS);
+    if is_pidfs { rustix::fs::fstat(pidfd).ok().map(|stat| stat.st_ino) } else { None }
+}
+
 impl Peer {
-    /// Asks the kernel.
+    /// Asks the kernel; for all groups of the process only where those are wanted.
     ///
     /// # Errors
     /// When it does not tell, mostly for want of file descriptors.
-    pub(super) fn of(stream: &UnixStream) -> std::io::Result<Self> {
+    pub(super) fn of(stream: &UnixStream, processes: &Arc<Processes>, groups: bool) -> std::io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
-        Ok(Self { uid: credentials.uid(), pid, alive: watch(stream, credentials.pid())? })
+        let (uid, gid) = (credentials.uid(), credentials.gid());
+        let alive = watch(stream, processes, credentials.pid())?;
+        let more = if groups { supplementary(pid, uid, gid, &alive)? } else { None };
+        let who = Who { uid, all_gids: more.is_some(), gids: std::iter::once(gid).chain(more.into_iter().flatten()).collect() };
+        Ok(Self { uid, who, pid, alive })
     }
 
     /// Resolves when the process is dead, though children that inherited the connection may keep it open.
@@ -47,7 +121,7 @@ impl Peer {
     pub(super) async fn died(&self) {
         match &self.alive {
             Alive::Dead => {}
-            Alive::Watched(pidfd) => match pidfd.readable().await {
+            Alive::Watched(process) => match process.pidfd.readable().await {
                 Ok(_) => {}
                 // The runtime is going away, and this connection with it.
                 Err(_) => std::future::pending().await,
@@ -57,8 +131,38 @@ impl Peer {
     }
 }
 
-fn watch(stream: &UnixStream, pid: Option<i32>) -> std::io::Result<Alive> {
-    use nix::errno::Errno;
+/// The groups of the process beside its primary one, or `None` where they cannot be told for sure. SO_PEERGROUPS would say
+/// what they were when it connected, and can be asked for in unsafe code only. So they are those it has now, and count only
+/// while it has the user and the group that it connected with: a process that has started a program of another user is not
+/// that user's.
+fn supplementary(pid: Option<u32>, uid: u32, gid: u32, alive: &Alive) -> std::io::Result<Option<Vec<u32>>> {
+    let (Some(pid), Alive::Watched(process)) = (pid, alive) else { return Ok(None) };
+    let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE)) => {
+            return Err(error);
+        }
+        Err(_) => return Ok(None),
+    };
+    // As long as the process is there, nobody else has its number.
+    let mut ended = [PollFd::new(process.pidfd.get_ref(), PollFlags::IN)];
+    match poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(0) => Ok(groups_in(&status, uid, gid)),
+        _ => Ok(None),
+    }
+}
+
+/// The line `Groups:` of `/proc/PID/status`, if all the ids there are those.
+fn groups_in(status: &str, uid: u32, gid: u32) -> Option<Vec<u32>> {
+    let numbers = |field: &str| -> Option<Vec<u32>> {
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_whitespace().map(|number| number.parse().ok()).collect()
+    };
+    let only = |field: &str, id: u32| numbers(field).is_some_and(|ids| !ids.is_empty() && ids.iter().all(|other| *other == id));
+    if only("Uid:", uid) && only("Gid:", gid) { numbers("Groups:") } else { None }
+}
+
+fn watch(stream: &UnixStream, processes: &Arc<Processes>, pid: Option<i32>) -> std::io::Result<Alive> {
     let pidfd = match getsockopt(&stream.as_fd(), PeerPidfd) {
         Ok(pidfd) => pidfd,
         Err(Errno::ESRCH | Errno::EINVAL) => return Ok(Alive::Dead),
@@ -75,7 +179,23 @@ fn watch(stream: &UnixStream, pid: Option<i32>) -> std::io::Result<Alive> {
             }
         },
     };
-    #[allow(deprecated, reason = "what replaces it is unsafe for descriptors in general; an OwnedFd keeps its own open")]
-    let watched = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-    Ok(Alive::Watched(watched))
+    processes.watched(pidfd).map(Alive::Watched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_count_only_while_the_process_is_who_connected() {
+        let status = |uids: &str, gids: &str| format!("Name:\tx\nUid:\t{uids}\nGid:\t{gids}\nFDSize:\t64\nGroups:\t4 24 100 \n");
+        let own = status("5\t5\t5\t5", "6\t6\t6\t6");
+        assert_eq!(groups_in(&own, 5, 6), Some(vec![4, 24, 100]));
+        assert_eq!(groups_in(&own.replace("4 24 100", ""), 5, 6), Some(vec![]));
+        for (uids, gids) in [("5\t0\t0\t0", "6\t6\t6\t6"), ("0\t0\t0\t0", "6\t6\t6\t6"), ("5\t5\t5\t5", "6\t9\t9\t9"), ("", "6")]
+        {
+            assert_eq!(groups_in(&status(uids, gids), 5, 6), None, "{uids} {gids}");
+        }
+        assert_eq!(groups_in("", 5, 6), None);
+    }
 }

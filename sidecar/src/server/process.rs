@@ -11,6 +11,7 @@ use std::{
 
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,10 @@ use super::{
 
 /// Lines of the log that wait to be written; more are dropped.
 const LOG_LINES: usize = 4_096;
+/// Descriptors of a connection: its socket, and its client's process if that has no other.
+const DESCRIPTORS: u64 = 2;
+/// Descriptors beside those of connections: the store's, the runtime's.
+const OWN_DESCRIPTORS: u64 = 64;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
@@ -64,7 +69,7 @@ fn serve(effective: Effective) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error.to_string());
-            ExitCode::FAILURE
+            ExitCode::from(error.code)
         }
     }
 }
@@ -74,7 +79,7 @@ fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError
     if let Some(place) = address.as_ref().and_then(|address| address.as_pathname()) {
         config.socket = place.to_owned();
     }
-    raise_file_limit();
+    raise_file_limit(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -92,8 +97,19 @@ fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError
             _ = int.recv() => return Ok(()),
         };
         service::ready(&status);
+        let policies = server.policies();
+        let (told, hurried) = (CancellationToken::new(), CancellationToken::new());
+        let reloads = async {
+            while hangup.recv().await.is_some() && !told.is_cancelled() {
+                service::reloading();
+                let policies = policies.clone();
+                // Looking users up may take its time. A panic in there would leave the rules as they are.
+                let _ = tokio::task::spawn_blocking(move || policies.reload()).await;
+                service::ready(&status);
+            }
+            std::future::pending().await
+        };
         // The second signal may come in the first one's wake.
-        let (told, hurried) = (tokio_util::sync::CancellationToken::new(), tokio_util::sync::CancellationToken::new());
         let signals = async {
             for token in [&told, &hurried] {
                 tokio::select! {
@@ -104,14 +120,6 @@ fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError
                     service::stopping(drain);
                 }
                 token.cancel();
-            }
-            std::future::pending().await
-        };
-        let reloads = async {
-            while hangup.recv().await.is_some() {
-                // The configuration holds for the daemon's life: there is nothing to read again.
-                service::reloading();
-                service::ready(&status);
             }
             std::future::pending().await
         };
@@ -128,10 +136,18 @@ fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError
     served
 }
 
-/// Every connection takes two descriptors, so the few that are usual do not go far.
-fn raise_file_limit() {
+/// Every connection takes two descriptors, so the few that are usual do not go far. No further than the hard limit:
+/// whoever set that meant it.
+fn raise_file_limit(connections: usize) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS).saturating_add(OWN_DESCRIPTORS);
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        if hard < wanted {
+            let room = hard.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS;
+            tracing::info!(open_files = hard, wanted, "the limit of open files leaves room for about {room} connections");
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    });
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }

@@ -33,6 +33,8 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
     let Some(id) = request.id.clone() else { return notification(connection, &request) };
     let now = if connection.inflight.contains(&id) {
         Err(inflight::taken_id(&id))
+    } else if let Err(error) = connection.daemon.policies.judge(&connection.peer.who, &request) {
+        Err(error)
     } else {
         match &*request.method {
             // Whatever is served is described.

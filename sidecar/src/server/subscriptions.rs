@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::Connection,
     outbox::{Outbox, Room},
+    quota::{Quota, Taken},
 };
 use crate::protocol::{Done, ErrorObject, Event, Happening, Id, Kind, Limits, Subscribed, frame};
 
@@ -74,6 +75,8 @@ pub(super) struct Subscriptions {
     stall: Duration,
     turns: Arc<Semaphore>,
     outbox: Arc<Outbox>,
+    /// Those of the same user.
+    user: Quota,
     /// The subscriptions of all connections.
     total: Arc<AtomicUsize>,
 }
@@ -89,6 +92,7 @@ struct Table {
 struct Running {
     over: CancellationToken,
     total: Arc<AtomicUsize>,
+    _taken: Taken,
 }
 
 impl Drop for Running {
@@ -103,13 +107,14 @@ fn handle(number: u64) -> String {
 }
 
 impl Subscriptions {
-    pub(super) fn new(limits: &Limits, total: Arc<AtomicUsize>, outbox: Arc<Outbox>) -> Arc<Self> {
+    pub(super) fn new(limits: &Limits, total: Arc<AtomicUsize>, user: Quota, outbox: Arc<Outbox>) -> Arc<Self> {
         Arc::new(Self {
             table: Mutex::default(),
             limit: limits.subscriptions,
             stall: Duration::from_millis(limits.stall_ms),
             turns: Arc::new(Semaphore::new(TURNS)),
             outbox,
+            user,
             total,
         })
     }
@@ -130,11 +135,12 @@ impl Subscriptions {
             let said = format!("this connection has {} subscriptions; cancel one, or use another connection", self.limit);
             return Err(ErrorObject::limit("subscriptions", said));
         }
+        let taken = self.user.take()?;
         table.last += 1;
         let number = table.last;
         let over = CancellationToken::new();
         self.total.fetch_add(1, Ordering::Relaxed);
-        table.running.insert(number, Running { over: over.clone(), total: self.total.clone() });
+        table.running.insert(number, Running { over: over.clone(), total: self.total.clone(), _taken: taken });
         Ok(Subscription { home: self.clone(), number, over, resume: source.start(), source })
     }
 

@@ -43,7 +43,7 @@ fn write(outbox: &Arc<Outbox>, leases: &Leases) -> Vec<String> {
 /// answer may use its place again.
 pub fn a_request_is_answered_once() {
     let total = Arc::new(AtomicUsize::new(0));
-    let requests = InFlight::new(1, total.clone());
+    let requests = InFlight::new(1, total.clone(), Default::default());
     let outbox = Arc::new(Outbox::new(1_024));
     let slot = requests.admit(1.into(), true).unwrap();
     let worker = thread::spawn({
@@ -67,7 +67,7 @@ pub fn a_request_is_answered_once() {
 pub fn a_cancelled_lease_is_not_spoken_of() {
     let (everywhere, total, behind) = (Everywhere::default(), Arc::new(AtomicUsize::new(0)), Behind::new(0));
     let connection = Connection::new(everywhere.clone());
-    let requests = InFlight::new(1, total.clone());
+    let requests = InFlight::new(1, total.clone(), Default::default());
     let slot = requests.admit(1.into(), true).unwrap();
     let writer = thread::spawn({
         let connection = connection.clone();

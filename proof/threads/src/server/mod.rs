@@ -16,5 +16,7 @@ mod inflight;
 mod leases;
 #[path = "../../../../sidecar/src/server/outbox.rs"]
 mod outbox;
+#[path = "../../../../sidecar/src/server/quota.rs"]
+mod quota;
 #[path = "../../../../sidecar/src/server/release.rs"]
 mod release;

@@ -177,7 +177,7 @@ pub(super) mod connection {
     impl Connection {
         pub(in crate::server) fn new(everywhere: Everywhere) -> Arc<Self> {
             let outbox = Arc::new(Outbox::new(1_024));
-            let leases = Leases::new(2, everywhere, outbox.clone());
+            let leases = Leases::new(2, Default::default(), everywhere, outbox.clone());
             Arc::new(Self { outbox, leases, tasks: Mutex::default() })
         }
 

@@ -4,7 +4,7 @@ use super::{
     CONFIG, Refusal,
     layers::{Effective, Origin},
 };
-use crate::server::socket;
+use crate::server::{policy, socket};
 
 /// Looks at what the settings name. Their own forms have been looked at already.
 ///
@@ -14,6 +14,9 @@ pub(crate) fn check(effective: &Effective) -> Result<String, Refusal> {
     let config = &effective.settings.config;
     socket::check_group(&config.access).map_err(|error| refuse(effective, "socket_group", &error.to_string()))?;
     socket::check_path(&config.socket).map_err(|error| refuse(effective, "socket", &error.to_string()))?;
+    if let Some(path) = &config.policy {
+        policy::check(path).map_err(|said| refuse(effective, "policy", &said))?;
+    }
     Ok(match &effective.file {
         Some(path) => format!("{}: the configuration is right", path.display()),
         None => "the configuration is right; no file was read".to_owned(),

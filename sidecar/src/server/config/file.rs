@@ -1,16 +1,9 @@
 //! The configuration file: TOML with the keys of the settings, and nothing else.
 
-use std::path::Path;
+use toml::de::DeValue;
 
-use toml::de::{DeTable, DeValue};
-
-use super::{
-    CONFIG, Refusal,
-    settings::{Form, SETTINGS, Setting},
-};
-
-/// From here on two names are alike enough to ask whether the one was meant.
-const ALIKE: f64 = 0.7;
+use super::settings::{Form, SETTINGS, Setting};
+use crate::server::toml_file::{TomlFile, in_order, unknown};
 
 /// A setting as the file has it.
 pub(super) struct Given {
@@ -18,41 +11,24 @@ pub(super) struct Given {
     pub(super) setting: usize,
     /// As [`Setting::put`] takes it.
     pub(super) text: String,
-    pub(super) line: usize,
+    /// Where it stands.
+    pub(super) at: usize,
 }
 
-/// What the text says, in the order of lines.
+/// What the file says, in the order of lines.
 ///
 /// # Errors
 /// The first that is wrong, with its line.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, Refusal> {
-    let at = |position: usize, said: String| refuse(path, line_of(text, position), &said);
-    let table = DeTable::parse(text).map_err(|error| {
-        let position = error.span().map_or(0, |span| span.start);
-        at(position, format!("this is not TOML: {}", error.message()))
-    })?;
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    entries
-        .into_iter()
-        .map(|(key, value)| {
-            let position = key.span().start;
-            let line = line_of(text, position);
-            let name = key.get_ref();
-            let found = SETTINGS.iter().enumerate().find(|(_, setting)| setting.key == name.as_ref());
-            let (setting, known) = found.ok_or_else(|| at(position, unknown(name)))?;
-            let text = written(known, value.get_ref()).map_err(|said| at(position, said))?;
-            Ok(Given { setting, text, line })
-        })
-        .collect()
-}
-
-pub(super) fn refuse(path: &Path, line: usize, said: &str) -> Refusal {
-    Refusal::new(CONFIG, format!("{}:{line}: {said}", path.display()))
-}
-
-pub(super) fn line_of(text: &str, position: usize) -> usize {
-    text.as_bytes().iter().take(position).filter(|byte| **byte == b'\n').count() + 1
+pub(super) fn parse(file: &TomlFile) -> Result<Vec<Given>, String> {
+    let table = file.table()?;
+    let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let given = in_order(&table).into_iter().map(|entry| {
+        let setting = known.iter().position(|key| *key == entry.key).ok_or_else(|| unknown("key", entry.key, &known));
+        let given = setting
+            .and_then(|setting| Ok(Given { setting, text: written(&SETTINGS[setting], entry.value.get_ref())?, at: entry.at }));
+        given.map_err(|said| file.refuse(entry.at, &said))
+    });
+    given.collect()
 }
 
 /// The value in the words of a flag.
@@ -69,22 +45,13 @@ fn written(setting: &Setting, value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-fn unknown(key: &str) -> String {
-    let key: String = key.chars().take(64).collect();
-    let plain = key.to_lowercase().replace('-', "_");
-    let alike = |setting: &Setting| strsim::jaro_winkler(&plain, setting.key);
-    match SETTINGS.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
-        Some(nearest) if alike(nearest) >= ALIKE => format!("unknown key {key:?}; did you mean {:?}?", nearest.key),
-        _ => {
-            let all: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-            format!("unknown key {key:?}; there are {}", all.join(", "))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(text: &str) -> TomlFile {
+        TomlFile { path: "f".into(), text: text.to_owned() }
+    }
 
     #[test]
     fn what_is_wrong_is_said_with_its_line_and_the_remedy() {
@@ -105,11 +72,13 @@ mod tests {
             // The first of two.
             ("zz = 1\naa = 1", "f:1: unknown key \"zz\""),
         ] {
-            let error = parse("f".as_ref(), text).map(|_| ()).unwrap_err();
-            assert!(error.code == CONFIG && error.message.contains(said), "{text:?}: {error}");
+            let error = parse(&file(text)).map(|_| ()).unwrap_err();
+            assert!(error.contains(said), "{text:?}: {error}");
         }
-        let given = parse("f".as_ref(), "# c\nmax_line = 0x1_000\nlog = 'warn'").unwrap();
-        let given: Vec<_> = given.iter().map(|given| (SETTINGS[given.setting].key, given.text.as_str(), given.line)).collect();
+        let file = file("# c\nmax_line = 0x1_000\nlog = 'warn'");
+        let given = parse(&file).unwrap();
+        let given: Vec<_> =
+            given.iter().map(|given| (SETTINGS[given.setting].key, given.text.as_str(), file.line(given.at))).collect();
         assert_eq!(given, [("max_line", "4096", 2), ("log", "warn", 3)]);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -13,13 +13,12 @@ use super::{
     CONFIG, Refusal, USAGE, file,
     settings::{SETTINGS, Setting, Settings, default_store},
 };
+use crate::server::toml_file::TomlFile;
 
 /// Read where no file is named, if it is there.
 const DEFAULT_FILE: &str = "/etc/tenure/tenured.toml";
 /// Names the file where `--config` does not.
 const FILE_VARIABLE: &str = "TENURE_CONFIG";
-/// No file is longer.
-const MAX_FILE: u64 = 1 << 20;
 
 const AFTER: &str = "\
 Clients connect to the socket and speak JSON-RPC 2.0, one message per line. What a client holds is released \
@@ -176,12 +175,11 @@ impl Asked {
     /// What is wrong with one of them, or with the file.
     pub(crate) fn effective(&self) -> Result<Effective, Refusal> {
         let named = std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let read = match self.file.clone().or(named) {
-            Some(path) => Some((read(&path, false)?.unwrap_or_default(), path)),
-            None => read(DEFAULT_FILE.as_ref(), true)?.map(|text| (text, DEFAULT_FILE.into())),
+        let file = match self.file.clone().or(named) {
+            Some(path) => read(&path, false)?,
+            None => read(DEFAULT_FILE.as_ref(), true)?,
         };
-        let file = read.as_ref().map(|(text, path)| (path.as_path(), text.as_str()));
-        let mut effective = merged(&self.flags, &|name| std::env::var_os(name), file)?;
+        let mut effective = merged(&self.flags, &|name| std::env::var_os(name), file.as_ref())?;
         if effective.has_default_store() {
             effective.settings.config.store = default_store().map_err(|said| Refusal::new(CONFIG, said))?;
         }
@@ -193,20 +191,20 @@ impl Asked {
 pub(super) fn merged(
     flags: &[(usize, String)],
     environment: &dyn Fn(&str) -> Option<OsString>,
-    file: Option<(&Path, &str)>,
+    file: Option<&TomlFile>,
 ) -> Result<Effective, Refusal> {
     let mut effective = Effective {
         settings: Settings::default(),
         origins: vec![Origin::Default; SETTINGS.len()],
-        file: file.map(|(path, _)| path.to_owned()),
+        file: file.map(|file| file.path.clone()),
     };
     // The weakest first: what is overruled is looked at all the same, so that it is not found wrong on another day.
-    if let Some((path, text)) = file {
-        for given in file::parse(path, text)? {
+    if let Some(file) = file {
+        for given in file::parse(file).map_err(|said| Refusal::new(CONFIG, said))? {
             let key = SETTINGS[given.setting].key;
             effective
-                .put(given.setting, &given.text, Origin::File(path.to_owned(), given.line))
-                .map_err(|said| file::refuse(path, given.line, &format!("{key}: {said}")))?;
+                .put(given.setting, &given.text, Origin::File(file.path.clone(), file.line(given.at)))
+                .map_err(|said| Refusal::new(CONFIG, file.refuse(given.at, &format!("{key}: {said}"))))?;
         }
     }
     for (at, setting) in SETTINGS.iter().enumerate() {
@@ -230,28 +228,13 @@ impl Effective {
     }
 }
 
-/// The text of a file; absent when there is none and that is allowed.
-fn read(path: &Path, may_be_absent: bool) -> Result<Option<String>, Refusal> {
-    let refuse = |said: String| Refusal::new(CONFIG, format!("{}: {said}", path.display()));
-    let read = || {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
-    };
-    let bytes = match read() {
-        Ok(bytes) => bytes,
-        Err(error) if may_be_absent && error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(refuse(format!("cannot read the configuration: {error}; name another file with --config"))),
-    };
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(refuse(format!("a configuration has at most {MAX_FILE} bytes")));
+/// The file; absent when there is none and that is allowed.
+fn read(path: &Path, may_be_absent: bool) -> Result<Option<TomlFile>, Refusal> {
+    match TomlFile::read(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if may_be_absent && error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Refusal::new(CONFIG, format!("{}; --config names another file", TomlFile::unreadable(path, &error)))),
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count() + 1;
-        file::refuse(path, line, "this is not UTF-8")
-    })?;
-    Ok(Some(text))
 }
 
 #[cfg(test)]
@@ -279,7 +262,7 @@ mod tests {
             let flags = flags.iter().map(|flag| OsString::from(*flag));
             let flags = asked(std::iter::once("tenured".into()).chain(flags)).unwrap().flags;
             let variable = |name: &str| environment.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(*value));
-            let effective = merged(&flags, &variable, Some(("f".as_ref(), file)))?;
+            let effective = merged(&flags, &variable, Some(&TomlFile { path: "f".into(), text: file.to_owned() }))?;
             Ok::<_, Refusal>((effective.settings.log.clone(), effective.origin("log").to_string()))
         };
         let found = |flags: &[&str], environment: &[(&str, &str)], file: &str| of(flags, environment, file).unwrap();

@@ -48,7 +48,8 @@ pub(crate) fn of_flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) 
 /// The configuration of a file's text alone, and the text that `tenured config show` would make of it.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn of_file(text: &str) -> Result<(super::Config, String), String> {
-    let effective = layers::merged(&[], &|_| None, Some(("tenured.toml".as_ref(), text))).map_err(|error| error.to_string())?;
+    let file = super::toml_file::TomlFile { path: "tenured.toml".into(), text: text.to_owned() };
+    let effective = layers::merged(&[], &|_| None, Some(&file)).map_err(|error| error.to_string())?;
     let shown = show(&effective, true);
     Ok((effective.settings.config, shown))
 }

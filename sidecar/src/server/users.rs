@@ -1,0 +1,165 @@
+//! The users who are connected: how much of the daemon each of them has.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::quota::{Limit, Quota};
+use crate::protocol::{ErrorObject, Limits};
+
+/// How many connections a user gets when others have taken all there are.
+const FIRST: usize = 16;
+/// One in so many is kept for those, beyond the limit.
+const KEPT: usize = 10;
+
+/// What the connections of one user share.
+#[derive(Clone, Debug)]
+pub(super) struct Quotas {
+    pub(super) requests: Quota,
+    pub(super) leases: Quota,
+    pub(super) subscriptions: Quota,
+}
+
+impl Quotas {
+    fn new(limits: &Limits) -> Self {
+        let of = |name, most, words| Quota::new(Limit { name, words, most });
+        Self {
+            requests: of("requests_per_uid", limits.requests_per_uid, "requests in flight; wait for an answer"),
+            leases: of("leases_per_uid", limits.leases_per_uid, "leases, waits for one included; release one"),
+            subscriptions: of("subscriptions_per_uid", limits.subscriptions_per_uid, "subscriptions; cancel one"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct User {
+    connections: usize,
+    quotas: Quotas,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    connections: usize,
+    users: HashMap<u32, User>,
+}
+
+/// All users with a connection.
+#[derive(Debug)]
+pub(super) struct Users {
+    table: Mutex<Table>,
+    limits: Limits,
+}
+
+/// The place of one connection, free when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    users: Arc<Users>,
+    uid: u32,
+    pub(super) quotas: Quotas,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.users.table();
+        table.connections -= 1;
+        if let Some(user) = table.users.get_mut(&self.uid) {
+            user.connections -= 1;
+            if user.connections == 0 {
+                table.users.remove(&self.uid);
+            }
+        }
+    }
+}
+
+impl Users {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), limits })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing that runs under this lock can panic half-way through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.table().connections
+    }
+
+    /// A place for a connection of user `uid`.
+    ///
+    /// # Errors
+    /// When there is none, with the limit.
+    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Result<Place, ErrorObject> {
+        let mut table = self.table();
+        let own = table.users.get(&uid).map_or(0, |user| user.connections);
+        admit(&self.limits, table.connections, own)?;
+        table.connections += 1;
+        let user = table.users.entry(uid).or_insert_with(|| User { connections: 0, quotas: Quotas::new(&self.limits) });
+        user.connections += 1;
+        Ok(Place { users: self.clone(), uid, quotas: user.quotas.clone() })
+    }
+}
+
+/// Whether one more is let in of a user who has `own` of `all` connections.
+fn admit(limits: &Limits, all: usize, own: usize) -> Result<(), ErrorObject> {
+    let (most, each) = (limits.connections, limits.connections_per_uid);
+    if own >= each {
+        let words = "connections; close one, or try again later";
+        return Err(Limit { name: "connections_per_uid", words, most: each }.reached());
+    }
+    // Whoever has taken all there are has not taken the first few of others.
+    let is_one_of_the_first = own < FIRST.min(most / 2) && all < most.saturating_add(most.div_ceil(KEPT));
+    if all >= most && !is_one_of_the_first {
+        let said = format!("the daemon serves {most} connections; close one, or try again later");
+        return Err(ErrorObject::limit("connections", said));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(error: &ErrorObject) -> &str {
+        error.data["limit"].as_str().unwrap()
+    }
+
+    #[test]
+    fn one_user_cannot_take_what_is_kept_for_others() {
+        let limits = Limits { connections: 100, connections_per_uid: 200, ..Limits::default() };
+        let users = Users::new(limits);
+        let mut places: Vec<_> = (0..100).map(|_| users.enter(1).unwrap()).collect();
+        assert_eq!(limit(&users.enter(1).unwrap_err()), "connections");
+        // Another has its first ones all the same, until what is kept is used up.
+        places.extend((0..6).map(|_| users.enter(2).unwrap()));
+        places.extend((0..4).map(|_| users.enter(3).unwrap()));
+        assert_eq!((users.connections(), limit(&users.enter(4).unwrap_err())), (110, "connections"));
+        places.clear();
+        assert_eq!((users.connections(), users.table().users.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_user_has_a_limit_of_its_own() {
+        let limits = Limits { connections: 100, connections_per_uid: 2, leases_per_uid: 3, ..Limits::default() };
+        let users = Users::new(limits);
+        let (first, second) = (users.enter(1).unwrap(), users.enter(1).unwrap());
+        assert_eq!(limit(&users.enter(1).unwrap_err()), "connections_per_uid");
+        let other = users.enter(2).unwrap();
+        // Whichever of its connections has them.
+        let taken: Vec<_> = [&first, &second, &first].map(|place| place.quotas.leases.take().unwrap()).into();
+        assert_eq!(limit(&second.quotas.leases.take().unwrap_err()), "leases_per_uid");
+        assert_eq!((first.quotas.leases.used(), other.quotas.leases.used()), (3, 0), "what is refused counts for nothing");
+        assert!(other.quotas.leases.take().is_ok());
+        drop(taken);
+        assert!(first.quotas.leases.take().is_ok());
+    }
+
+    #[test]
+    fn a_small_daemon_keeps_to_its_limit() {
+        for most in 1..4 {
+            let limits = Limits { connections: most, ..Limits::default() };
+            assert!(admit(&limits, most, most).is_err(), "{most}");
+        }
+    }
+}
