@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, process::Command};
 
 use command_stage::{outcome, result, tenure};
 
-const COMMANDS: [&str; 11] = ["lock", "elect", "members", "join", "kv", "locks", "wait", "status", "rpc", "completions", "man"];
+const COMMANDS: [&str; 12] =
+    ["lock", "elect", "members", "join", "kv", "locks", "wait", "watch", "status", "rpc", "completions", "man"];
 
 #[test]
 fn a_shell_completes_commands_and_flags() {

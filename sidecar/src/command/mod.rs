@@ -22,6 +22,7 @@ mod run;
 mod say;
 mod status;
 mod wait;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +47,7 @@ enum Command {
     Kv(kv::Args),
     Locks(locks::Args),
     Wait(wait::Args),
+    Watch(watch::Args),
     Status(status::Args),
     Rpc(rpc::Args),
     Completions(completions::Args),
@@ -112,6 +114,7 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Command::Kv(args) => kv::run(args).await,
             Command::Locks(args) => locks::run(args).await,
             Command::Wait(args) => wait::run(args).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Rpc(args) => rpc::run(args).await,
             Command::Completions(args) => completions::run(&args),
