@@ -60,6 +60,12 @@ struct Seen {
     at: SystemTime,
 }
 
+/// Somebody, in as few columns as it takes.
+pub(super) fn person(label: Option<&str>, host: &str, pid: u32) -> String {
+    let label = label.filter(|label| !label.is_empty()).map(|label| format!("{label} ")).unwrap_or_default();
+    printable(&format!("{label}{host}:{pid}"))
+}
+
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) tab: usize,
@@ -114,7 +120,7 @@ impl Model {
 
     fn compare(&mut self, election: &ElectionView, now: SystemTime) {
         let Some(leader) = &election.leader else { return };
-        let who = Person { since: None, ..Person::from(leader.clone()) }.to_string();
+        let who = person(leader.label.as_deref(), &leader.host, leader.pid);
         let next = Seen { term: leader.fence, who, at: now };
         let before = self.seen.insert(election.name.clone(), next.clone());
         if let Some(before) = before.filter(|before| before.term != next.term) {

@@ -10,7 +10,7 @@ use ratatui::{
     widgets::{Block, Clear, Paragraph, Row, Table, TableState, Wrap},
 };
 
-use super::model::{Mode, Model, TABS};
+use super::model::{Mode, Model, TABS, person};
 use crate::{
     command::say::{printable, span},
     protocol::Owner,
@@ -201,11 +201,6 @@ fn confirm(frame: &mut Frame<'_>, says: &str) {
 
 fn who(owner: &Owner) -> String {
     person(owner.label.as_deref(), &owner.host, owner.pid)
-}
-
-fn person(label: Option<&str>, host: &str, pid: u32) -> String {
-    let label = label.filter(|label| !label.is_empty()).map(|label| format!("{label} ")).unwrap_or_default();
-    printable(&format!("{label}{host}:{pid}"))
 }
 
 /// How long ago, as people read it.
