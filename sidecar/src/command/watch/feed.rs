@@ -11,7 +11,7 @@ use super::{
 use crate::{
     CallError,
     command::{
-        daemon::{Daemon, PATIENCE, unanswered},
+        daemon::{Daemon, PATIENCE},
         exit::Failure,
         keep::Patience,
         live::{End, follow},
@@ -69,7 +69,12 @@ async fn lock(daemon: &Daemon, name: &str, mut teller: Teller) -> Result<Infalli
     let mut blind = false;
     loop {
         let answer = tokio::time::timeout(PATIENCE, daemon.client().call_as("lock.get", LockGet { name: name.to_owned() })).await;
-        let answer: Result<LockView, CallError> = answer.map_err(|_| unanswered(daemon.path()))?;
+        let Ok(answer) = answer else {
+            if !std::mem::replace(&mut blind, true) {
+                teller.send(Err("tenured does not answer".to_owned())).await;
+            }
+            continue;
+        };
         match answer {
             Ok(LockView { name, holder, waiters }) => {
                 blind = false;
@@ -82,7 +87,7 @@ async fn lock(daemon: &Daemon, name: &str, mut teller: Teller) -> Result<Infalli
             }
             Err(error) if matches!(error.kind(), Some(Kind::Unavailable | Kind::UnknownOutcome | Kind::Limit)) => {
                 if !std::mem::replace(&mut blind, true) {
-                    teller.send(Err(format!("tenured: {error}; looking again"))).await;
+                    teller.send(Err(format!("tenured: {error}"))).await;
                 }
             }
             Err(error) => return Err(refusal::failure("lock.get", &error)),
