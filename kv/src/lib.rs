@@ -19,6 +19,7 @@
 //!
 //! What an [`Error`] means is a promise: only [`Error::Unknown`] leaves open whether a write happened.
 
+mod access;
 mod batch;
 mod clock;
 #[cfg(feature = "testing")]
@@ -26,6 +27,7 @@ pub mod conformance;
 mod embedded;
 mod entry;
 mod error;
+mod examine;
 #[cfg(feature = "testing")]
 pub mod faults;
 #[cfg(feature = "fuzzing")]
@@ -41,11 +43,13 @@ mod open;
 mod store;
 mod sync;
 
+pub use access::{Permissions, Subjects, permissions};
 pub use batch::{Batch, Change, Expect, Fence, MAX_BATCH, MAX_VALUE, Op};
 pub use clock::{BootClock, Clock, ClockExt, Elapsed, Moment};
 pub use embedded::{File, FileOptions, Memory, Sync};
 pub use entry::{Entry, Revision, State, Ttl};
 pub use error::{Error, Result};
+pub use examine::{Finding, Level, examine, judge_round_trips};
 #[cfg(feature = "testing")]
 pub use hand_clock::HandClock;
 pub use key::{Key, KeyRange, MAX_KEY, Pattern};

@@ -58,13 +58,13 @@ pub(crate) fn shown(url: &str) -> Result<String> {
 }
 
 /// The store that a URL names.
-enum Named {
+pub(crate) enum Named {
     Memory,
     File(PathBuf, FileOptions),
     Nats,
 }
 
-fn named(url: &str) -> Result<Named> {
+pub(crate) fn named(url: &str) -> Result<Named> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     match scheme {
         "memory" if rest.is_empty() => Ok(Named::Memory),

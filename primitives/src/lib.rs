@@ -28,6 +28,7 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 pub mod discovery;
 mod election;
 mod error;
@@ -41,6 +42,7 @@ mod ids;
 mod janitor;
 mod layout;
 mod leash;
+mod living;
 pub mod locks;
 pub mod membership;
 mod mutex;
@@ -56,7 +58,8 @@ mod sync;
 pub mod testing;
 mod view;
 
-pub use election::{Candidate, Election, Leader, Leadership};
+pub use access::Role;
+pub use election::{Candidate, Election, Leader, Leadership, Standing, standings};
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use hold::OnLoss;

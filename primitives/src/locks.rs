@@ -1,16 +1,13 @@
 //! Who holds which lock, for people and operators; needs no session.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fmt, time::SystemTime};
 
 use tenure_kv::{Batch, Bytes, Entry, Op, Revision, Store, StoreExt, Ttl};
 
 use crate::{
     Error, MAX_LEASE, Result, layout,
     layout::Name,
+    living,
     record::{BROKEN, TicketRecord, decode},
 };
 
@@ -116,7 +113,8 @@ pub async fn break_hold(store: &dyn Store, name: &str, token: Revision) -> Resul
 }
 
 async fn queues(store: &dyn Store, entries: Vec<Entry>) -> Result<BTreeMap<String, Queue>> {
-    let dead = dead_sessions(store, &entries).await?;
+    let sessions = entries.iter().filter_map(|entry| Some(layout::parse_ticket(&entry.key)?.1));
+    let dead = living::dead(store, sessions).await?;
     let mut queues = BTreeMap::<String, Queue>::new();
     for entry in &entries {
         let Some((name, session)) = layout::parse_ticket(&entry.key) else { continue };
@@ -140,20 +138,4 @@ async fn queues(store: &dyn Store, entries: Vec<Entry>) -> Result<BTreeMap<Strin
         }
     }
     Ok(queues)
-}
-
-/// The sessions behind `entries` that have ended.
-async fn dead_sessions(store: &dyn Store, entries: &[Entry]) -> Result<HashSet<String>> {
-    let sessions: HashSet<&str> = entries.iter().filter_map(|entry| Some(layout::parse_ticket(&entry.key)?.1)).collect();
-    let sessions: Vec<&str> = sessions.into_iter().collect();
-    let mut dead = HashSet::new();
-    for some in sessions.chunks(256) {
-        let keys = some.iter().map(|id| layout::session_key(id)).collect::<Result<Vec<_>>>()?;
-        for (id, entry) in some.iter().zip(store.entries(&keys).await?) {
-            if entry.is_none_or(|entry| !entry.is_live()) {
-                dead.insert((*id).to_owned());
-            }
-        }
-    }
-    Ok(dead)
 }

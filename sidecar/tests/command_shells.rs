@@ -8,7 +8,23 @@ use std::{collections::BTreeSet, process::Command};
 
 use command_stage::{outcome, result, tenure};
 
-const COMMANDS: [&str; 11] = ["lock", "elect", "members", "join", "kv", "locks", "wait", "status", "rpc", "completions", "man"];
+const COMMANDS: [&str; 15] = [
+    "lock",
+    "elect",
+    "members",
+    "join",
+    "kv",
+    "locks",
+    "wait",
+    "watch",
+    "status",
+    "top",
+    "doctor",
+    "permissions",
+    "rpc",
+    "completions",
+    "man",
+];
 
 #[test]
 fn a_shell_completes_commands_and_flags() {
@@ -20,7 +36,8 @@ fn a_shell_completes_commands_and_flags() {
             assert!(script.contains(word), "{shell}: {word}");
         }
     }
-    let (_, script, _) = result(&mut tenure(["completions", "bash"]));
+    let script_of = |shell: &str| result(&mut tenure(["completions", shell])).1;
+    let script = script_of("bash");
     let path = directory.path().join("tenure");
     std::fs::write(&path, script).unwrap();
     let complete = |words: &str, at: usize| {
@@ -33,6 +50,8 @@ fn a_shell_completes_commands_and_flags() {
         reply.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>()
     };
     assert!(complete("tenure lo", 1).is_superset(&["lock".to_owned(), "locks".to_owned()].into()));
+    // With names that nobody tells, too.
+    assert!(script_of("bash").contains("__complete") && script_of("zsh").contains("_tenure_names' "));
     assert!(complete("tenure kv put --f", 3).contains("--fence"));
 }
 

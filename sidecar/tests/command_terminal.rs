@@ -4,125 +4,22 @@
 
 mod command_stage;
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{Read, Write},
-    path::PathBuf,
-    process::{Child, Command},
-    sync::{Arc, Mutex},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use command_stage::{
     Puppet,
     daemon::{Daemon, LONG},
+    screen::Screen,
     until,
 };
 use rustix::{
     process::Signal,
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, tcgetattr},
 };
 
 const TENURE: &str = env!("CARGO_BIN_EXE_tenure");
-/// Opening the terminal must not make it that of the tests.
-const NOCTTY: i32 = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
 const CTRL_C: &str = "\x03";
 const CTRL_Z: &str = "\x1a";
-
-/// A terminal with a program on it, and a directory for what it is to run.
-struct Screen {
-    keyboard: File,
-    /// Keeps the terminal from hanging up, and its modes to be looked at.
-    terminal: File,
-    shown: Arc<Mutex<String>>,
-    read: Mutex<usize>,
-    child: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Screen {
-    /// Runs `program` as the leader of a session whose terminal this is.
-    fn new(program: &[&str]) -> Self {
-        let keyboard: File = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap().into();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let name = PathBuf::from(ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap());
-        let mut options = OpenOptions::new();
-        let terminal =
-            std::os::unix::fs::OpenOptionsExt::custom_flags(options.read(true).write(true), NOCTTY).open(name).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let side = || terminal.try_clone().unwrap();
-        let mut command = Command::new("env");
-        command
-            .args(["--default-signal", "setsid", "--ctty"])
-            .args(program)
-            .env("PS1", "$ ")
-            .env("TERM", "xterm")
-            .env_remove("TENURE_SOCKET");
-        let child = command.stdin(side()).stdout(side()).stderr(side()).current_dir(directory.path()).spawn().unwrap();
-        let shown = Arc::new(Mutex::new(String::new()));
-        let (mut output, into) = (keyboard.try_clone().unwrap(), shown.clone());
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count @ 1..) = output.read(&mut bytes) {
-                into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Self { keyboard, terminal, shown, read: Mutex::new(0), child, directory }
-    }
-
-    /// An interactive shell, ready for commands.
-    fn shell() -> Self {
-        let screen = Self::new(&["bash", "--noprofile", "--norc", "--noediting", "-i"]);
-        screen.expect("$ ");
-        screen
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        std::fs::write(self.directory.path().join(name), text).unwrap();
-    }
-
-    fn types(&self, text: &str) {
-        (&self.keyboard).write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Waits until `text` appears after what was expected before.
-    fn expect(&self, text: &str) {
-        let mut read = self.read.lock().unwrap();
-        let end = std::time::Instant::now() + command_stage::PATIENCE;
-        loop {
-            let shown = self.shown.lock().unwrap().clone();
-            if let Some(at) = shown[*read..].find(text) {
-                *read += at + text.len();
-                return;
-            }
-            assert!(std::time::Instant::now() < end, "no {text:?} in {:?}", &shown[*read..]);
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn all(&self) -> String {
-        self.shown.lock().unwrap().clone()
-    }
-
-    fn end(&mut self) -> i32 {
-        let mut status = None;
-        until("the program ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap().code().unwrap()
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// `tenure lock` with a lock nobody else wants.
 fn alone(options: &str, command: &str) -> String {

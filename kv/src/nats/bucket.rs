@@ -111,9 +111,29 @@ fn configuration(names: &Names, replicas: u16) -> Value {
 }
 
 /// How a wrong setting is mended: by flags of `nats stream edit`, or not at all.
-enum Mend {
+pub(super) enum Mend {
     Edit(String),
     Recreate,
+}
+
+/// What became of one setting.
+pub(super) struct Verdict {
+    pub(super) setting: &'static str,
+    pub(super) fits: bool,
+    found: Value,
+    needed: Value,
+    pub(super) mend: Mend,
+}
+
+impl Verdict {
+    pub(super) fn says(&self) -> String {
+        let shown = |value: &Value| if value.is_null() { "unset".to_owned() } else { value.to_string() };
+        if self.fits {
+            format!("{} is {}", self.setting, shown(&self.needed))
+        } else {
+            format!("{} is {}, must be {}", self.setting, self.found, shown(&self.needed))
+        }
+    }
 }
 
 struct Rule {
@@ -163,19 +183,23 @@ fn rules(names: &Names, replicas: Option<u16>) -> Vec<Rule> {
     rules
 }
 
+/// Every setting that a promise rests on.
+pub(super) fn judge(names: &Names, config: &Value, replicas: Option<u16>) -> Vec<Verdict> {
+    let judged = rules(names, replicas).into_iter().map(|Rule { setting, needed, mend }| {
+        let found = config[setting].clone();
+        Verdict { setting, fits: plain(&found) == needed, found, needed, mend }
+    });
+    judged.collect()
+}
+
 /// Refuses a stream whose settings would break a promise.
 fn check(names: &Names, config: &Value, replicas: Option<u16>) -> Result<()> {
     let mut wrong = Vec::new();
     let mut flags = String::new();
     let mut lost = false;
-    for rule in rules(names, replicas) {
-        let found = &config[rule.setting];
-        if plain(found) == rule.needed {
-            continue;
-        }
-        let needed = if rule.needed.is_null() { "unset".to_owned() } else { rule.needed.to_string() };
-        wrong.push(format!("{} is {found}, must be {needed}", rule.setting));
-        match rule.mend {
+    for verdict in judge(names, config, replicas).into_iter().filter(|verdict| !verdict.fits) {
+        wrong.push(verdict.says());
+        match verdict.mend {
             Mend::Edit(flag) => {
                 flags.push(' ');
                 flags.push_str(&flag);

@@ -9,9 +9,11 @@ mod bucket;
 mod buffer;
 mod commit;
 mod consumer;
+mod examine;
 mod follow;
 mod link;
 mod names;
+mod permissions;
 mod read;
 mod replies;
 mod target;
@@ -30,6 +32,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub(crate) use self::examine::examine;
 use self::{
     bucket::Facts,
     link::{Failure, Link},
@@ -39,7 +42,7 @@ use self::{
     target::Target,
     write::Writer,
 };
-use crate::{Batch, Entry, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
+use crate::{Batch, Entry, Event, Info, Key, KeyRange, Notice, Page, Permissions, Result, Revision, Since, Store};
 
 /// A store on a bucket of a NATS JetStream server or cluster. Cheap to clone; clones share a connection.
 #[derive(Clone)]
@@ -98,6 +101,13 @@ impl Nats {
     /// Refuses a URL that is itself wrong; opens no connection.
     pub(crate) fn check_url(url: &str) -> Result<()> {
         Target::parse(url).map(drop)
+    }
+
+    /// What a user needs who reads the bucket and writes to `writes`.
+    pub(crate) fn permissions(url: &str, writes: &[KeyRange]) -> Result<Permissions> {
+        let target = Target::parse(url)?;
+        let inbox = target.inbox_prefix.as_deref().unwrap_or("_INBOX");
+        Ok(permissions::least(&Names::new(&target.bucket), inbox, writes))
     }
 
     /// The URL without secrets.

@@ -67,6 +67,14 @@ impl Writer<'_> {
         self.single(carrier, "a check of a refusal").await.is_ok()
     }
 
+    /// Writes a message that is no key's and goes by itself.
+    pub(super) async fn probe(&self) -> Result<(), Refusal> {
+        let subject = self.names.carrier(uuid::Uuid::new_v4().simple());
+        let mut message = Message { subject, headers: HeaderMap::new(), payload: Bytes::new() };
+        time_to_live(&mut message.headers, Ttl::MIN);
+        self.single(message, "a try to write").await.map(drop)
+    }
+
     /// The messages that say it all. One message has room for one expectation; when an operation has two
     /// (of its own key and a fence), a message of its own carries the fence.
     fn messages(&self, ops: &[Op], expected: &[Option<u64>]) -> Vec<Message> {

@@ -7,12 +7,13 @@ mod leadership;
 mod observe;
 mod office;
 mod record;
+mod standing;
 mod strays;
 mod sweep;
 mod tenancy;
 mod withdrawal;
 
-use std::{collections::HashSet, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -26,8 +27,9 @@ pub(crate) use self::strays::end_strays;
 pub use self::{
     leadership::Leadership,
     record::{Candidate, Leader},
+    standing::{Standing, standings},
 };
-use crate::{Error, OnLoss, Result, Session, layout, layout::Name, record::TicketRecord};
+use crate::{Error, OnLoss, Result, Session, layout, layout::Name, living, record::TicketRecord};
 
 /// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
 const COURTESY: Duration = Duration::from_millis(250);
@@ -267,17 +269,7 @@ impl Election {
         let store = &self.session.inner().store;
         let entries = store.list(&self.ballot.name.candidates()?).await?;
         let listed: Vec<_> = entries.iter().filter_map(|entry| challenge::read(&self.ballot, &entry.key, entry)).collect();
-        let sessions: Vec<String> =
-            listed.iter().map(|record| record.session.clone()).collect::<HashSet<_>>().into_iter().collect();
-        let mut dead = HashSet::new();
-        for some in sessions.chunks(256) {
-            let keys = some.iter().map(|id| layout::session_key(id)).collect::<Result<Vec<_>>>()?;
-            for (id, entry) in some.iter().zip(store.entries(&keys).await?) {
-                if entry.is_none_or(|entry| !entry.is_live()) {
-                    dead.insert(id.clone());
-                }
-            }
-        }
+        let dead = living::dead(&**store, listed.iter().map(|record| &*record.session)).await?;
         Ok(listed.into_iter().filter(|record| !dead.contains(&record.session)).map(record::Record::candidate).collect())
     }
 

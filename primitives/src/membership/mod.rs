@@ -14,9 +14,9 @@ mod record;
 mod strays;
 mod watching;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use tenure_kv::{Key, Revision, Store};
+use tenure_kv::{Key, Revision, Store, StoreExt};
 use tokio::sync::{oneshot, watch};
 
 #[cfg(feature = "fuzzing")]
@@ -87,6 +87,26 @@ pub struct Members {
 /// Safe to drop.
 pub async fn members(store: &dyn Store, name: &str) -> Result<Members> {
     read(store, &GroupName::new(name)?).await
+}
+
+/// How many members each group has whose name begins with `prefix` (any text, perhaps empty), by name, as of one look.
+/// Needs no session.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the store is out of reach.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn groups(store: &dyn Store, prefix: &str) -> Result<BTreeMap<String, usize>> {
+    let mut groups = BTreeMap::new();
+    for entry in store.list(&every_member()?).await? {
+        if let Some((group, _)) = parse_member(&entry.key).filter(|(group, _)| group.starts_with(prefix))
+            && MemberRecord::read(&entry).is_some()
+        {
+            *groups.entry(group.to_owned()).or_default() += 1;
+        }
+    }
+    Ok(groups)
 }
 
 /// Follows the group `name`: everybody who is there, then every change. Needs no session.

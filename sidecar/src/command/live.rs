@@ -51,6 +51,16 @@ pub(super) async fn subscribe(
     params: impl Serialize,
     mut tell: impl FnMut(Happening),
 ) -> Result<End, Failure> {
+    follow(daemon, method, params, async |what| tell(what)).await
+}
+
+/// The same for one who takes time to be told. Whoever takes too long has the subscription end, and is told to ask again.
+pub(super) async fn follow(
+    daemon: &Daemon,
+    method: &str,
+    params: impl Serialize,
+    mut tell: impl AsyncFnMut(Happening),
+) -> Result<End, Failure> {
     let client = daemon.client();
     let gone = || End::Gone("tenured went away; waiting for the next one".to_owned());
     let answer = tokio::time::timeout(PATIENCE, client.subscribe(method, params)).await;
@@ -65,7 +75,7 @@ pub(super) async fn subscribe(
             Some(Happening::End { reason }) if reason == LEAVING => return Ok(gone()),
             Some(Happening::End { reason }) => reason,
             Some(what) => {
-                tell(what);
+                tell(what).await;
                 continue;
             }
             None if client.closed().now_or_never().is_some() => return Ok(gone()),

@@ -5,6 +5,7 @@
 
 mod completions;
 mod daemon;
+mod doctor;
 mod elect;
 mod exit;
 mod join;
@@ -16,12 +17,15 @@ mod locks;
 mod man;
 mod members;
 mod output;
+mod permissions;
 mod refusal;
 mod rpc;
 mod run;
 mod say;
 mod status;
+mod top;
 mod wait;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,7 +50,11 @@ enum Command {
     Kv(kv::Args),
     Locks(locks::Args),
     Wait(wait::Args),
+    Watch(watch::Args),
     Status(status::Args),
+    Top(top::Args),
+    Doctor(doctor::Args),
+    Permissions(permissions::Args),
     Rpc(rpc::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -73,6 +81,10 @@ impl From<u8> for End {
 pub fn main() -> ExitCode {
     if let Some(code) = run::divert(std::env::args_os().skip(1)) {
         return code.into();
+    }
+    if let Some(words) = completions::asked(std::env::args_os().skip(1)) {
+        completions::complete(&words);
+        return ExitCode::SUCCESS;
     }
     std::panic::set_hook(Box::new(|panic| {
         say::say(&format!("internal error, please report it: {panic}"));
@@ -112,7 +124,11 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Command::Kv(args) => kv::run(args).await,
             Command::Locks(args) => locks::run(args).await,
             Command::Wait(args) => wait::run(args).await,
+            Command::Watch(args) => watch::run(args).await,
             Command::Status(args) => status::run(args).await,
+            Command::Top(args) => top::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
+            Command::Permissions(args) => permissions::run(&args),
             Command::Rpc(args) => rpc::run(args).await,
             Command::Completions(args) => completions::run(&args),
             Command::Man(args) => man::run(&args),

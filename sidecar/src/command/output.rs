@@ -49,6 +49,20 @@ impl Cell {
         };
         Self { colour: Some(code), ..Self::plain(text) }
     }
+
+    /// Whether standard output shows colours.
+    pub(super) fn shown_in_colour() -> bool {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        std::io::stdout().is_terminal() && !refused
+    }
+
+    /// The text, in its colour where those are shown.
+    pub(super) fn painted(&self, colour: bool) -> String {
+        match self.colour {
+            Some(code) if colour => format!("\x1b[{code}m{}\x1b[0m", self.text),
+            _ => self.text.clone(),
+        }
+    }
 }
 
 impl From<&str> for Cell {
@@ -77,8 +91,7 @@ pub(super) struct Printer {
 
 impl Printer {
     pub(super) fn new(format: Format, columns: &'static [Column]) -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { format, columns, colour: std::io::stdout().is_terminal() && !refused, headed: false }
+        Self { format, columns, colour: Cell::shown_in_colour(), headed: false }
     }
 
     /// Prints one document, except to people.
@@ -132,10 +145,7 @@ impl Printer {
                 line.push_str("  ");
             }
             let room = " ".repeat(width.saturating_sub(cell.text.width()));
-            let text = match cell.colour {
-                Some(code) if self.colour => format!("\x1b[{code}m{}\x1b[0m", cell.text),
-                _ => cell.text.clone(),
-            };
+            let text = cell.painted(self.colour);
             line.push_str(&if column.right { room + &text } else { text + &room });
         }
         line.truncate(line.trim_end().len());

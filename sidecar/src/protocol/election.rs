@@ -97,6 +97,33 @@ pub struct ElectionLeader {
     pub age_ms: u64,
 }
 
+/// Parameters of `election.list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ElectionList {
+    /// Only names that begin with it; absent for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// Result of `election.list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Elections {
+    /// The elections that somebody leads or waits to lead, by name.
+    pub elections: Vec<ElectionView>,
+}
+
+/// An election as the store shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ElectionView {
+    /// The election.
+    pub name: String,
+    /// Who leads, or null where nobody does. What it proclaims is left out: `election.leader` has it.
+    pub leader: Option<LeaderView>,
+    /// How many wait to lead.
+    pub candidates: usize,
+}
+
 /// Who leads an election.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaderView {

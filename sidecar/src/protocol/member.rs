@@ -158,6 +158,31 @@ pub struct MemberList {
     pub after: Option<String>,
 }
 
+/// Parameters of `member.groups`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemberGroups {
+    /// Only names that begin with it; absent for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// Result of `member.groups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Groups {
+    /// The groups that have members, by name.
+    pub groups: Vec<GroupView>,
+}
+
+/// A group as the store shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GroupView {
+    /// The group.
+    pub name: String,
+    /// How many members it has.
+    pub members: usize,
+}
+
 /// Parameters of `member.watch`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -3,11 +3,11 @@
 use schemars::SchemaGenerator;
 
 use super::{
-    Cancel, Done, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionName, ElectionProclaim,
-    ElectionTransfer, ElectionTransferred, Hello, HelloResult, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys,
-    KvKeysListed, KvPut, KvUpdate, KvWatch, LeaseRef, LockAcquire, LockAcquired, LockBreak, LockCheck, LockGet, LockList,
-    LockView, Locks, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberWatchParams, NoParams, Status,
-    Subscribed, SubscriptionCancel, Written,
+    Cancel, Done, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
+    ElectionProclaim, ElectionTransfer, ElectionTransferred, Elections, Groups, Hello, HelloResult, KvDelete, KvEntries, KvEntry,
+    KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, KvWatch, LeaseRef, LockAcquire, LockAcquired, LockBreak, LockCheck,
+    LockGet, LockList, LockView, Locks, MemberGroups, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate,
+    MemberWatchParams, NoParams, Status, Subscribed, SubscriptionCancel, Written,
     openrpc::{Described, Document},
 };
 
@@ -41,12 +41,14 @@ methods! {
     "election.transfer": ElectionTransfer => ElectionTransferred, "Hands an office to a candidate.";
     "election.leader": ElectionName => ElectionLeader, "Who leads, as the store says now.";
     "election.candidates": ElectionName => ElectionCandidates, "Who waits to lead.";
+    "election.list": ElectionList => Elections, "The elections that somebody leads or waits to lead.";
     "election.observe": ElectionName => Subscribed, "Follows who leads. Events: leader, sync, gap, end.";
     "member.join": MemberJoin => MemberJoined, "Becomes a member of a group.";
     "member.update": MemberUpdate => Written, "Changes what a member says of itself.";
     "member.beat": LeaseRef => Done, "The heartbeat that a check of a member waits for.";
     "member.leave": LeaseRef => Done, "Leaves a group.";
     "member.list": MemberList => MemberListed, "The members of a group.";
+    "member.groups": MemberGroups => Groups, "The groups that have members.";
     "member.watch": MemberWatchParams => Subscribed, "Follows a group. Events: join, update, leave, sync, gap, end.";
     "kv.get": KvGet => KvEntry, "The value of a key.";
     "kv.put": KvPut => Written, "Writes a value, whatever is there.";

@@ -14,13 +14,16 @@ pub mod value;
 use std::path::PathBuf;
 
 pub use election::{
-    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionName, ElectionProclaim,
-    ElectionTransfer, ElectionTransferred, LeaderView,
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
+    ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, LeaderView,
 };
 pub use error::{ErrorObject, Kind};
 pub use frame::Id;
 pub use kv::{Entry, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, KvWatch};
-pub use member::{MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView, MemberWatchParams};
+pub use member::{
+    GroupView, Groups, MemberCheck, MemberGroups, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate, MemberView,
+    MemberWatchParams,
+};
 pub use message::{
     Cancel, ConnectionStatus, Done, Goaway, Hello, HelloResult, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire,
     LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, PolicyStatus, SessionStatus, Status,

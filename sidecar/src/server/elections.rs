@@ -22,8 +22,9 @@ use super::{
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{
-    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionName, ElectionProclaim,
-    ElectionTransfer, ElectionTransferred, ErrorObject, Happening, Kind, LeaderView, Written, value,
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
+    ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, ErrorObject, Happening, Kind, LeaderView,
+    Written, value,
 };
 
 /// The parameter that holds a value.
@@ -154,6 +155,17 @@ pub(super) async fn candidates(
     let session = connection.daemon.sessions.soon().await?;
     let listed = of(&session, &name)?.candidates().await.map_err(|error| errors::of(&error))?;
     Ok(ElectionCandidates { candidates: listed.iter().map(candidate).collect() })
+}
+
+/// `election.list`.
+pub(super) async fn list(connection: Arc<Connection>, ElectionList { prefix }: ElectionList) -> Result<Elections, ErrorObject> {
+    let standings = tenure::standings(&*connection.daemon.store, prefix.as_deref().unwrap_or_default());
+    let elections = standings.await.map_err(|error| errors::of(&error))?.into_iter().map(|standing| ElectionView {
+        name: standing.name,
+        leader: standing.leader.as_ref().map(|leader| LeaderView { value: None, value_b64: None, ..LeaderView::from(leader) }),
+        candidates: standing.candidates,
+    });
+    Ok(Elections { elections: elections.collect() })
 }
 
 /// `election.observe`.

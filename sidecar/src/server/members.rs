@@ -20,8 +20,8 @@ use super::{
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{
-    Done, ErrorObject, Happening, Kind, LeaseRef, MemberCheck, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate,
-    MemberView, Written, value,
+    Done, ErrorObject, GroupView, Groups, Happening, Kind, LeaseRef, MemberCheck, MemberGroups, MemberJoin, MemberJoined,
+    MemberList, MemberListed, MemberUpdate, MemberView, Written, value,
 };
 
 /// What messages call the fields of a member, and the parameters they came in.
@@ -174,6 +174,13 @@ pub(super) fn beat(connection: &Connection, LeaseRef { lease: handle }: &LeaseRe
         member.beat();
     }
     Ok(Done {})
+}
+
+/// `member.groups`.
+pub(super) async fn groups(connection: Arc<Connection>, MemberGroups { prefix }: MemberGroups) -> Result<Groups, ErrorObject> {
+    let groups = membership::groups(&*connection.daemon.store, prefix.as_deref().unwrap_or_default()).await;
+    let groups = groups.map_err(|error| errors::of(&error))?;
+    Ok(Groups { groups: groups.into_iter().map(|(name, members)| GroupView { name, members }).collect() })
 }
 
 /// `member.list`.

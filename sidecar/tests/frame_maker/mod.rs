@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Map, Value as Json, json};
 
-const METHODS: [&str; 38] = [
+const METHODS: [&str; 40] = [
     "hello",
     "ping",
     "status",
@@ -22,12 +22,14 @@ const METHODS: [&str; 38] = [
     "election.transfer",
     "election.leader",
     "election.candidates",
+    "election.list",
     "election.observe",
     "member.join",
     "member.update",
     "member.beat",
     "member.leave",
     "member.list",
+    "member.groups",
     "member.watch",
     "kv.get",
     "kv.put",
@@ -154,7 +156,7 @@ impl Maker {
             "kv.put" => &["key", "value"],
             "subscription.cancel" => &["subscription"],
             "election.transfer" => &["lease", "candidate"],
-            "lock.list" | "ping" | "status" | "rpc.discover" => &[],
+            "lock.list" | "election.list" | "member.groups" | "ping" | "status" | "rpc.discover" => &[],
             _ if method.ends_with("release") || method.ends_with("check") || method.ends_with("leave") => &["lease"],
             "election.proclaim" | "election.resign" | "member.update" | "member.beat" => &["lease"],
             _ => &["name"],

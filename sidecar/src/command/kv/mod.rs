@@ -2,6 +2,7 @@
 
 mod fence;
 mod read;
+mod watch;
 mod write;
 
 use super::{End, exit::Failure, keep::store::check_name};
@@ -18,6 +19,7 @@ const MORE: &str = "\
 Examples:
   tenure kv put config/color green --ttl 1h
   tenure kv get config/color --raw
+  tenure kv watch --prefix config/ -o jsonl
   tenure lock nightly -- sh -c './report | tenure kv put reports/last - --fence'
 
 Exit code:
@@ -72,6 +74,10 @@ enum Verb {
     #[command(visible_alias = "keys", after_help = "Example:\n  tenure kv ls config/ --raw | xargs -n 1 tenure kv get")]
     Ls(read::List),
 
+    /// Print the values there are, and then every change, until interrupted
+    #[command(after_help = watch::MORE)]
+    Watch(watch::Watch),
+
     /// Print what the bucket still knows of a key: the latest write, also where that deleted it
     #[command(after_help = "Example:\n  tenure kv history config/color -o jsonl")]
     History(read::History),
@@ -83,6 +89,7 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
         Verb::Get(get) => read::get(get).await,
         Verb::Ls(list) => read::list(list).await,
         Verb::History(history) => read::history(history).await,
+        Verb::Watch(args) => watch::watch(args).await,
         Verb::Put(put) => write::put(put).await,
         Verb::Create(put) => write::create(put).await,
         Verb::Update(update) => write::update(update).await,

@@ -12,7 +12,7 @@ mod shim;
 mod signals;
 mod terminal;
 
-use std::{ffi::OsString, time::Duration};
+use std::{ffi::OsString, os::unix::process::CommandExt, time::Duration};
 
 use futures::FutureExt;
 use rustix::process::Signal;
@@ -27,7 +27,7 @@ use self::{
 };
 pub(crate) use self::{
     hold::{Hold, UNRENEWED, Validity},
-    plan::{OnLost, Policy},
+    plan::{KILL_AFTER, OnLost, Policy},
     shim::{die_of, divert},
     signals::Signals,
 };
@@ -99,6 +99,14 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
         insisted: 0,
     };
     supervisor.run().await
+}
+
+/// A command that is no more than tied to this process: in a group of its own, away from the terminal, and killed by the
+/// kernel when the calling thread ends.
+pub(crate) fn tied(command: &[OsString]) -> std::process::Command {
+    let mut shim = std::process::Command::new(shim::SELF);
+    shim.arg0("tenure").args(shim::arguments(false)).args(command).process_group(0);
+    shim
 }
 
 /// Whether this process has the terminal all to itself and a shell with job control is above.
