@@ -119,6 +119,31 @@ fn what_no_rule_allows_is_denied_and_the_message_says_what_is_needed() {
 }
 
 #[test]
+fn elections_and_groups_are_listed_for_those_who_may_see_them() {
+    let all = "[[allow]]\nuser = \"*\"\nmethods = [\"election\", \"member\"]\n";
+    let (daemon, policy) = daemon(all);
+    let mut wire = daemon.connect();
+    for name in ["a.1", "b.1"] {
+        wire.call("election.campaign", json!({ "name": name })).unwrap();
+        wire.call("member.join", json!({ "group": name, "id": "x" })).unwrap();
+    }
+    let names = |wire: &mut Wire, method: &str, of: &str| -> Vec<String> {
+        let listed = wire.call(method, json!({})).unwrap();
+        listed[of].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let of_clients = |names: Vec<String>| names.into_iter().filter(|name| !name.starts_with("tenure/")).collect::<Vec<_>>();
+    assert_eq!(of_clients(names(&mut wire, "election.list", "elections")), ["a.1", "b.1"]);
+    assert_eq!(names(&mut wire, "member.groups", "groups"), ["a.1", "b.1"]);
+    reload(&daemon, &policy, &format!("{all}prefix = \"a.\"\n"), |status| status["rules"] == 1 && status["problem"].is_null());
+    // The number of rules is as before, so what tells that they are the new ones is what they say.
+    let begun = std::time::Instant::now();
+    while names(&mut wire, "member.groups", "groups") != ["a.1"] {
+        assert!(begun.elapsed() < daemon_support::PATIENCE, "the other group is still listed");
+    }
+    assert_eq!(names(&mut wire, "election.list", "elections"), ["a.1"]);
+}
+
+#[test]
 fn new_rules_judge_what_comes_and_leave_what_is_held() {
     let own = own();
     let all = "[[allow]]\nuser = \"*\"\nmethods = [\"lock\", \"kv\"]\n";

@@ -18,6 +18,7 @@ use super::{
     held::{self, Held},
     leases::handle,
     observers::{Observed, Seen},
+    policy::Ability,
     sessions::{SessionUse, millis},
     subscriptions::{Source, Subscription},
 };
@@ -160,7 +161,10 @@ pub(super) async fn candidates(
 /// `election.list`.
 pub(super) async fn list(connection: Arc<Connection>, ElectionList { prefix }: ElectionList) -> Result<Elections, ErrorObject> {
     let standings = tenure::standings(&*connection.daemon.store, prefix.as_deref().unwrap_or_default());
-    let elections = standings.await.map_err(|error| errors::of(&error))?.into_iter().map(|standing| ElectionView {
+    let sight = connection.sight(Ability::SEE_ELECTIONS, None);
+    let standings =
+        standings.await.map_err(|error| errors::of(&error))?.into_iter().filter(|standing| sight.sees(&standing.name));
+    let elections = standings.map(|standing| ElectionView {
         name: standing.name,
         leader: standing.leader.as_ref().map(|leader| LeaderView { value: None, value_b64: None, ..LeaderView::from(leader) }),
         candidates: standing.candidates,

@@ -16,6 +16,7 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
+    policy::Ability,
     sessions::Sessions,
     subscriptions::{Source, Subscription},
 };
@@ -179,8 +180,9 @@ pub(super) fn beat(connection: &Connection, LeaseRef { lease: handle }: &LeaseRe
 /// `member.groups`.
 pub(super) async fn groups(connection: Arc<Connection>, MemberGroups { prefix }: MemberGroups) -> Result<Groups, ErrorObject> {
     let groups = membership::groups(&*connection.daemon.store, prefix.as_deref().unwrap_or_default()).await;
-    let groups = groups.map_err(|error| errors::of(&error))?;
-    Ok(Groups { groups: groups.into_iter().map(|(name, members)| GroupView { name, members }).collect() })
+    let sight = connection.sight(Ability::SEE_GROUPS, None);
+    let groups = groups.map_err(|error| errors::of(&error))?.into_iter().filter(|(name, _)| sight.sees(name));
+    Ok(Groups { groups: groups.map(|(name, members)| GroupView { name, members }).collect() })
 }
 
 /// `member.list`.
