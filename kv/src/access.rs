@@ -33,7 +33,8 @@ pub struct Subjects {
 /// The least that a user needs who reads the bucket that `url` names and writes to `writes`. Opens no connection.
 ///
 /// Reading is allowed or refused for a bucket as a whole. Who has no more than this can neither create the bucket, nor change,
-/// empty or delete it: let somebody else open it once, or make it with their own tools.
+/// empty or delete it: let somebody else open it once, or make it with their own tools. But NATS lets whoever may watch name the
+/// subject that is delivered to, which may be any of the account: a bucket among strangers needs an account of its own.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the URL is wrong or names no store that knows users.

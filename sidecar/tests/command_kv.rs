@@ -251,7 +251,7 @@ fn data_that_cannot_be_written_is_not_taken_for_all_there_is() {
 fn wrong_usage_is_64_and_one_line_that_helps() {
     let daemon = Daemon::memory();
     let cases: [(&[&str], &str); 14] = [
-        (&[], "get, put, create, update, del, purge, ls, history; see `tenure kv --help`"),
+        (&[], "get, put, create, update, del, purge, ls, history, watch; see `tenure kv --help`"),
         (&["shout", "k"], "tenure kv --help"),
         (&["get"], "tenure kv get [OPTIONS] <KEY>"),
         (&["put", "k"], "tenure kv put [OPTIONS] <KEY> <VALUE>"),

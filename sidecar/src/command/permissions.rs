@@ -63,7 +63,8 @@ These users can neither create the bucket nor change, empty or delete it: open i
 who may, such as with `tenured --store URL`. All of them read all of the bucket. `tenure elect
 --observe --store` keeps a session, and so needs a holder. Where users share an account, give each an
 inbox of its own (`inbox_prefix` of a NATS context, which --store can name): else they may
-read each other's answers.
+read each other's answers. NATS lets whoever may watch name the subject that is delivered to: if others in
+the account are not to be trusted, give the bucket an account of its own.
 
 Exit code: 0; 64 wrong usage, such as a store that knows no users.
 ";

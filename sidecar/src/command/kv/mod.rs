@@ -74,13 +74,13 @@ enum Verb {
     #[command(visible_alias = "keys", after_help = "Example:\n  tenure kv ls config/ --raw | xargs -n 1 tenure kv get")]
     Ls(read::List),
 
-    /// Print the values there are, and then every change, until interrupted
-    #[command(after_help = watch::MORE)]
-    Watch(watch::Watch),
-
     /// Print what the bucket still knows of a key: the latest write, also where that deleted it
     #[command(after_help = "Example:\n  tenure kv history config/color -o jsonl")]
     History(read::History),
+
+    /// Print the values there are, and then every change, until interrupted
+    #[command(after_help = watch::MORE)]
+    Watch(watch::Watch),
 }
 
 /// Runs the subcommand.
