@@ -207,9 +207,9 @@ fn requests_in_flight_are_counted_over_the_connections_of_a_user_and_a_release_i
     let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--max-requests-per-uid", "5"]);
     let (mut one, mut two) = (daemon.connect(), daemon.connect());
     let (lease, _) = one.acquire("a");
-    let first: Vec<u64> = (0..2).map(|_| one.send("lock.acquire", &json!({ "name": "a" }))).collect();
-    one.await_waiters("a", 2);
-    let more: Vec<u64> = (0..3).map(|_| two.send("lock.acquire", &json!({ "name": "a" }))).collect();
+    let first = one.send("lock.acquire", &json!({ "name": "a" }));
+    one.await_waiters("a", 1);
+    let more: Vec<u64> = (0..4).map(|_| two.send("lock.acquire", &json!({ "name": "a" }))).collect();
     // Whatever came after these is refused.
     let begun = Instant::now();
     let error = loop {
@@ -225,7 +225,7 @@ fn requests_in_flight_are_counted_over_the_connections_of_a_user_and_a_release_i
         assert_eq!(kind(&two.result(*id).unwrap_err()), "cancelled");
     }
     one.call("lock.release", json!({ "lease": lease })).unwrap();
-    one.result(first[0]).unwrap();
+    one.result(first).unwrap();
     assert!(two.call("lock.get", json!({ "name": "a" })).is_ok());
 }
 
