@@ -2,19 +2,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use futures::StreamExt;
 use tenure::Leader;
+use tenure_kv::Moment;
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
-use super::sessions::Sessions;
+use super::sessions::{Sessions, millis};
 
 /// The pause after the session behind an observer was lost, doubled from one to the next.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -35,7 +39,15 @@ pub(super) enum Seen {
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) states: watch::Receiver<Seen>,
+    looked: Arc<AtomicU64>,
     _stop: DropGuard,
+}
+
+impl Observed {
+    /// When the store was asked for what is seen, or for something newer: on the boot-time clock, rounded down.
+    pub(super) fn looked(&self) -> Moment {
+        Moment::new(Duration::from_millis(self.looked.load(Ordering::Acquire)))
+    }
 }
 
 /// The observers of a daemon, by election.
@@ -62,10 +74,11 @@ impl Observers {
         running.retain(|_, observed| observed.strong_count() > 0);
         let (sender, states) = watch::channel(Seen::Nothing);
         let stop = self.stop.child_token();
-        let observed = Arc::new(Observed { states, _stop: stop.clone().drop_guard() });
+        let looked = Arc::new(AtomicU64::new(0));
+        let observed = Arc::new(Observed { states, looked: looked.clone(), _stop: stop.clone().drop_guard() });
         running.insert(name.to_owned(), Arc::downgrade(&observed));
         let (sessions, name) = (self.sessions.clone(), name.to_owned());
-        self.tasks.spawn(async move { stop.run_until_cancelled(observe(&sessions, &name, &sender)).await });
+        self.tasks.spawn(async move { stop.run_until_cancelled(observe(&sessions, &name, &sender, &looked)).await });
         observed
     }
 
@@ -78,22 +91,27 @@ impl Observers {
 }
 
 /// Observes with one session of the daemon after the other.
-async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>) {
+async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>, looked: &AtomicU64) {
     let mut pause = PAUSE;
     loop {
         match sessions.get(None).await {
             Ok(session) => {
                 // The name was checked; a session that is lost tells so through its stream.
                 if let Ok(election) = session.session().election(name) {
-                    let mut leaders = election.observe();
-                    while let Some(leader) = leaders.next().await {
-                        let seen = leader.map_or(Seen::OutOfReach, Seen::Leader);
+                    let mut looks = election.looks();
+                    while let Some(look) = looks.next().await {
+                        let asked = look.as_ref().ok().map(|look| look.asked);
+                        let seen = look.map_or(Seen::OutOfReach, |look| Seen::Leader(look.leader));
                         pause = PAUSE;
                         states.send_if_modified(|state| {
                             let news = *state != seen;
                             *state = seen;
                             news
                         });
+                        // After what was seen: who finds this finds that, or something newer.
+                        if let Some(asked) = asked {
+                            looked.store(millis(asked.since_origin()), Ordering::Release);
+                        }
                     }
                 }
             }

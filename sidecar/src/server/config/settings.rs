@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use humantime::{format_duration, parse_duration};
 use tracing_subscriber::EnvFilter;
 
-use crate::server::{Config, sessions::millis};
+use crate::server::{Config, http, sessions::millis};
 
 /// Everything `tenured` is told.
 #[derive(Clone, Debug)]
@@ -162,6 +162,20 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |settings| Some(format_duration(settings.config.drain).to_string()),
+    },
+    Setting {
+        key: "http",
+        env: "TENURE_HTTP",
+        form: Form::Text,
+        value: "ADDRESS",
+        example: "9464",
+        help: "Answer questions over HTTP, which are public to whoever reaches it: a port of 127.0.0.1, or an address and a port",
+        default: Some("nowhere"),
+        put: |settings, text| {
+            settings.config.http = Some(http::address(text)?);
+            Ok(())
+        },
+        show: |settings| settings.config.http.map(|address| address.to_string()),
     },
     Setting {
         key: "log",
