@@ -13,6 +13,7 @@ mod keys;
 mod kv;
 mod leases;
 mod locks;
+mod logging;
 mod measured;
 mod members;
 mod metrics;
@@ -31,6 +32,8 @@ mod socket;
 mod subscriptions;
 mod tally;
 mod toml_file;
+#[cfg(feature = "otlp")]
+mod traces;
 mod users;
 
 use std::{

@@ -49,7 +49,7 @@ impl Operation {
             "request",
             otel.name = Empty,
             method = named,
-            name = Empty,
+            subject = Empty,
             lease = Empty,
             session = connection.session,
             uid = peer.uid,
@@ -61,7 +61,7 @@ impl Operation {
             span.record("otel.name", named);
             let names: Names<'_> = request.params.and_then(|params| serde_json::from_str(params.get()).ok()).unwrap_or_default();
             if let Some(name) = names.name.or(names.group).or(names.key).or(names.prefix) {
-                span.record("name", shown(&name));
+                span.record("subject", shown(&name));
             }
             if let Some(lease) = names.lease {
                 span.record("lease", shown(&lease));

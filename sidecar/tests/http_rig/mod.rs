@@ -34,7 +34,7 @@ pub(crate) fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) 
     let address = line.split(|letter: char| letter != '.' && letter != ':' && !letter.is_ascii_digit());
     let address = address.rev().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"));
     let daemon = Daemon { child, directory };
-    log.find("socket=");
+    log.find("lease_ms");
     (daemon, address, log)
 }
 

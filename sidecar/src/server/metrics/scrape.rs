@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tenure::SessionState;
 
-use super::{FAILURES, Histogram, Outcome, process::Process};
+use super::{FAILURES, Histogram, NO_METHOD, Outcome, process::Process};
 use crate::{
     protocol::Kind,
     server::{Daemon, held},
@@ -149,7 +149,10 @@ impl Scrape {
         )?;
         {
             let mut family = page.begin("tenure_requests", "Requests by method and outcome.", MetricType::Counter)?;
-            let told = metrics.requests().filter(|(_, outcome, count)| *outcome == Outcome::Ok || *count > 0);
+            // All of them would be many, and most of them never are.
+            let told = metrics
+                .requests()
+                .filter(|(method, outcome, count)| *count > 0 || (*outcome == Outcome::Ok && *method != NO_METHOD));
             for (method, outcome, count) in told {
                 let labels = [("method", method), ("outcome", outcome.as_str())];
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
