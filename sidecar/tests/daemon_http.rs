@@ -72,7 +72,9 @@ fn a_load_balancer_finds_the_leader() {
 fn the_age_grows_and_a_reader_may_want_it_fresher() {
     let (daemon, http) = start(&["--lease", "2s"]);
     let mut one = daemon.connect();
-    campaign(&mut one, "e", "x");
+    // A leader with a lease that is much longer is looked at just as often.
+    let params = json!({ "name": "e", "value": "x", "lease_ms": 600_000 });
+    one.call("election.campaign", params).unwrap();
     until(http, "/v1/leader/e", 200);
     let stale = until(http, "/v1/leader/e?max_age_ms=100", 503);
     assert_eq!(stale.kind(), "stale");
@@ -122,6 +124,11 @@ fn a_daemon_that_leaves_is_not_ready_first() {
     assert_eq!(http_rig::sample(&get(http, "/metrics").body, "tenure_draining"), 1.0);
     one.call("lock.release", json!({ "lease": lease })).unwrap();
     assert!(wait(&mut daemon.child).success());
+
+    let (mut daemon, http) = start(&["--drain", "0s"]);
+    let _idle = open(http);
+    daemon.signal(Signal::SIGTERM);
+    assert!(wait(&mut daemon.child).success(), "it does not wait where it has no time");
 }
 
 #[test]

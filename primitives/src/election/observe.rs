@@ -199,7 +199,9 @@ impl Observer {
                 && *id == record.session
                 && !watched.never_seen()
             {
-                self.look_at = (inner.clock.now() + watched.lease() / 2).min(watched.silent_from().max(inner.clock.now()));
+                // A leader with a long lease need not be looked at so often, but for who wants to know how fresh that is.
+                let every = if self.each { watched.lease().min(inner.lease) } else { watched.lease() } / 2;
+                self.look_at = (inner.clock.now() + every).min(watched.silent_from().max(inner.clock.now()));
                 return Ok(Some(record.leader(revision)));
             }
             // Another leader than the one whose session was read: look again.

@@ -17,7 +17,7 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
-    observers::{Observed, Observers, Seen},
+    observers::{Known, Observed, Observers, Seen},
     policy::Ability,
     sessions::{SessionUse, millis},
     subscriptions::{Source, Subscription},
@@ -188,7 +188,7 @@ pub(super) fn follow(observers: &Observers, name: &str) -> Leaders {
 
 /// Who leads, as events.
 pub(super) struct Leaders {
-    states: watch::Receiver<Seen>,
+    states: watch::Receiver<Known>,
     _observed: Arc<Observed>,
     progress: Progress,
 }
@@ -210,7 +210,7 @@ impl Source for Leaders {
         }
         loop {
             self.states.changed().await.map_err(|_| "leaving".to_owned())?;
-            match &*self.states.borrow_and_update() {
+            match &self.states.borrow_and_update().seen {
                 Seen::OutOfReach if self.progress == Progress::Synced => return Ok(Happening::Gap {}),
                 Seen::Nothing | Seen::OutOfReach => {}
                 Seen::Leader(leader) => {

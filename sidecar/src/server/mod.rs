@@ -344,6 +344,8 @@ impl Server {
             Ok(()) => tracing::info!("everything is released"),
             Err(_) => tracing::warn!("the store did not answer in time; what is not released ends with its lease"),
         }
+        // What has not come so far by now does not any more.
+        daemon.closing.cancel();
         daemon.ended.cancel();
         connections.close();
         connections.wait().await;

@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -18,7 +15,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::sessions::{Sessions, millis};
+use super::sessions::Sessions;
 
 /// The pause after the session behind an observer was lost, doubled from one to the next.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -35,19 +32,19 @@ pub(super) enum Seen {
     Leader(Option<Leader>),
 }
 
+/// What is known of an election.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) seen: Seen,
+    /// When the store was asked for it last, by the boot-time clock: it is no older. Changes without notice.
+    pub(super) asked: Moment,
+}
+
 /// An election that is observed until the last handle is dropped.
 #[derive(Debug)]
 pub(super) struct Observed {
-    pub(super) states: watch::Receiver<Seen>,
-    looked: Arc<AtomicU64>,
+    pub(super) states: watch::Receiver<Known>,
     _stop: DropGuard,
-}
-
-impl Observed {
-    /// When the store was asked for what is seen, or for something newer: on the boot-time clock, rounded down.
-    pub(super) fn looked(&self) -> Moment {
-        Moment::new(Duration::from_millis(self.looked.load(Ordering::Acquire)))
-    }
 }
 
 /// The observers of a daemon, by election.
@@ -72,13 +69,12 @@ impl Observers {
             return observed;
         }
         running.retain(|_, observed| observed.strong_count() > 0);
-        let (sender, states) = watch::channel(Seen::Nothing);
+        let (sender, states) = watch::channel(Known { seen: Seen::Nothing, asked: Moment::default() });
         let stop = self.stop.child_token();
-        let looked = Arc::new(AtomicU64::new(0));
-        let observed = Arc::new(Observed { states, looked: looked.clone(), _stop: stop.clone().drop_guard() });
+        let observed = Arc::new(Observed { states, _stop: stop.clone().drop_guard() });
         running.insert(name.to_owned(), Arc::downgrade(&observed));
         let (sessions, name) = (self.sessions.clone(), name.to_owned());
-        self.tasks.spawn(async move { stop.run_until_cancelled(observe(&sessions, &name, &sender, &looked)).await });
+        self.tasks.spawn(async move { stop.run_until_cancelled(observe(&sessions, &name, &sender)).await });
         observed
     }
 
@@ -91,7 +87,7 @@ impl Observers {
 }
 
 /// Observes with one session of the daemon after the other.
-async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>, looked: &AtomicU64) {
+async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Known>) {
     let mut pause = PAUSE;
     loop {
         match sessions.get(None).await {
@@ -100,26 +96,25 @@ async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>, 
                 if let Ok(election) = session.session().election(name) {
                     let mut looks = election.looks();
                     while let Some(look) = looks.next().await {
-                        let asked = look.as_ref().ok().map(|look| look.asked);
-                        let seen = look.map_or(Seen::OutOfReach, |look| Seen::Leader(look.leader));
                         pause = PAUSE;
-                        states.send_if_modified(|state| {
-                            let news = *state != seen;
-                            *state = seen;
+                        let (seen, asked) = match look {
+                            Ok(look) => (Seen::Leader(look.leader), Some(look.asked)),
+                            Err(_) => (Seen::OutOfReach, None),
+                        };
+                        states.send_if_modified(|known| {
+                            known.asked = asked.unwrap_or(known.asked);
+                            let news = known.seen != seen;
+                            known.seen = seen;
                             news
                         });
-                        // After what was seen: who finds this finds that, or something newer.
-                        if let Some(asked) = asked {
-                            looked.store(millis(asked.since_origin()), Ordering::Release);
-                        }
                     }
                 }
             }
             Err(error) => {
                 tracing::debug!(election = name, %error, "cannot observe; trying again");
-                states.send_if_modified(|state| {
-                    let news = matches!(state, Seen::Leader(_));
-                    *state = Seen::OutOfReach;
+                states.send_if_modified(|known| {
+                    let news = matches!(known.seen, Seen::Leader(_));
+                    known.seen = Seen::OutOfReach;
                     news
                 });
             }

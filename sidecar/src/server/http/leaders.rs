@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     protocol::LeaderView,
-    server::{errors, observers::Seen, sessions::millis},
+    server::{
+        errors,
+        observers::{Known, Seen},
+        sessions::millis,
+    },
 };
 
 /// How long whoever asks first waits for the first look at the store.
@@ -57,15 +61,13 @@ pub(super) async fn leader(site: &Site, name: &str, query: &str) -> Result<Respo
     let wanted = Wanted::read(query)?;
     let observed = site.leaders.of(name, || site.daemon.observers.of(name));
     let mut states = observed.states.clone();
-    let _ = tokio::time::timeout(FIRST_LOOK, states.wait_for(|seen| *seen != Seen::Nothing)).await;
-    // In this order: what is seen is as new as that at least.
-    let looked = observed.looked();
-    let seen = states.borrow().clone();
+    let _ = tokio::time::timeout(FIRST_LOOK, states.wait_for(|known| known.seen != Seen::Nothing)).await;
+    let Known { seen, asked } = states.borrow().clone();
     let Seen::Leader(leader) = seen else {
         let said = "the store is out of reach, so who leads is not known; ask again";
         return Err(Refusal::unavailable("unavailable", said));
     };
-    let age = BootClock.now().saturating_since(looked);
+    let age = BootClock.now().saturating_since(asked);
     let limit = wanted.max_age.unwrap_or_else(|| site.daemon.sessions.default_lease());
     if age > limit {
         let said = format!("the store said who leads {} ms ago, and the limit is {} ms; ask again", millis(age), millis(limit));
