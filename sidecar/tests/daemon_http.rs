@@ -114,6 +114,21 @@ fn events_are_those_of_the_socket() {
 }
 
 #[test]
+fn who_is_told_nothing_hears_a_comment_now_and_then() {
+    let (_daemon, http) = start(&["--lease", "60s"]);
+    let mut stream = open(http);
+    write!(stream, "GET /v1/leader/e/events HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let (mut told, mut part) = (String::new(), [0; 4_096]);
+    // Events end with an empty line, and so do comments.
+    while !told.contains("\n: still here\n\n") {
+        let length = stream.read(&mut part).unwrap();
+        assert!(length > 0, "it ended: {told}");
+        told.push_str(std::str::from_utf8(&part[..length]).unwrap());
+    }
+    assert!(told.contains("event: sync\n"), "{told}");
+}
+
+#[test]
 fn a_daemon_that_leaves_is_not_ready_first() {
     let (mut daemon, http) = start(&["--drain", "20s"]);
     let mut one = daemon.connect();

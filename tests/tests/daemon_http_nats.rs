@@ -10,10 +10,27 @@ use sidecar_support::{soon, until};
 use tenure_sidecar::Client;
 use tenure_tests::{NatsServer, unique_bucket};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::TcpStream,
     process::Command,
 };
+
+/// A stream of events.
+struct Events(Lines<BufReader<TcpStream>>);
+
+impl Events {
+    async fn of(http: SocketAddr, path: &str) -> Self {
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        Self(BufReader::new(stream).lines())
+    }
+
+    /// Reads to the next event of that kind.
+    async fn until(&mut self, kind: &str) {
+        let line = format!("event: {kind}");
+        soon(&line, async { while self.0.next_line().await.unwrap().expect("it goes on") != line {} }).await;
+    }
+}
 
 /// The status and the page of an answer; nothing where there is none.
 async fn get(http: SocketAddr, path: &str) -> Option<(u16, Json)> {
@@ -61,16 +78,22 @@ async fn a_store_that_is_stopped_shows_and_so_does_its_return() {
     assert_eq!(led["leader"]["fence"], elected["fence"], "{led}");
     until_status(http, "/v1/members/g", 200).await;
 
+    let mut told = Events::of(http, "/v1/leader/e/events").await;
+    told.until("sync").await;
+
     server.kill();
     let blind = until_status(http, "/v1/leader/e", 503).await;
     let kind = blind["error"]["kind"].as_str().unwrap();
     assert!(["stale", "unavailable"].contains(&kind), "{blind}");
     let unready = until_status(http, "/readyz", 503).await;
-    assert!(unready["age_ms"].as_u64().unwrap() > 5_000 && unready["error"]["kind"] == "unavailable", "{unready}");
+    assert!(unready["age_ms"].as_u64().unwrap() >= 5_000 && unready["error"]["kind"] == "unavailable", "{unready}");
     until_status(http, "/v1/members/g", 503).await;
     assert_eq!(get(http, "/healthz").await.unwrap().0, 200);
 
+    told.until("gap").await;
+
     server.restart().await;
+    told.until("leader").await;
     until_status(http, "/readyz", 200).await;
     until_status(http, "/v1/members/g", 200).await;
     // The leader's session may or may not have lived through it: somebody leads again in either case.

@@ -15,7 +15,7 @@ const BOUNDS: [f64; 16] =
 #[derive(Debug, Default)]
 pub(in crate::server) struct Histogram {
     counts: [AtomicU64; BOUNDS.len() + 1],
-    micros: AtomicU64,
+    nanos: AtomicU64,
 }
 
 impl Histogram {
@@ -26,7 +26,7 @@ impl Histogram {
         if let Some(count) = self.counts.get(at) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        self.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Writes it down. What is counted meanwhile is in some of the numbers and not in others, never in the buckets and not
@@ -35,7 +35,7 @@ impl Histogram {
         let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let seconds = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
+        let seconds = Duration::from_nanos(self.nanos.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)
     }
 }

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use self::histogram::Histogram;
@@ -65,6 +65,8 @@ pub(super) struct Metrics {
     /// Subscriptions that ended because their clients did not read.
     pub(super) slow_readers: Arc<AtomicU64>,
     pub(super) http: Http,
+    /// By the wall clock, for people.
+    began: SystemTime,
 }
 
 /// What is counted of locks, of leaderships and of memberships.
@@ -84,6 +86,7 @@ impl Default for Metrics {
             turned_away: AtomicU64::new(0),
             slow_readers: Arc::default(),
             http: Http::default(),
+            began: SystemTime::now(),
         }
     }
 }

@@ -196,8 +196,7 @@ impl Scrape {
                 page.begin(name, help, MetricType::Gauge)?.encode_gauge(&value)?;
             }
         }
-        let began = SystemTime::now().checked_sub(daemon.started.elapsed());
-        let began = began.and_then(|began| began.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+        let began = daemon.metrics.began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         page.gauge("process_start_time_seconds", "When the process began, as Unix time.", began.as_secs_f64())
     }
 }
