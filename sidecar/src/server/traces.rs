@@ -35,13 +35,14 @@ impl Drop for Traces {
     }
 }
 
+/// Turns the spans of requests into those that are sent.
+pub(super) type Sent<S> = Filtered<OpenTelemetryLayer<S, SdkTracer>, Targets, S>;
+
 /// Begins to send spans to `endpoint`, or to that of the environment; nowhere if there is none.
 ///
 /// # Errors
 /// When it cannot be used.
-pub(super) fn begin<S>(
-    endpoint: Option<&str>,
-) -> Result<Option<(Traces, Filtered<OpenTelemetryLayer<S, SdkTracer>, Targets, S>)>, StartError>
+pub(super) fn begin<S>(endpoint: Option<&str>) -> Result<Option<(Traces, Sent<S>)>, StartError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
