@@ -127,6 +127,20 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::Deadline,
+        Self::Deposed,
+        Self::Expired,
+        Self::StoreReset,
+        Self::Broken,
+        Self::Critical,
+        Self::Unhealthy,
+        Self::Resigned,
+        Self::Closed,
+        Self::Reassigned,
+    ];
+
     /// A word for programs; the `reason` of the socket's `lease` notification.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -59,7 +59,7 @@ pub mod testing;
 mod view;
 
 pub use access::Role;
-pub use election::{Candidate, Election, Leader, Leadership, Standing, standings};
+pub use election::{Candidate, Election, Leader, Leadership, Look, Standing, standings};
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use hold::OnLoss;
@@ -69,5 +69,5 @@ pub use membership::{
     Check, Group, Instance, InstanceState, JoinOptions, Member, MemberEvent, MemberRecord, MemberWatch, Members,
 };
 pub use mutex::Mutex;
-pub use session::{MAX_LEASE, MIN_LEASE, Session, SessionBuilder, SessionState};
+pub use session::{MAX_LEASE, MIN_LEASE, Renewals, Session, SessionBuilder, SessionState};
 pub use view::{Change, Changes, Snapshot, View};

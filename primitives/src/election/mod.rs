@@ -17,7 +17,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use tenure_kv::{ClockExt, Key, StoreExt};
+use tenure_kv::{ClockExt, Key, Moment, StoreExt};
 use tokio::sync::watch;
 
 use self::attempt::Attempt;
@@ -286,6 +286,13 @@ impl Election {
         observe::observe(self)
     }
 
+    /// As [`observe`](Self::observe), and tells every look at the store, one that shows nothing new as well: for who
+    /// must know how fresh the state is. While the store can be reached there is one twice per lease, this session's or
+    /// the leader's if that is shorter.
+    pub fn looks(&self) -> BoxStream<'static, Result<Look>> {
+        observe::looks(self, true)
+    }
+
     async fn not_elected(&self, waited: Duration) -> Error {
         // Who leads is a courtesy; it must not delay the answer.
         let look = self.session.inner().clock.timeout(COURTESY, self.leader()).await;
@@ -296,6 +303,16 @@ impl Election {
         };
         Error::NotAcquired { message, waited, holder: leader.map(|leader| Box::new(leader.holder())) }
     }
+}
+
+/// What one look at an election showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Look {
+    /// Who leads, if somebody does.
+    pub leader: Option<Leader>,
+    /// When the store was asked, by the session's clock: what it showed is no older.
+    pub asked: Moment,
 }
 
 /// Resolves while the candidate is healthy.

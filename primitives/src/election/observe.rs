@@ -8,13 +8,18 @@ use futures::{
 };
 use tenure_kv::{Entry, Key, Moment, Notice};
 
-use super::{Election, Leader, decide::later, record::Record};
+use super::{Election, Leader, Look, decide::later, record::Record};
 use crate::{
     Error, Result,
     session::{Inner, Watched, timing},
 };
 
 pub(super) fn observe(election: &Election) -> BoxStream<'static, Result<Option<Leader>>> {
+    looks(election, false).map(|look| look.map(|look| look.leader)).boxed()
+}
+
+/// What `each` look shows, or what is new in them only.
+pub(super) fn looks(election: &Election, each: bool) -> BoxStream<'static, Result<Look>> {
     let inner = election.session.inner().clone();
     let now = inner.clock.now();
     let observer = Observer {
@@ -26,6 +31,7 @@ pub(super) fn observe(election: &Election) -> BoxStream<'static, Result<Option<L
         seen: now,
         look_at: now,
         told: Told::Nothing,
+        each,
         pause: timing::renewal_retry(inner.lease),
         inner,
         news: VecDeque::new(),
@@ -52,6 +58,8 @@ struct Observer {
     seen: Moment,
     look_at: Moment,
     told: Told,
+    /// What is no news is told as well.
+    each: bool,
     pause: Duration,
     news: VecDeque<Entry>,
     over: bool,
@@ -66,7 +74,7 @@ enum Told {
 }
 
 impl Observer {
-    async fn next(&mut self) -> Option<Result<Option<Leader>>> {
+    async fn next(&mut self) -> Option<Result<Look>> {
         if self.over {
             return None;
         }
@@ -87,18 +95,19 @@ impl Observer {
     }
 
     /// Waits for something to look at, looks, and tells what is new.
-    async fn turn(&mut self) -> Option<Result<Option<Leader>>> {
+    async fn turn(&mut self) -> Option<Result<Look>> {
         if self.inner.clock.now() < self.look_at {
             self.wait().await;
         }
         if let Some(entry) = self.news.pop_front() {
             self.latest = later(self.latest.take(), Some(entry));
         }
+        let asked = self.inner.clock.now();
         match self.look().await {
             Ok(state) => {
                 self.pause = timing::renewal_retry(self.inner.lease);
                 self.seen = self.inner.clock.now();
-                self.tell(state)
+                self.tell(state, asked)
             }
             Err(error) => {
                 tracing::debug!(key = %self.key, %error, "the observer could not look");
@@ -121,12 +130,12 @@ impl Observer {
         }
     }
 
-    fn tell(&mut self, state: Option<Leader>) -> Option<Result<Option<Leader>>> {
-        if matches!(&self.told, Told::State(told) if *told == state) {
+    fn tell(&mut self, leader: Option<Leader>, asked: Moment) -> Option<Result<Look>> {
+        if !self.each && matches!(&self.told, Told::State(told) if *told == leader) {
             return None;
         }
-        self.told = Told::State(state.clone());
-        Some(Ok(state))
+        self.told = Told::State(leader.clone());
+        Some(Ok(Look { leader, asked }))
     }
 
     async fn wait(&mut self) {
@@ -190,7 +199,9 @@ impl Observer {
                 && *id == record.session
                 && !watched.never_seen()
             {
-                self.look_at = (inner.clock.now() + watched.lease() / 2).min(watched.silent_from().max(inner.clock.now()));
+                // A leader with a long lease need not be looked at so often, but for who wants to know how fresh that is.
+                let every = if self.each { watched.lease().min(inner.lease) } else { watched.lease() } / 2;
+                self.look_at = (inner.clock.now() + every).min(watched.silent_from().max(inner.clock.now()));
                 return Ok(Some(record.leader(revision)));
             }
             // Another leader than the one whose session was read: look again.

@@ -16,8 +16,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Session, SessionState, Traces, broken, locked, patient::Patient, renewal, timing,
-    traces, validity::Validity, witness::Witness,
+    Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Renewals, Session, SessionState, Traces, broken, locked, patient::Patient,
+    renewal, timing, traces, validity::Validity, witness::Witness,
 };
 use crate::{
     Error, Loss, Result, ids, layout,
@@ -35,11 +35,12 @@ pub struct SessionBuilder {
     host: Option<String>,
     pid: Option<u32>,
     clock: Arc<dyn Clock>,
+    renewals: Arc<Renewals>,
 }
 
 impl SessionBuilder {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, lease: None, label: None, host: None, pid: None, clock: Arc::new(BootClock) }
+        Self { store, lease: None, label: None, host: None, pid: None, clock: Arc::new(BootClock), renewals: Arc::default() }
     }
 
     /// The length of the lease, [`MIN_LEASE`] to [`MAX_LEASE`]; rounded down to whole milliseconds.
@@ -69,6 +70,12 @@ impl SessionBuilder {
     /// The clock that leases are measured with; the kernel's boot-time clock otherwise.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Where the session's renewals are counted, which several sessions may share.
+    pub fn renewals(mut self, renewals: Arc<Renewals>) -> Self {
+        self.renewals = renewals;
         self
     }
 
@@ -120,6 +127,7 @@ impl SessionBuilder {
             floors: Floors::default(),
             traces: Traces::default(),
             outlived: watch::Sender::new(self.store.outages()),
+            renewals: self.renewals.clone(),
             hurry: Notify::new(),
             lines: Lines::default(),
             seats: StdMutex::default(),

@@ -8,6 +8,7 @@ mod heights;
 mod observer;
 mod patient;
 mod renewal;
+mod renewals;
 mod sightings;
 pub(crate) mod timing;
 mod traces;
@@ -35,6 +36,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     builder::SessionBuilder,
+    renewals::Renewals,
     timing::{MAX_LEASE, MIN_LEASE},
 };
 pub(crate) use self::{
@@ -111,6 +113,7 @@ pub(crate) struct Inner {
     pub(crate) traces: Traces,
     /// After how many outages the session was renewed last: changes where what one server has has to be looked at again.
     outlived: watch::Sender<u64>,
+    renewals: Arc<Renewals>,
     /// Renew now.
     hurry: Notify,
     pub(crate) lines: Lines,
@@ -186,6 +189,13 @@ impl Session {
     /// How long the lease is valid if no renewal succeeds from now on; zero when it is not.
     pub fn remaining(&self) -> Duration {
         self.inner.validity.remaining(&*self.inner.clock)
+    }
+
+    /// How long ago the last renewal that is known to have been applied was sent.
+    pub fn renewed_ago(&self) -> Duration {
+        // The deadline is so long after that renewal was sent.
+        let validity = timing::validity(self.inner.lease);
+        (self.inner.clock.now() + validity).saturating_since(self.inner.validity.deadline())
     }
 
     /// Resolves when the session is lost.

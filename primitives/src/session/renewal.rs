@@ -128,6 +128,7 @@ impl Renewal {
             Ok(Err(tenure_kv::Error::Conflict { .. })) => self.unanswered.is_empty(),
             Ok(Err(error @ (tenure_kv::Error::Unavailable { .. } | tenure_kv::Error::Invalid { .. }))) => {
                 tracing::debug!(session = %self.inner.id, %error, "renewal not taken");
+                self.inner.renewals.miss();
                 self.inner.suspect();
                 return self.again(sent);
             }
@@ -179,6 +180,7 @@ impl Renewal {
     }
 
     fn unanswered(&mut self, sent: Moment) {
+        self.inner.renewals.miss();
         if self.unanswered.len() == UNANSWERED {
             self.unanswered.pop_front();
         }
@@ -197,6 +199,7 @@ impl Renewal {
         }
         self.revision = revision;
         self.sent = sent;
+        self.inner.renewals.acknowledge();
         self.unanswered.clear();
         self.inner.renewed(self.asked, revision, sent);
         let asked = self.asked;

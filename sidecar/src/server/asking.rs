@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connection::{Connection, Waits},
     errors,
-    held::Held,
+    held::{self, Held},
     leases::{Lease, Reserved},
+    metrics::Waiting,
     sessions::{PATIENCE, SessionUse, millis},
 };
 use crate::protocol::{ErrorObject, Kind};
@@ -25,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(250);
 /// What every such request says.
 #[derive(Debug)]
 pub(super) struct Terms<'a> {
-    pub(super) method: &'static str,
+    pub(super) kind: held::Kind,
     pub(super) wait_ms: Option<u64>,
     pub(super) lease_ms: Option<u64>,
     pub(super) label: Option<&'a str>,
@@ -37,6 +38,7 @@ pub(super) struct Asking {
     lease: Option<Duration>,
     wait: Option<Duration>,
     begun: Instant,
+    waiting: Waiting,
     reserved: Reserved,
     waits: Arc<Waits>,
     cancel: CancellationToken,
@@ -55,7 +57,7 @@ impl Asking {
     /// Checks what needs no store.
     pub(super) fn new(connection: &Connection, terms: &Terms<'_>, cancel: CancellationToken) -> Result<Self, ErrorObject> {
         let limits = &connection.daemon.limits;
-        let refuse = |param: &str, said: String| Err(errors::param(param, format!("{}: {param}: {said}", terms.method)));
+        let refuse = |param: &str, said: String| Err(errors::param(param, format!("{}: {param}: {said}", terms.kind.ask())));
         if let Some(lease) = terms.lease_ms
             && !(limits.min_lease_ms..=limits.max_lease_ms).contains(&lease)
         {
@@ -77,6 +79,7 @@ impl Asking {
             lease: terms.lease_ms.map(Duration::from_millis),
             wait: terms.wait_ms.map(Duration::from_millis),
             begun: Instant::now(),
+            waiting: connection.daemon.metrics.waits(terms.kind),
             reserved: connection.leases.reserve()?,
             waits: connection.waits(),
             cancel,
@@ -152,6 +155,8 @@ impl Asking {
         let Ok(lease) = connection.leases.add(self.reserved, held, session, &self.waits.token) else {
             return Err(self.waits.error());
         };
+        let passed_on = connection.daemon.leases.tally.passed_on(lease.kind, &lease.name, self.begun);
+        self.waiting.granted(self.begun.elapsed(), passed_on);
         connection.spawn(connection.leases.clone().watch(lease.clone()));
         Ok(Granted { lease, waited_ms, remaining_ms, lease_ms })
     }

@@ -104,7 +104,13 @@ impl Connection {
             session: daemon.next_session(),
             inflight: InFlight::new(limits.requests, daemon.requests.clone(), quotas.requests),
             leases: Leases::new(limits.leases, quotas.leases, daemon.leases.clone(), outbox.clone()),
-            subscriptions: Subscriptions::new(limits, daemon.subscriptions.clone(), quotas.subscriptions, outbox.clone()),
+            subscriptions: Subscriptions::new(
+                limits,
+                daemon.subscriptions.clone(),
+                daemon.metrics.slow_readers.clone(),
+                quotas.subscriptions,
+                outbox.clone(),
+            ),
             outbox,
             peer,
             tasks: TaskTracker::new(),
@@ -285,6 +291,7 @@ fn refuse_long(connection: &Connection, room: Room) {
     let limit = connection.daemon.limits.line_bytes;
     let said = format!("a line has at most {limit} bytes; this connection ends here");
     let error = ErrorObject::new(Kind::InvalidRequest, said).with("limit", "line_bytes");
+    connection.daemon.metrics.unreadable(&error);
     connection.outbox.answer(room, frame::failure(None, &error));
 }
 

@@ -17,7 +17,7 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
-    observers::{Observed, Seen},
+    observers::{Known, Observed, Observers, Seen},
     policy::Ability,
     sessions::{SessionUse, millis},
     subscriptions::{Source, Subscription},
@@ -53,7 +53,7 @@ impl Campaign {
         let value_in = named(params.value_b64.as_ref());
         let value = value::decode_any(params.value.take(), params.value_b64.take())?.unwrap_or_default();
         let ElectionCampaign { wait_ms, lease_ms, .. } = params;
-        let terms = Terms { method: "election.campaign", wait_ms, lease_ms, label: params.label.as_deref() };
+        let terms = Terms { kind: held::Kind::Leadership, wait_ms, lease_ms, label: params.label.as_deref() };
         Ok(Self { asking: Asking::new(connection, &terms, cancel)?, params, value, value_in })
     }
 
@@ -175,15 +175,20 @@ pub(super) async fn list(connection: Arc<Connection>, ElectionList { prefix }: E
 /// `election.observe`.
 pub(super) fn observe(connection: &Connection, name: &str) -> Result<Subscription<Leaders>, ErrorObject> {
     errors::check_name("name", name)?;
-    let observed = connection.daemon.observers.of(name);
+    connection.subscriptions.add(follow(&connection.daemon.observers, name))
+}
+
+/// Who leads the election `name`, which must be a good name.
+pub(super) fn follow(observers: &Observers, name: &str) -> Leaders {
+    let observed = observers.of(name);
     let mut states = observed.states.clone();
     states.mark_changed();
-    connection.subscriptions.add(Leaders { states, _observed: observed, progress: Progress::Begun })
+    Leaders { states, _observed: observed, progress: Progress::Begun }
 }
 
 /// Who leads, as events.
 pub(super) struct Leaders {
-    states: watch::Receiver<Seen>,
+    states: watch::Receiver<Known>,
     _observed: Arc<Observed>,
     progress: Progress,
 }
@@ -205,7 +210,7 @@ impl Source for Leaders {
         }
         loop {
             self.states.changed().await.map_err(|_| "leaving".to_owned())?;
-            match &*self.states.borrow_and_update() {
+            match &self.states.borrow_and_update().seen {
                 Seen::OutOfReach if self.progress == Progress::Synced => return Ok(Happening::Gap {}),
                 Seen::Nothing | Seen::OutOfReach => {}
                 Seen::Leader(leader) => {

@@ -17,8 +17,7 @@ pub(super) fn not_reached() -> ErrorObject {
     ErrorObject::new(Kind::Unavailable, "the store did not answer in time, so nothing was even tried")
 }
 
-/// No line came from the client for its heartbeat.
-pub(super) const CLIENT_SILENT: &str = "client_silent";
+pub(super) use super::tally::CLIENT_SILENT;
 
 /// A request that ended because its client had gone silent.
 pub(super) fn silent() -> ErrorObject {

@@ -18,6 +18,27 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub(super) const ALL: [Self; 3] = [Self::Lock, Self::Leadership, Self::Member];
+
+    /// The word for programs.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Leadership => "leadership",
+            Self::Member => "member",
+        }
+    }
+
+    /// The method that asks for it.
+    pub(super) const fn ask(self) -> &'static str {
+        match self {
+            Self::Lock => "lock.acquire",
+            Self::Leadership => "election.campaign",
+            Self::Member => "member.join",
+        }
+    }
+
     /// The method that gives it up.
     pub(super) const fn release(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ use super::{
     quota::{Quota, Taken},
     release::{Asked, Release},
     sessions::SessionUse,
+    tally::Tally,
 };
 use crate::{
     protocol::{ErrorObject, Event, Happening, Kind, LeaseNotice, LeaseState},
@@ -70,6 +71,7 @@ pub(super) struct Everywhere {
     pub(super) leaderships: Arc<AtomicUsize>,
     pub(super) members: Arc<AtomicUsize>,
     pub(super) holds: Arc<Holds>,
+    pub(super) tally: Arc<Tally>,
 }
 
 impl Everywhere {
@@ -110,7 +112,10 @@ impl Lease {
         let _over = self.over.clone().drop_guard();
         let held = self.held.write().await.take();
         match held {
-            Some(held) => held.release().await,
+            Some(held) => {
+                self.ends();
+                held.release().await
+            }
             None => Ok(()),
         }
     }
@@ -127,6 +132,11 @@ impl Lease {
             tracing::debug!(lease = self.number, fence = self.fence, %error, "released without an answer");
         }
         self.count_out();
+    }
+
+    /// What is held goes back from now on.
+    fn ends(&self) {
+        self.everywhere.tally.ended(self.kind, &self.name);
     }
 
     /// Counts it no longer, before its client is told so: tasks that watch it may not have ended yet.
@@ -320,6 +330,7 @@ impl Leases {
             Found::Held(lease) | Found::Leaving(lease) if lease.kind != kind => Err(wrong_kind(&lease, kind, handle)),
             Found::Held(lease) => {
                 table.held.remove(&lease.number);
+                lease.ends();
                 table.leaving.insert(lease.number, lease.clone());
                 Ok(Asked::first(lease))
             }
@@ -342,6 +353,9 @@ impl Leases {
     pub(super) fn left(&self, number: u64, end: End) {
         let mut table = self.table();
         if let Some(lease) = table.leaving.remove(&number) {
+            if let End::Lost(reason) = end {
+                self.everywhere.tally.lost(reason);
+            }
             lease.count_out();
         }
         table.remember(number, end);
@@ -369,6 +383,7 @@ impl Leases {
         let mut table = self.table();
         let leases: Vec<_> = table.held.drain().map(|(_, lease)| lease).collect();
         for lease in &leases {
+            self.everywhere.tally.lost(reason);
             table.remember(lease.number, End::Lost(reason));
             self.outbox.notice(lost(lease.number, reason));
         }
@@ -378,6 +393,7 @@ impl Leases {
     fn lose(&self, number: u64, reason: &'static str) -> Option<Arc<Lease>> {
         let mut table = self.table();
         let lease = table.held.remove(&number)?;
+        self.everywhere.tally.lost(reason);
         table.remember(number, End::Lost(reason));
         // Under the table's lock: who takes a lease back whose client was not told of it forgets what was held back.
         self.outbox.notice(lost(number, reason));

@@ -10,7 +10,7 @@ use super::{
     asking::{Asking, Terms},
     connection::Connection,
     errors,
-    held::Held,
+    held::{self, Held},
     leases::handle,
     policy::Ability,
     sessions::SessionUse,
@@ -27,7 +27,7 @@ impl Acquire {
     /// Checks what needs no store.
     pub(super) fn new(connection: &Connection, params: LockAcquire, cancel: CancellationToken) -> Result<Self, ErrorObject> {
         let LockAcquire { wait_ms, lease_ms, .. } = params;
-        let terms = Terms { method: "lock.acquire", wait_ms, lease_ms, label: params.label.as_deref() };
+        let terms = Terms { kind: held::Kind::Lock, wait_ms, lease_ms, label: params.label.as_deref() };
         Ok(Self { asking: Asking::new(connection, &terms, cancel)?, params })
     }
 

@@ -11,6 +11,7 @@ use tenure_kv::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Daemon,
     asking::{Asking, Terms},
     connection::Connection,
     errors,
@@ -52,7 +53,8 @@ impl Join {
     pub(super) fn new(connection: &Connection, params: MemberJoin, cancel: CancellationToken) -> Result<Self, ErrorObject> {
         errors::check_name("group", &params.group)?;
         // One try: the store either answers or is out of reach.
-        let terms = Terms { method: "member.join", wait_ms: Some(0), lease_ms: params.lease_ms, label: params.label.as_deref() };
+        let terms =
+            Terms { kind: held::Kind::Member, wait_ms: Some(0), lease_ms: params.lease_ms, label: params.label.as_deref() };
         let asking = Asking::new(connection, &terms, cancel)?;
         let mut instance = Instance::new();
         instance.address = params.address;
@@ -216,8 +218,12 @@ pub(super) async fn list(
 /// `member.watch`.
 pub(super) fn watch(connection: &Connection, group: &str) -> Result<Subscription<Group>, ErrorObject> {
     errors::check_name("group", group)?;
-    let (store, sessions) = (connection.daemon.store.clone(), connection.daemon.sessions.clone());
-    connection.subscriptions.add(Group { store, sessions, name: group.to_owned(), watch: None })
+    connection.subscriptions.add(follow(&connection.daemon, group))
+}
+
+/// Who is in the group `name`, which must be a good name.
+pub(super) fn follow(daemon: &Daemon, name: &str) -> Group {
+    Group { store: daemon.store.clone(), sessions: daemon.sessions.clone(), name: name.to_owned(), watch: None }
 }
 
 /// Has this daemon remove what dead members left behind, such as those of a daemon that crashed.

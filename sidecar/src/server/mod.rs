@@ -7,13 +7,18 @@ mod elections;
 mod errors;
 mod held;
 mod holds;
+mod http;
 mod inflight;
 mod keys;
 mod kv;
 mod leases;
 mod locks;
+mod logging;
+mod measured;
 mod members;
+mod metrics;
 mod observers;
+mod operation;
 mod outbox;
 mod peer;
 pub(crate) mod policy;
@@ -25,10 +30,14 @@ mod service;
 mod sessions;
 mod socket;
 mod subscriptions;
+mod tally;
 mod toml_file;
+#[cfg(feature = "otlp")]
+mod traces;
 mod users;
 
 use std::{
+    net::SocketAddr,
     os::unix::net::UnixListener as StdListener,
     path::PathBuf,
     sync::{
@@ -47,6 +56,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     leases::Everywhere,
+    measured::Measured,
+    metrics::Metrics,
     observers::Observers,
     peer::{Peer, Processes},
     policy::Policies,
@@ -103,6 +114,8 @@ pub struct Config {
     pub drain: Duration,
     /// Who may do what; absent for no rules.
     pub policy: Option<PathBuf>,
+    /// Where to answer questions over HTTP, which are for reading only and for whoever reaches it; nowhere unless told.
+    pub http: Option<SocketAddr>,
 }
 
 impl Default for Config {
@@ -116,6 +129,7 @@ impl Default for Config {
             limits: Limits::default(),
             drain: Duration::from_secs(5),
             policy: None,
+            http: None,
         }
     }
 }
@@ -124,6 +138,9 @@ impl Default for Config {
 #[derive(Debug)]
 struct Daemon {
     store: Arc<dyn Store>,
+    /// The same.
+    measured: Arc<Measured>,
+    metrics: Arc<Metrics>,
     sessions: Arc<Sessions>,
     observers: Arc<Observers>,
     limits: Limits,
@@ -185,6 +202,7 @@ pub struct Server {
     /// Absent where a service manager keeps the socket.
     claimed: Option<Claimed>,
     listener: StdListener,
+    http: Option<http::Bound>,
     drain: Duration,
 }
 
@@ -214,10 +232,11 @@ impl Server {
                 (Some(claimed), listener)
             }
         };
+        let http = config.http.map(http::Bound::at).transpose()?;
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
-        Ok(Self::listening(config, policies, claimed, listener, store))
+        Ok(Self::listening(config, policies, claimed, listener, http, store))
     }
 
     /// As [`start`](Self::start), in front of a store that is open already; the URL in `config` is not looked at.
@@ -227,7 +246,8 @@ impl Server {
     pub fn with_store(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         let policies = policies(&config)?;
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
-        Ok(Self::listening(config, policies, Some(claimed), listener, store))
+        let http = config.http.map(http::Bound::at).transpose()?;
+        Ok(Self::listening(config, policies, Some(claimed), listener, http, store))
     }
 
     /// What reads the policy again.
@@ -240,11 +260,14 @@ impl Server {
         policies: Policies,
         claimed: Option<Claimed>,
         listener: StdListener,
+        http: Option<http::Bound>,
         store: Arc<dyn Store>,
     ) -> Self {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
+        let measured = Measured::new(store);
+        let store: Arc<dyn Store> = measured.clone();
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let ended = CancellationToken::new();
         let sessions = Sessions::new(store.clone(), lease, sessions::LINGER, limits.lease_lengths, ended.clone());
@@ -252,6 +275,8 @@ impl Server {
             observers: Observers::new(sessions.clone()),
             sessions,
             store,
+            measured,
+            metrics: Arc::default(),
             policies: Arc::new(policies),
             processes: Arc::default(),
             host: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -272,7 +297,7 @@ impl Server {
         if let Some(policy) = &config.policy {
             tracing::info!(policy = %policy.display(), rules = daemon.policies.rules(), "policy in force");
         }
-        Self { daemon, claimed, listener, drain: config.drain }
+        Self { daemon, claimed, listener, http, drain: config.drain }
     }
 
     /// Serves until `leave` resolves, then drains: clients are told, holders get their time, what is left is
@@ -284,9 +309,13 @@ impl Server {
     /// # Cancel safety
     /// Dropped, connections go on until the runtime stops, and holds end with their leases.
     pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { daemon, claimed, listener, drain } = self;
+        let Self { daemon, claimed, listener, http, drain } = self;
         let listener = UnixListener::from_std(listener).map_err(|error| StartError::new(format!("cannot listen: {error}")))?;
         let connections = TaskTracker::new();
+        if let Some(http) = http {
+            // Ends when the daemon closes.
+            connections.spawn(http::serve(daemon.clone(), http.listener()?));
+        }
         tokio::select! {
             () = accept(&daemon, &listener, &connections) => {}
             () = leave => {}
@@ -315,6 +344,8 @@ impl Server {
             Ok(()) => tracing::info!("everything is released"),
             Err(_) => tracing::warn!("the store did not answer in time; what is not released ends with its lease"),
         }
+        // What has not come so far by now does not any more.
+        daemon.closing.cancel();
         daemon.ended.cancel();
         connections.close();
         connections.wait().await;
@@ -360,8 +391,14 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
             Ok((stream, peer)) => {
                 failing = false;
                 match daemon.users.enter(peer.uid) {
-                    Ok(place) => drop(connections.spawn(serve(daemon.clone(), stream, peer, place))),
-                    Err(error) => drop(connections.spawn(refuse(error, stream))),
+                    Ok(place) => {
+                        daemon.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+                        drop(connections.spawn(serve(daemon.clone(), stream, peer, place)));
+                    }
+                    Err(error) => {
+                        daemon.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
+                        drop(connections.spawn(refuse(error, stream)));
+                    }
                 }
             }
             Err(error) => {

@@ -8,6 +8,7 @@ use std::{
 
 use futures::StreamExt;
 use tenure::Leader;
+use tenure_kv::Moment;
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -31,10 +32,18 @@ pub(super) enum Seen {
     Leader(Option<Leader>),
 }
 
+/// What is known of an election.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) seen: Seen,
+    /// When the store was asked for it last, by the boot-time clock: it is no older. Changes without notice.
+    pub(super) asked: Moment,
+}
+
 /// An election that is observed until the last handle is dropped.
 #[derive(Debug)]
 pub(super) struct Observed {
-    pub(super) states: watch::Receiver<Seen>,
+    pub(super) states: watch::Receiver<Known>,
     _stop: DropGuard,
 }
 
@@ -60,7 +69,7 @@ impl Observers {
             return observed;
         }
         running.retain(|_, observed| observed.strong_count() > 0);
-        let (sender, states) = watch::channel(Seen::Nothing);
+        let (sender, states) = watch::channel(Known { seen: Seen::Nothing, asked: Moment::default() });
         let stop = self.stop.child_token();
         let observed = Arc::new(Observed { states, _stop: stop.clone().drop_guard() });
         running.insert(name.to_owned(), Arc::downgrade(&observed));
@@ -78,20 +87,24 @@ impl Observers {
 }
 
 /// Observes with one session of the daemon after the other.
-async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>) {
+async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Known>) {
     let mut pause = PAUSE;
     loop {
         match sessions.get(None).await {
             Ok(session) => {
                 // The name was checked; a session that is lost tells so through its stream.
                 if let Ok(election) = session.session().election(name) {
-                    let mut leaders = election.observe();
-                    while let Some(leader) = leaders.next().await {
-                        let seen = leader.map_or(Seen::OutOfReach, Seen::Leader);
+                    let mut looks = election.looks();
+                    while let Some(look) = looks.next().await {
                         pause = PAUSE;
-                        states.send_if_modified(|state| {
-                            let news = *state != seen;
-                            *state = seen;
+                        let (seen, asked) = match look {
+                            Ok(look) => (Seen::Leader(look.leader), Some(look.asked)),
+                            Err(_) => (Seen::OutOfReach, None),
+                        };
+                        states.send_if_modified(|known| {
+                            known.asked = asked.unwrap_or(known.asked);
+                            let news = known.seen != seen;
+                            known.seen = seen;
                             news
                         });
                     }
@@ -99,9 +112,9 @@ async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Seen>) 
             }
             Err(error) => {
                 tracing::debug!(election = name, %error, "cannot observe; trying again");
-                states.send_if_modified(|state| {
-                    let news = matches!(state, Seen::Leader(_));
-                    *state = Seen::OutOfReach;
+                states.send_if_modified(|known| {
+                    let news = matches!(known.seen, Seen::Leader(_));
+                    known.seen = Seen::OutOfReach;
                     news
                 });
             }

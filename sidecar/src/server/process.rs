@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     os::unix::net::UnixListener,
     path::Path,
     process::ExitCode,
@@ -12,17 +12,13 @@ use std::{
 use clap::error::ErrorKind;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_appender::non_blocking::NonBlockingBuilder;
-use tracing_subscriber::EnvFilter;
 
 use super::{
     Config, Server, StartError,
     config::{self, Action, Asked, Effective, Refusal},
-    service,
+    logging, service,
 };
 
-/// Lines of the log that wait to be written; more are dropped.
-const LOG_LINES: usize = 4_096;
 /// Descriptors of a connection: its socket, and its client's process if that has no other.
 const DESCRIPTORS: u64 = 2;
 /// Descriptors beside those of connections: the store's, the runtime's.
@@ -51,20 +47,18 @@ pub fn main() -> ExitCode {
 fn serve(effective: Effective) -> ExitCode {
     // Before there are threads: it takes what it finds out of the environment.
     let given = service::socket();
-    // A thread of its own writes, so that nobody reading standard error stops the log and not the daemon.
-    let (writer, written) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(io::stderr());
-    tracing_subscriber::fmt()
-        // The NATS client tells of every connection; whoever wants that names it after.
-        .with_env_filter(EnvFilter::new(format!("async_nats=warn,{}", effective.settings.log)))
-        .with_writer(writer)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        // It would complain on standard error, of all places.
-        .log_internal_errors(false)
-        .init();
+    let logging =
+        match logging::check(&effective.settings).map_err(StartError::new).and_then(|()| logging::begin(&effective.settings)) {
+            Ok(logging) => logging,
+            Err(error) => {
+                say(&error.to_string());
+                return ExitCode::FAILURE;
+            }
+        };
     let made = if effective.has_default_store() { make_directory(&effective.settings.config.store) } else { Ok(()) };
     let served = made.and(given).and_then(|given| run(effective.settings.config, given));
-    drop(written);
+    // What is left to say is said before the end.
+    drop(logging);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

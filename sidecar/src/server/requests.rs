@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use tracing::{Instrument, Span};
 
 use super::{
     connection::Connection,
@@ -13,6 +14,7 @@ use super::{
     keys, kv,
     leases::Found,
     locks, members,
+    operation::Operation,
     outbox::{Outbox, Room},
     sessions::millis,
 };
@@ -28,9 +30,13 @@ const HEARTBEATS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
     let request = match Request::parse(line) {
         Ok(request) => request,
-        Err(refusal) => return connection.outbox.answer(room, frame::failure(refusal.id.as_ref(), &refusal.error)),
+        Err(refusal) => {
+            connection.daemon.metrics.unreadable(&refusal.error);
+            return connection.outbox.answer(room, frame::failure(refusal.id.as_ref(), &refusal.error));
+        }
     };
     let Some(id) = request.id.clone() else { return notification(connection, &request) };
+    let mut operation = Some(Operation::begin(connection, &request));
     let now = if connection.inflight.contains(&id) {
         Err(inflight::taken_id(&id))
     } else if let Err(error) = connection.daemon.policies.judge(&connection.peer.who, &request) {
@@ -61,24 +67,27 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
                 .and_then(|r| connection.outbox.encode(&id, r)),
             "election.observe" => {
                 match request.params().and_then(|ElectionName { name }| elections::observe(connection, &name)) {
-                    Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                    Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
                     Err(error) => Err(error),
                 }
             }
             "member.watch" => match request.params().and_then(|MemberWatchParams { group }| members::watch(connection, &group)) {
-                Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
                 Err(error) => Err(error),
             },
             "kv.watch" => match request.params().and_then(|params| keys::watch(connection, params)) {
-                Ok(subscribed) => return subscribed.begin(connection, &id, room),
+                Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
                 Err(error) => Err(error),
             },
-            _ => match start(connection, id.clone(), &request) {
+            _ => match start(connection, id.clone(), &request, &mut operation) {
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
         }
     };
+    if let Some(operation) = operation {
+        operation.end(now.as_ref().map(drop));
+    }
     connection.outbox.answer(room, now.unwrap_or_else(|error| frame::failure(Some(&id), &error)));
 }
 
@@ -97,51 +106,56 @@ fn notification(connection: &Connection, request: &Request<'_>) {
 }
 
 /// Starts the methods that take time.
-fn start(connection: &Arc<Connection>, id: Id, request: &Request<'_>) -> Result<(), ErrorObject> {
+fn start(
+    connection: &Arc<Connection>,
+    id: Id,
+    request: &Request<'_>,
+    operation: &mut Option<Operation>,
+) -> Result<(), ErrorObject> {
     match &*request.method {
         "lock.acquire" => {
             let params = request.params()?;
             let slot = connection.inflight.admit(id, false)?;
             let acquire = locks::Acquire::new(connection, params, slot.cancel().clone())?;
-            grant(connection, slot, acquire.run(connection.clone()));
+            grant(connection, slot, operation.take(), acquire.run(connection.clone()));
             Ok(())
         }
         "election.campaign" => {
             let params = request.params()?;
             let slot = connection.inflight.admit(id, false)?;
             let campaign = elections::Campaign::new(connection, params, slot.cancel().clone())?;
-            grant(connection, slot, campaign.run(connection.clone()));
+            grant(connection, slot, operation.take(), campaign.run(connection.clone()));
             Ok(())
         }
         "member.join" => {
             let params = request.params()?;
             let slot = connection.inflight.admit(id, false)?;
             let join = members::Join::new(connection, params, slot.cancel().clone())?;
-            grant(connection, slot, join.run(connection.clone()));
+            grant(connection, slot, operation.take(), join.run(connection.clone()));
             Ok(())
         }
-        "lock.release" => release(connection, id, request, held::Kind::Lock),
-        "election.resign" => release(connection, id, request, held::Kind::Leadership),
-        "member.leave" => release(connection, id, request, held::Kind::Member),
-        "lock.get" => run(connection, id, request, false, locks::get),
-        "lock.list" => run(connection, id, request, false, locks::list),
-        "lock.break" => run(connection, id, request, true, locks::break_hold),
-        "election.proclaim" => run(connection, id, request, true, elections::proclaim),
-        "election.transfer" => run(connection, id, request, true, elections::transfer),
-        "election.leader" => run(connection, id, request, false, elections::leader),
-        "election.candidates" => run(connection, id, request, false, elections::candidates),
-        "election.list" => run(connection, id, request, false, elections::list),
-        "member.update" => run(connection, id, request, true, members::update),
-        "member.list" => run(connection, id, request, false, members::list),
-        "member.groups" => run(connection, id, request, false, members::groups),
-        "kv.get" => run(connection, id, request, false, kv::get),
-        "kv.put" => run(connection, id, request, true, kv::put),
-        "kv.create" => run(connection, id, request, true, kv::create),
-        "kv.update" => run(connection, id, request, true, kv::update),
-        "kv.delete" => run(connection, id, request, true, kv::delete),
-        "kv.purge" => run(connection, id, request, true, kv::purge),
-        "kv.keys" => run(connection, id, request, false, kv::keys),
-        "kv.history" => run(connection, id, request, false, kv::history),
+        "lock.release" => release(connection, id, request, operation, held::Kind::Lock),
+        "election.resign" => release(connection, id, request, operation, held::Kind::Leadership),
+        "member.leave" => release(connection, id, request, operation, held::Kind::Member),
+        "lock.get" => run(connection, id, request, operation, false, locks::get),
+        "lock.list" => run(connection, id, request, operation, false, locks::list),
+        "lock.break" => run(connection, id, request, operation, true, locks::break_hold),
+        "election.proclaim" => run(connection, id, request, operation, true, elections::proclaim),
+        "election.transfer" => run(connection, id, request, operation, true, elections::transfer),
+        "election.leader" => run(connection, id, request, operation, false, elections::leader),
+        "election.candidates" => run(connection, id, request, operation, false, elections::candidates),
+        "election.list" => run(connection, id, request, operation, false, elections::list),
+        "member.update" => run(connection, id, request, operation, true, members::update),
+        "member.list" => run(connection, id, request, operation, false, members::list),
+        "member.groups" => run(connection, id, request, operation, false, members::groups),
+        "kv.get" => run(connection, id, request, operation, false, kv::get),
+        "kv.put" => run(connection, id, request, operation, true, kv::put),
+        "kv.create" => run(connection, id, request, operation, true, kv::create),
+        "kv.update" => run(connection, id, request, operation, true, kv::update),
+        "kv.delete" => run(connection, id, request, operation, true, kv::delete),
+        "kv.purge" => run(connection, id, request, operation, true, kv::purge),
+        "kv.keys" => run(connection, id, request, operation, false, kv::keys),
+        "kv.history" => run(connection, id, request, operation, false, kv::history),
         method => Err(no_method(method)),
     }
 }
@@ -155,14 +169,27 @@ fn no_method(method: &str) -> ErrorObject {
 fn grant<R: Serialize + Send + 'static>(
     connection: &Arc<Connection>,
     slot: Slot,
+    operation: Option<Operation>,
     work: impl Future<Output = Result<(R, Option<u64>), ErrorObject>> + Send + 'static,
 ) {
     let outbox = connection.outbox.clone();
-    connection.spawn(async move { finish(&outbox, slot, work.await) });
+    let work = work.instrument(span(&operation));
+    connection.spawn(async move { finish(&outbox, slot, operation, work.await) });
+}
+
+/// What `work` for an operation runs in.
+fn span(operation: &Option<Operation>) -> Span {
+    operation.as_ref().map_or_else(Span::none, |operation| operation.span().clone())
 }
 
 /// Gives a lease up.
-fn release(connection: &Arc<Connection>, id: Id, request: &Request<'_>, kind: held::Kind) -> Result<(), ErrorObject> {
+fn release(
+    connection: &Arc<Connection>,
+    id: Id,
+    request: &Request<'_>,
+    operation: &mut Option<Operation>,
+    kind: held::Kind,
+) -> Result<(), ErrorObject> {
     let LeaseRef { lease } = request.params()?;
     let inflight = &connection.inflight;
     let first = matches!(connection.leases.find(&lease), Found::Held(_));
@@ -170,7 +197,7 @@ fn release(connection: &Arc<Connection>, id: Id, request: &Request<'_>, kind: he
     // Taken out in the order of lines: nothing sent after the release finds the lease.
     let asked = connection.leases.leave(&lease, kind)?;
     asked.begin(connection);
-    spawn(connection, slot, asked.outcome(connection.leases.clone()));
+    spawn(connection, slot, operation.take(), asked.outcome(connection.leases.clone()));
     Ok(())
 }
 
@@ -178,6 +205,7 @@ fn run<P, R, F>(
     connection: &Arc<Connection>,
     id: Id,
     request: &Request<'_>,
+    operation: &mut Option<Operation>,
     changes: bool,
     method: impl FnOnce(Arc<Connection>, P) -> F,
 ) -> Result<(), ErrorObject>
@@ -188,31 +216,45 @@ where
 {
     let params = request.params()?;
     let slot = connection.inflight.admit(id, changes)?;
-    spawn(connection, slot, method(connection.clone(), params));
+    spawn(connection, slot, operation.take(), method(connection.clone(), params));
     Ok(())
 }
 
 /// Runs `work` to its answer, or until the client cancels it.
-fn spawn<R, F>(connection: &Arc<Connection>, slot: Slot, work: F)
+fn spawn<R, F>(connection: &Arc<Connection>, slot: Slot, operation: Option<Operation>, work: F)
 where
     R: Serialize + Send + 'static,
     F: Future<Output = Result<R, ErrorObject>> + Send + 'static,
 {
     let outbox = connection.outbox.clone();
+    let work = work.instrument(span(&operation));
     connection.spawn(async move {
         let outcome = tokio::select! {
             biased;
             // The slot knows that it is cancelled and answers for itself.
-            () = slot.cancel().cancelled() => return outbox.finish(slot, Bytes::new(), None),
+            () = slot.cancel().cancelled() => {
+                operation.into_iter().for_each(Operation::cancelled);
+                return outbox.finish(slot, Bytes::new(), None);
+            }
             outcome = work => outcome,
         };
-        finish(&outbox, slot, outcome.map(|result| (result, None)));
+        finish(&outbox, slot, operation, outcome.map(|result| (result, None)));
     });
 }
 
 /// Answers. The lease that comes with a result goes back if the answer is not given after all.
-fn finish(outbox: &Outbox, slot: Slot, outcome: Result<(impl Serialize, Option<u64>), ErrorObject>) {
+fn finish(
+    outbox: &Outbox,
+    slot: Slot,
+    operation: Option<Operation>,
+    outcome: Result<(impl Serialize, Option<u64>), ErrorObject>,
+) {
     let encoded = outcome.and_then(|(result, lease)| Ok((outbox.encode(slot.id(), result)?, lease)));
+    match operation {
+        Some(operation) if slot.cancel().is_cancelled() => operation.cancelled(),
+        Some(operation) => operation.end(encoded.as_ref().map(drop)),
+        None => {}
+    }
     let (line, lease) = encoded.unwrap_or_else(|error| (frame::failure(Some(slot.id()), &error), None));
     outbox.finish(slot, line, lease);
 }

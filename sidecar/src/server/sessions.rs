@@ -13,7 +13,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tenure::{Session, SessionState};
+use tenure::{Renewals, Session, SessionState};
 use tenure_kv::Store;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -67,6 +67,7 @@ pub(super) struct Sessions {
     linger: Duration,
     max_lengths: usize,
     places: Mutex<HashMap<u64, Arc<Place>>>,
+    renewals: Arc<Renewals>,
     tasks: TaskTracker,
     stop: CancellationToken,
     ended: CancellationToken,
@@ -88,6 +89,7 @@ impl Sessions {
             linger,
             max_lengths,
             places: Mutex::default(),
+            renewals: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             ended,
@@ -152,7 +154,7 @@ impl Sessions {
     }
 
     fn open(&self, lease: Duration) -> Opening {
-        let opening = Session::builder(self.store.clone()).lease(lease).open();
+        let opening = Session::builder(self.store.clone()).lease(lease).renewals(self.renewals.clone()).open();
         let stop = self.stop.clone();
         let task = self.tasks.spawn(async move {
             tokio::select! {
@@ -202,6 +204,21 @@ impl Sessions {
         let mut all: Vec<_> = self.places().values().filter_map(|place| place.status()).collect();
         all.sort_by_key(|session| session.lease_ms);
         all
+    }
+
+    /// The lease of those who name none.
+    pub(super) const fn default_lease(&self) -> Duration {
+        self.default
+    }
+
+    /// How the renewals of all of them have gone.
+    pub(super) fn renewals(&self) -> &Renewals {
+        &self.renewals
+    }
+
+    /// Every session that is open or was lost, and not replaced yet.
+    pub(super) fn opened(&self) -> Vec<Session> {
+        self.places().values().filter_map(|place| place.opened()?.ok()).collect()
     }
 
     /// Closes every session; whatever they held is free when this returns, if the store answers.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::Connection,
+    operation::Operation,
     outbox::{Outbox, Room},
     quota::{Quota, Taken},
 };
@@ -74,6 +75,7 @@ pub(super) struct Subscriptions {
     limit: usize,
     stall: Duration,
     turns: Arc<Semaphore>,
+    slow_readers: Arc<AtomicU64>,
     outbox: Arc<Outbox>,
     /// Those of the same user.
     user: Quota,
@@ -107,12 +109,19 @@ fn handle(number: u64) -> String {
 }
 
 impl Subscriptions {
-    pub(super) fn new(limits: &Limits, total: Arc<AtomicUsize>, user: Quota, outbox: Arc<Outbox>) -> Arc<Self> {
+    pub(super) fn new(
+        limits: &Limits,
+        total: Arc<AtomicUsize>,
+        slow_readers: Arc<AtomicU64>,
+        user: Quota,
+        outbox: Arc<Outbox>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             table: Mutex::default(),
             limit: limits.subscriptions,
             stall: Duration::from_millis(limits.stall_ms),
             turns: Arc::new(Semaphore::new(TURNS)),
+            slow_readers,
             outbox,
             user,
             total,
@@ -187,9 +196,13 @@ pub(super) struct Subscription<S> {
 
 impl<S: Source> Subscription<S> {
     /// Answers with the handle, and tells events after that.
-    pub(super) fn begin(self, connection: &Connection, id: &Id, room: Room) {
+    pub(super) fn begin(self, connection: &Connection, id: &Id, room: Room, operation: Option<Operation>) {
         let subscribed = Subscribed { subscription: handle(self.number) };
-        match connection.outbox.encode(id, subscribed) {
+        let encoded = connection.outbox.encode(id, subscribed);
+        if let Some(operation) = operation {
+            operation.end(encoded.as_ref().map(drop));
+        }
+        match encoded {
             Ok(line) => {
                 connection.outbox.answer(room, line);
                 connection.spawn(self.run());
@@ -212,6 +225,7 @@ impl<S: Source> Subscription<S> {
         let reason = match end {
             End::Over(reason) => reason,
             End::Slow => {
+                home.slow_readers.fetch_add(1, Ordering::Relaxed);
                 if let Some(resume) = self.resume {
                     home.say_last(self.number, Happening::Gap {}, reached(resume));
                 }

@@ -20,3 +20,5 @@ mod outbox;
 mod quota;
 #[path = "../../../../sidecar/src/server/release.rs"]
 mod release;
+#[path = "../../../../sidecar/src/server/tally.rs"]
+mod tally;

@@ -4,7 +4,7 @@ use super::{
     CONFIG, Refusal,
     layers::{Effective, Origin},
 };
-use crate::server::{policy, socket};
+use crate::server::{logging, policy, socket};
 
 /// Looks at what the settings name. Their own forms have been looked at already.
 ///
@@ -13,6 +13,7 @@ use crate::server::{policy, socket};
 pub(crate) fn check(effective: &Effective) -> Result<String, Refusal> {
     let config = &effective.settings.config;
     socket::check_group(&config.access).map_err(|error| refuse(effective, "socket_group", &error.to_string()))?;
+    logging::check(&effective.settings).map_err(|said| refuse(effective, "otlp_endpoint", &said))?;
     socket::check_path(&config.socket).map_err(|error| refuse(effective, "socket", &error.to_string()))?;
     if let Some(path) = &config.policy {
         policy::check(path).map_err(|said| refuse(effective, "policy", &said))?;

@@ -9,6 +9,7 @@ mod show;
 pub(crate) use self::{
     check::check,
     layers::{Action, Asked, Effective, asked, in_a_line},
+    settings::Settings,
     show::show,
 };
 

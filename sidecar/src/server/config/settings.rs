@@ -6,7 +6,11 @@ use std::{path::PathBuf, time::Duration};
 use humantime::{format_duration, parse_duration};
 use tracing_subscriber::EnvFilter;
 
-use crate::server::{Config, sessions::millis};
+use crate::server::{
+    Config, http,
+    logging::{self, LogFormat},
+    sessions::millis,
+};
 
 /// Everything `tenured` is told.
 #[derive(Clone, Debug)]
@@ -14,11 +18,14 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// What to log.
     pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+    /// Where traces are sent.
+    pub(crate) otlp_endpoint: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { config: Config::default(), log: "info".to_owned() }
+        Self { config: Config::default(), log: "info".to_owned(), log_format: LogFormat::default(), otlp_endpoint: None }
     }
 }
 
@@ -164,6 +171,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |settings| Some(format_duration(settings.config.drain).to_string()),
     },
     Setting {
+        key: "http",
+        env: "TENURE_HTTP",
+        form: Form::Text,
+        value: "ADDRESS",
+        example: "9464",
+        help: "Answer questions over HTTP, which are public to whoever reaches it: a port of 127.0.0.1, or an address and a port",
+        default: Some("nowhere"),
+        put: |settings, text| {
+            settings.config.http = Some(http::address(text)?);
+            Ok(())
+        },
+        show: |settings| settings.config.http.map(|address| address.to_string()),
+    },
+    Setting {
         key: "log",
         env: "TENURE_LOG",
         form: Form::Text,
@@ -177,6 +198,34 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |settings| Some(settings.log.clone()),
+    },
+    Setting {
+        key: "log_format",
+        env: "TENURE_LOG_FORMAT",
+        form: Form::Text,
+        value: "FORMAT",
+        example: "json",
+        help: "How the log is written: text, or json with an object in each line",
+        default: None,
+        put: |settings, text| {
+            settings.log_format = LogFormat::read(text)?;
+            Ok(())
+        },
+        show: |settings| Some(settings.log_format.as_str().to_owned()),
+    },
+    Setting {
+        key: "otlp_endpoint",
+        env: "TENURE_OTLP_ENDPOINT",
+        form: Form::Text,
+        value: "URL",
+        example: "http://127.0.0.1:4318",
+        help: "Send traces to this collector, by OTLP over HTTP; for builds with the feature otlp",
+        default: Some("nowhere"),
+        put: |settings, text| {
+            settings.otlp_endpoint = Some(logging::endpoint(text)?);
+            Ok(())
+        },
+        show: |settings| settings.otlp_endpoint.clone(),
     },
     Setting {
         key: "max_line",
