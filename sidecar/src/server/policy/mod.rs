@@ -21,7 +21,7 @@ use self::{
     rules::{Object, Policy, Verdict},
 };
 use super::toml_file::TomlFile;
-use crate::protocol::{ErrorObject, Kind, PolicyStatus, frame::Request};
+use crate::protocol::{ErrorObject, Kind, METHODS, PolicyStatus, frame::Request};
 
 /// The rules in force.
 #[derive(Debug)]
@@ -138,8 +138,11 @@ impl Policies {
     /// [`Kind::Denied`], or [`Kind::InvalidParams`] where it cannot be told what the request is about.
     pub(super) fn judge(&self, who: &Who, request: &Request<'_>) -> Result<(), ErrorObject> {
         let (ability, named) = match access(&request.method) {
+            Some(Access::Free) => return Ok(()),
             // What there is no method for is refused as that.
-            None | Some(Access::Free) => return Ok(()),
+            None if self.path.is_none() || !METHODS.contains(&&*request.method) => return Ok(()),
+            // A method that stands in no line of the table.
+            None => return Err(self.denied(who, Ability::ADMIN, None, false)),
             Some(Access::One(Ability::ADMIN, _)) if self.runs_this(who.uid) => return Ok(()),
             Some(Access::One(Ability::ADMIN, named)) => (Ability::ADMIN, Some(named)),
             Some(_) if self.path.is_none() => return Ok(()),
