@@ -67,6 +67,8 @@ fn there_is_a_page_for_each_command() {
     }
     let put = page("tenure-kv-put.1");
     assert!(put.contains("fence") && put.contains("gzip"), "{put}");
+    let daemon = page("tenured.8");
+    assert!(daemon.contains(".TH tenured 8") && daemon.contains("socket\\-mode"), "{daemon}");
     let (code, main, errors) = result(&mut tenure(["man"]));
     assert_eq!((code, errors.as_str()), (0, ""));
     assert_eq!(main, page("tenure.1"));

@@ -7,11 +7,11 @@ use clap_mangen::{Man, generate_to};
 
 use super::{Cli, End, exit::Failure, say::data};
 
-/// Print the manual page of tenure, or write those of all its commands to a directory
+/// Print the manual page of tenure, or write those of all its commands and of tenured to a directory
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// Where to write the pages, such as tenure-lock.1; it must exist
+    /// Where to write the pages, such as tenure-lock.1 and tenured.8; it must exist
     dir: Option<PathBuf>,
 }
 
@@ -24,9 +24,21 @@ Examples:
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Result<End, Failure> {
     match &args.dir {
-        Some(dir) => generate_to(Cli::command(), dir).map_err(|error| {
-            Failure::failed(format_args!("cannot write manual pages to {}: {error}; name a directory of yours", dir.display()))
-        })?,
+        Some(dir) => {
+            let daemon = dir.join("tenured.8");
+            let mut page = Vec::new();
+            let written = generate_to(Cli::command(), dir)
+                .and_then(|()| {
+                    Man::new(crate::server::command_line().disable_help_subcommand(true)).section("8").render(&mut page)
+                })
+                .and_then(|()| std::fs::write(daemon, page));
+            written.map_err(|error| {
+                Failure::failed(format_args!(
+                    "cannot write manual pages to {}: {error}; name a directory of yours",
+                    dir.display()
+                ))
+            })?;
+        }
         None => {
             let mut page = Vec::new();
             let rendered = Man::new(Cli::command().disable_help_subcommand(true)).render(&mut page);

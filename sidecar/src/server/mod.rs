@@ -54,6 +54,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::config::command_line;
 use self::{
     leases::Everywhere,
     measured::Measured,

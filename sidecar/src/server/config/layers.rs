@@ -117,7 +117,7 @@ fn given(matches: &ArgMatches, setting: &Setting) -> Option<String> {
     matches.get_one::<String>(setting.key).cloned()
 }
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let file = Arg::new("config")
         .long("config")
         .value_name("PATH")

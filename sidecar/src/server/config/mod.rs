@@ -8,7 +8,7 @@ mod show;
 
 pub(crate) use self::{
     check::check,
-    layers::{Action, Asked, Effective, asked, in_a_line},
+    layers::{Action, Asked, Effective, asked, command as command_line, in_a_line},
     settings::Settings,
     show::show,
 };
