@@ -69,7 +69,7 @@ impl Daemon {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("s.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_test-tenured"));
-        command.args(["--log", "warn", "--lease", "30s", "--store", store, "--socket"]).arg(&socket);
+        command.args(["--log", "warn", "--lease", "5s", "--store", store, "--socket"]).arg(&socket);
         let daemon = Self { process: Victim(command.spawn()?), directory };
         // The first lock also waits until a new bucket grants.
         let mut wire = daemon.connect()?;
@@ -192,7 +192,7 @@ fn nats(runtime: &tokio::runtime::Runtime, url: &str) -> Outcome {
     let daemon = Daemon::start(url)?;
     let mut wire = daemon.connect()?;
     let session = runtime.block_on(async {
-        Outcome::Ok(Session::builder(tenure_kv::open(url).await?).lease(Duration::from_secs(30)).open().await?)
+        Outcome::Ok(Session::builder(tenure_kv::open(url).await?).lease(Duration::from_secs(5)).open().await?)
     })?;
     let (mut socket, mut api) = (Vec::new(), Vec::new());
     for round in 0..WARM + 3_000 {
