@@ -53,12 +53,15 @@ export class Connection {
   #parts: Buffer[] = [];
   #length = 0;
   #pinging: NodeJS.Timeout | undefined;
+  /** Resolves when the socket is closed. */
+  readonly gone: Promise<void>;
 
   constructor(
     private readonly socket: Socket,
     private readonly told: (method: string, params: Params) => void,
     private readonly ended: (why: string) => void,
   ) {
+    this.gone = new Promise((resolve) => socket.once("close", () => resolve()));
     socket.on("data", (chunk) => this.#data(chunk));
     // What is wrong with it does not matter: it closes, too.
     socket.on("error", () => {});

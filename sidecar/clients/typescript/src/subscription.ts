@@ -9,6 +9,7 @@ import { read, type Json } from "./wire.js";
 export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
   /** The handle on this connection. */
   readonly handle: string;
+  #resume: number | undefined;
   #events: Event[] = [];
   #over = false;
   #waiting: ((event: Event | undefined) => void)[] = [];
@@ -19,16 +20,35 @@ export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
     private readonly forget: (subscription: Subscription) => void,
     result: { [name: string]: Json },
     private readonly room: number,
+    resumeRevision: number | undefined,
   ) {
     if (typeof result.subscription !== "string") throw new TypeError("there is no subscription in it");
     this.handle = result.subscription;
+    this.#resume = resumeRevision;
+  }
+
+  /**
+   * Of a watch of keys: where to go on after what was taken from here, as the `fromRevision` of the next one. Undefined while nothing
+   * was told.
+   */
+  get resumeRevision(): number | undefined {
+    return this.#resume;
   }
 
   /** The next event; undefined when there will be none. */
   next(): Promise<Event | undefined> {
     const event = this.#events.shift();
+    if (event) this.#taken(event);
     if (event || this.#over) return Promise.resolve(event);
     return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #taken(event: Event): void {
+    if (event.kind === "put" || event.kind === "delete" || event.kind === "purge" || event.kind === "expire") {
+      this.#resume = event.revision + 1;
+    } else if (event.kind === "gap") {
+      this.#resume = event.resumeRevision ?? this.#resume;
+    }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Event, void, void> {
@@ -68,6 +88,7 @@ export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
     let event = read<Event>(said);
     const waiting = this.#waiting.shift();
     if (waiting) {
+      this.#taken(event);
       waiting(event);
     } else {
       if (this.#events.length >= this.room) {

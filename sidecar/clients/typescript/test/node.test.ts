@@ -1,13 +1,14 @@
 /** What is Node's own, and what only a scripted daemon shows. */
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { ConnectError, Lost, TenureError, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
+import { ConnectError, Lost, TenureError, Unavailable, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
 import { CLIENTS, Daemon, soon, until } from "./daemon.js";
 
 describe("a client", () => {
@@ -91,6 +92,48 @@ describe("a client", () => {
     await quiet.signal("SIGSTOP");
     assert.equal((await soon("the loss", lock.whenLost())).reason, "daemon_silent");
     assert.equal(await held.closed, "daemon_silent");
+  });
+
+  test("leaves nothing behind when it is closed, or its daemon dies", async () => {
+    const left = (): number[] => [
+      process.getActiveResourcesInfo().filter((kind) => kind === "PipeWrap").length, readdirSync("/proc/self/fd").length,
+    ];
+    const quiet = await Daemon.start();
+    const before = left();
+    for (const ends of ["close", "daemon"]) {
+      const held = await connect({ socket: quiet.socket });
+      const lock = await held.lock("a");
+      const watch = await held.watch({ prefix: "" });
+      const waits = held.lock("a");
+      const failed = assert.rejects(waits, Unavailable);
+      if (ends === "close") await held.close();
+      else await quiet[Symbol.asyncDispose]();
+      await soon("the failure", failed);
+      const why = ends === "close" ? "closed" : "disconnected";
+      assert.equal((await soon("the loss", lock.whenLost())).reason, why);
+      const events = [];
+      for await (const event of watch) events.push(event);
+      assert.deepEqual(events.at(-1), { kind: "end", reason: why });
+      await held.close();
+    }
+    const after = left();
+    assert.ok(after[0]! <= before[0]! && after[1]! <= before[1]!, `${before} became ${after}`);
+  });
+
+  test("is not connected once that is aborted", async () => {
+    await assert.rejects(connect({ socket: daemon.socket, signal: AbortSignal.abort() }), { name: "AbortError" });
+  });
+
+  test("is packed with its types and its licence, and nothing else", () => {
+    const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+      cwd: join(CLIENTS, "typescript"), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"],
+    })) as [{ files: { path: string }[] }];
+    const files = packed.files.map((file) => file.path);
+    const { main, types } = JSON.parse(readFileSync(join(CLIENTS, "typescript/package.json"), "utf8"));
+    for (const path of ["LICENSE", "README.md", "package.json", main, types]) {
+      assert.ok(files.includes(path.replace("./", "")), `${path} is not in ${files}`);
+    }
+    assert.deepEqual(files.filter((path) => !/^(LICENSE|README.md|package.json|dist\/src\/.*\.(js|d\.ts))$/.test(path)), []);
   });
 
   test("runs the first example of the README", async () => {
@@ -200,6 +243,19 @@ describe("a scripted daemon", () => {
     assert.deepEqual(await script.heard("cancel"), { jsonrpc: "2.0", method: "cancel", params: { id } });
     script.say({ id, result: { lease: "l_5", fence: 5 } });
     assert.deepEqual((await script.heard("lock.release")).params, { lease: "l_5" });
+  });
+
+  test("tells that a lease is in doubt, and that it is kept", async () => {
+    await using script = await Script.play();
+    const locking = script.client.lock("x");
+    script.say({ id: (await script.heard("lock.acquire")).id, result: { lease: "l_1", fence: 1 } });
+    const lock = await locking, states: string[] = [];
+    lock.onChange((state) => states.push(state));
+    const notices = ["suspect", "restored"].map((state) => ({ method: "lease", params: { lease: "l_1", state } }));
+    const asking = script.client.status();
+    script.say(...notices, { id: (await script.heard("status")).id, result: {} });
+    await asking;
+    assert.deepEqual([states, lock.state, lock.signal.aborted], [["suspect", "held"], "held", false]);
   });
 
   test("fails with errors of a later version", async () => {
