@@ -2,6 +2,7 @@
 
 import type { Client } from "./client.js";
 import * as errors from "./errors.js";
+import type { Abortable } from "./lease.js";
 import type { Event } from "./model.js";
 import { read, type Json } from "./wire.js";
 
@@ -35,12 +36,24 @@ export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
     return this.#resume;
   }
 
-  /** The next event; undefined when there will be none. */
-  next(): Promise<Event | undefined> {
+  /** The next event; undefined when there will be none. Aborting the wait loses none. */
+  async next({ signal }: Abortable = {}): Promise<Event | undefined> {
+    signal?.throwIfAborted();
     const event = this.#events.shift();
     if (event) this.#taken(event);
-    if (event || this.#over) return Promise.resolve(event);
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    if (event || this.#over) return event;
+    return new Promise((resolve, reject) => {
+      const take = (event: Event | undefined): void => {
+        signal?.removeEventListener("abort", abort);
+        resolve(event);
+      };
+      const abort = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(take), 1);
+        reject(signal?.reason);
+      };
+      this.#waiting.push(take);
+      signal?.addEventListener("abort", abort, { once: true });
+    });
   }
 
   #taken(event: Event): void {

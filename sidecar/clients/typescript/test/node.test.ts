@@ -67,6 +67,17 @@ describe("a client", () => {
     await assert.rejects(other.lock("d", { signal: abort.signal }), { name: "AbortError" });
   });
 
+  test("loses no event to a wait that is aborted", async () => {
+    await using watch = await client.watch({ key: "g", updatesOnly: true });
+    assert.equal((await watch.next())?.kind, "sync");
+    const abort = new AbortController();
+    const waits = watch.next({ signal: abort.signal });
+    abort.abort();
+    await assert.rejects(waits, { name: "AbortError" });
+    const revision = await client.put("g", "x");
+    assert.deepEqual(await soon("the event", watch.next()), { kind: "put", key: "g", value: Buffer.from("x"), revision, subscription: watch.handle });
+  });
+
   test("loses what it holds when its loop is blocked for longer than the heartbeat", async () => {
     await using busy = await connect({ socket: daemon.socket, heartbeatMs: 300 });
     const lock = await busy.lock("e");
