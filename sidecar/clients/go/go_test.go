@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -305,6 +306,34 @@ func TestNothingIsLeftOfAClientThatWasClosed(t *testing.T) {
 		client.Close()
 	}
 	until(t, "all its goroutines have ended", func() bool { return !running() })
+}
+
+func TestAGapIsHandedOnAndTheWatchKnowsWhereToGoOn(t *testing.T) {
+	s := play(t)
+	watching := make(chan *tenure.Subscription, 1)
+	go func() {
+		watch, _ := s.client.Watch(context.Background(), tenure.WatchOptions{})
+		watching <- watch
+	}()
+	event := func(kind string, more object) object {
+		more["subscription"], more["kind"] = "w_1", kind
+		return object{"method": "event", "params": more}
+	}
+	asked := s.heard("kv.watch")
+	if params := asked["params"].(object); len(params) != 1 || params["prefix"] != "" {
+		t.Fatal(params)
+	}
+	s.say(object{"id": asked["id"], "result": object{"subscription": "w_1"}},
+		event("put", object{"key": "k", "value": "x", "revision": 5}), event("gap", object{"resume_revision": 9}),
+		event("delete", object{"key": "k", "revision": 12}), event("gap", object{}), event("end", object{"reason": "slow_reader"}))
+	watch := <-watching
+	told := fmt.Sprint(watch.ResumeRevision())
+	for event := range watch.All(within(t)) {
+		told += fmt.Sprint(" ", event.Kind, " ", watch.ResumeRevision())
+	}
+	if told != "0 put 6 gap 9 delete 13 gap 13 end 13" {
+		t.Fatal(told)
+	}
 }
 
 func TestErrorsOfALaterVersionAreStillErrors(t *testing.T) {

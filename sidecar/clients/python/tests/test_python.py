@@ -309,6 +309,34 @@ class Scripted(unittest.IsolatedAsyncioTestCase):
             await client.call("status")
             self.assertEqual((lock.state, states), ("held", ["suspect", "held"]))
 
+    async def test_a_gap_is_handed_on_and_the_watch_knows_where_to_go_on(self) -> None:
+        def event(kind: str, **more: Any) -> Any:
+            return {"method": "event", "params": {"subscription": "w_1", "kind": kind, **more}}
+
+        async def play(heard: Any, said: Any) -> None:
+            asked = await heard()
+            assert asked["params"] == {"prefix": ""}, asked
+            said({"id": asked["id"], "result": {"subscription": "w_1"}}, event("put", key="k", value="x", revision=5),
+                 event("gap", resume_revision=9), event("delete", key="k", revision=12), event("gap"), event("end", reason="slow_reader"))
+
+        async with Script(play) as script, AsyncClient(script.socket) as client:
+            watch = await client.watch(prefix="")
+            told: list[Any] = [watch.resume_revision]
+            async for event_told in watch:
+                told += [event_told.kind, watch.resume_revision]
+            self.assertEqual(told, [None, "put", 6, "gap", 9, "delete", 13, "gap", 13, "end", 13])
+
+    async def test_what_is_no_message_ends_the_connection(self) -> None:
+        async def play(heard: Any, said: Any) -> None:
+            await heard()
+            said({"method": "goaway", "params": {"deadline_ms": "x"}})
+
+        async with Script(play) as script, AsyncClient(script.socket) as client:
+            writes = asyncio.create_task(client.put("k", "x"))
+            with self.assertRaises(tenure_client.UnknownOutcome):
+                await asyncio.wait_for(writes, PATIENCE)
+            self.assertTrue(client.is_closed)
+
     async def test_errors_of_a_later_version_are_still_errors(self) -> None:
         async def play(heard: Any, said: Any) -> None:
             asked = await heard()

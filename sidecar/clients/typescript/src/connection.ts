@@ -185,13 +185,13 @@ export class Connection {
       const line = Buffer.concat(this.#parts).toString();
       this.#parts = [];
       this.#length = 0;
-      let message: Incoming;
       try {
-        message = JSON.parse(line) as Incoming;
+        const message = JSON.parse(line) as Incoming | null;
+        if (message !== null && typeof message === "object") this.#message(message);
       } catch {
+        // Not JSON, or nothing that can be made sense of.
         return this.close("malformed");
       }
-      this.#message(message);
     }
     if (from < chunk.length) {
       this.#parts.push(chunk.subarray(from));

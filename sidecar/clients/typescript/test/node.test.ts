@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { ConnectError, Lost, TenureError, Unavailable, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
+import { ConnectError, Lost, TenureError, Unavailable, UnknownOutcome, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
 import { CLIENTS, Daemon, soon, until } from "./daemon.js";
 
 describe("a client", () => {
@@ -219,6 +219,10 @@ class Script implements AsyncDisposable {
     this.#stream.write(messages.map((message) => JSON.stringify(message) + "\n").join(""));
   }
 
+  raw(text: string): void {
+    this.#stream.write(text);
+  }
+
   async heard(method: string): Promise<any> {
     await until(`${method} comes`, () => this.#messages.length > 0);
     const message = this.#messages.shift();
@@ -269,6 +273,28 @@ describe("a scripted daemon", () => {
     assert.deepEqual([states, lock.state, lock.signal.aborted], [["suspect", "held"], "held", false]);
   });
 
+  test("hands a gap on, after which the watch knows where to go on", async () => {
+    await using script = await Script.play();
+    const watching = script.client.watch({ prefix: "" });
+    const { id, params } = await script.heard("kv.watch");
+    assert.deepEqual(params, { prefix: "" });
+    const event = (kind: string, more: object): any => ({ method: "event", params: { subscription: "w_1", kind, ...more } });
+    script.say({ id, result: { subscription: "w_1" } }, event("put", { key: "k", value: "x", revision: 5 }),
+      event("gap", { resume_revision: 9 }), event("delete", { key: "k", revision: 12 }), event("gap", {}), event("end", { reason: "slow_reader" }));
+    const watch = await watching, told: unknown[] = [watch.resumeRevision];
+    for await (const { kind } of watch) told.push(kind, watch.resumeRevision);
+    assert.deepEqual(told, [undefined, "put", 6, "gap", 9, "delete", 13, "gap", 13, "end", 13]);
+  });
+
+  test("ends the connection with what is no JSON", async () => {
+    await using script = await Script.play();
+    const failed = assert.rejects(script.client.put("k", "x"), UnknownOutcome);
+    await script.heard("kv.put");
+    script.raw("{\n");
+    await failed;
+    assert.equal(await script.client.closed, "malformed");
+  });
+
   test("fails with errors of a later version", async () => {
     await using script = await Script.play();
     for (const [said, kind, retryable] of [
@@ -285,7 +311,8 @@ describe("a scripted daemon", () => {
     await using script = await Script.play();
     const told: number[] = [];
     script.client.onGoaway = (deadline) => told.push(deadline);
-    script.say({ method: "goaway", params: { deadline_ms: 70 } });
+    // What is no message means nothing.
+    script.say(null, [], 7, { method: "goaway", params: { deadline_ms: 70 } });
     const asking = script.client.get("k");
     script.say({ id: (await script.heard("kv.get")).id, result: { entry: { key: "k", value: "é".repeat(1_000_000), revision: 1 } } });
     assert.equal((await asking)?.value.toString(), "é".repeat(1_000_000));

@@ -2,7 +2,6 @@ package tenure.client;
 
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
-import com.google.gson.JsonParseException;
 import com.google.gson.JsonParser;
 import com.google.gson.JsonPrimitive;
 import java.io.ByteArrayOutputStream;
@@ -322,7 +321,8 @@ final class Connection {
                 }
             }
             close("disconnected");
-        } catch (JsonParseException malformed) {
+        } catch (RuntimeException malformed) {
+            // Not JSON, or nothing that can be made sense of.
             close("malformed");
         } catch (IOException over) {
             close("disconnected");

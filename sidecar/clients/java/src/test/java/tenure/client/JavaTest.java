@@ -327,6 +327,39 @@ final class JavaTest {
     }
 
     @Test
+    void aGapIsHandedOnAndTheWatchKnowsWhereToGoOn() throws Exception {
+        try (var script = new Script()) {
+            FutureTask<Subscription> watching = background(() -> script.client.watch(WatchOptions.DEFAULTS), new Thread[1]);
+            JsonObject asked = script.heard("kv.watch");
+            assertEquals("{\"prefix\":\"\"}", asked.get("params").toString());
+            String event = "{'method':'event','params':{'subscription':'w_1','kind':";
+            script.say("{'id':" + asked.get("id") + ",'result':{'subscription':'w_1'}}",
+                event + "'put','key':'k','value':'x','revision':5}}", event + "'gap','resume_revision':9}}",
+                event + "'delete','key':'k','revision':12}}", event + "'gap'}}", event + "'end','reason':'slow_reader'}}");
+            Subscription watch = watching.get(PATIENCE, TimeUnit.SECONDS);
+            var told = new StringBuilder().append(watch.resumeRevision());
+            for (Event one : watch) {
+                told.append(' ').append(one.kind()).append(' ').append(watch.resumeRevision());
+            }
+            assertEquals("null put 6 gap 9 delete 13 gap 13 end 13", told.toString());
+        }
+    }
+
+    @Test
+    void whatIsNoMessageEndsTheConnection() throws Exception {
+        for (String line : List.of("{", "{'method':'goaway','params':{'deadline_ms':'x'}}")) {
+            try (var script = new Script()) {
+                FutureTask<Long> writes = background(() -> script.client.put("k", "x", PutOptions.DEFAULTS), new Thread[1]);
+                script.heard("kv.put");
+                script.say(line);
+                var failed = assertThrows(ExecutionException.class, () -> writes.get(PATIENCE, TimeUnit.SECONDS));
+                assertTrue(failed.getCause() instanceof UnknownOutcomeException, failed.toString());
+                assertEquals("malformed", script.client.closed().get(PATIENCE, TimeUnit.SECONDS));
+            }
+        }
+    }
+
+    @Test
     void errorsOfALaterVersionAreStillErrors() throws Exception {
         try (var script = new Script()) {
             for (String[] step : new String[][] {
