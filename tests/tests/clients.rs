@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(900);
 static TURN: Mutex<()> = Mutex::const_new(());
 
 const PYTHON: Tool = ("Python 3.11 or later", "python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'");
+/// What is to be published, built from a copy, since building leaves its traces.
+const WHEEL: &str = "copy=$(mktemp -d) && trap 'rm -rf \"$copy\"' EXIT && cp -r pyproject.toml README.md LICENSE src \"$copy\" && \
+     python3 -m pip wheel --quiet --no-deps --wheel-dir \"$copy/wheel\" \"$copy\" && \
+     python3 -m zipfile -l \"$copy\"/wheel/*.whl >\"$copy/list\" && grep py.typed \"$copy/list\" && grep LICENSE \"$copy/list\"";
 const NODE: Tool = (
     "Node 20.3 or later with npm",
     "npm --version && node -e 'const [major, minor] = process.versions.node.split(\".\").map(Number); \
@@ -39,7 +43,7 @@ type Tool = (&'static str, &'static str);
 
 #[tokio::test]
 async fn python() {
-    suite("python", &[PYTHON], "PYTHONPATH=src python3 -m unittest -v").await;
+    suite("python", &[PYTHON], &format!("PYTHONPATH=src python3 -m unittest -v && {WHEEL}")).await;
 }
 
 #[tokio::test]
@@ -54,7 +58,7 @@ async fn typescript() {
 
 #[tokio::test]
 async fn java() {
-    suite("java", &[JAVA], "mvn -B --no-transfer-progress test").await;
+    suite("java", &[JAVA], "mvn -B --no-transfer-progress package").await;
 }
 
 #[tokio::test]
@@ -130,6 +134,15 @@ async fn run(directory: &Path, script: &str) -> (bool, String) {
     match ended {
         Ok(status) => (status.unwrap().success(), output),
         Err(_) => (false, format!("{output}\nnot done after {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// A package is published without what is around it.
+#[test]
+fn each_client_carries_the_licence() {
+    let ours = std::fs::read(clients().join("../../LICENSE")).unwrap();
+    for name in ["python", "go", "typescript", "java"] {
+        assert!(std::fs::read(clients().join(name).join("LICENSE")).unwrap() == ours, "{name}/LICENSE is not a copy of LICENSE");
     }
 }
 

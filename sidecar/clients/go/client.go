@@ -242,7 +242,7 @@ func (c *Client) lease(what, release, name string, told granted) Lease {
 	return Lease{client: c, what: what, release: release, name: name, granted: told, state: StateHeld, lost: make(chan struct{})}
 }
 
-func (c *Client) subscribe(ctx context.Context, method string, params any) (*Subscription, error) {
+func (c *Client) subscribe(ctx context.Context, method string, params any, resume uint64) (*Subscription, error) {
 	take := func(raw json.RawMessage) (any, error) {
 		var told struct {
 			Subscription string `json:"subscription"`
@@ -250,7 +250,7 @@ func (c *Client) subscribe(ctx context.Context, method string, params any) (*Sub
 		if err := json.Unmarshal(raw, &told); err != nil {
 			return nil, err
 		}
-		s := &Subscription{client: c, handle: told.Subscription, room: c.options.Events, filled: make(chan struct{}, 1)}
+		s := &Subscription{client: c, handle: told.Subscription, room: c.options.Events, resume: resume, filled: make(chan struct{}, 1)}
 		c.mu.Lock()
 		why := c.why
 		c.subscriptions[s.handle] = s

@@ -21,6 +21,8 @@ type Error struct {
 	Reason string
 	// Limit names the limit that was reached.
 	Limit string
+	// Needs is what the daemon's policy would have to allow.
+	Needs string
 	// Param names the parameter that is wrong.
 	Param string
 	// Revision is what a conflict found, where that is known.
@@ -65,6 +67,8 @@ var (
 	ErrNotHeld error = &class{"not held", []string{"not_held"}}
 	// ErrLost: the lease is lost, and whatever it protected may have a new owner.
 	ErrLost error = &class{"lost", []string{"lost"}}
+	// ErrCancelled: cancelled by a cancel that the application sent itself; what a context cancels fails with its error instead.
+	ErrCancelled error = &class{"cancelled", []string{"cancelled"}}
 	// ErrDenied: this user may not.
 	ErrDenied error = &class{"denied", []string{"denied"}}
 	// ErrLimit: a limit of this connection or of the daemon.
@@ -82,7 +86,7 @@ type wireError struct {
 func (w *wireError) toError() *Error {
 	e := &Error{Kind: "internal", Message: w.Message, Code: w.Code, Data: w.Data}
 	for name, into := range map[string]any{
-		"kind": &e.Kind, "retryable": &e.Retryable, "reason": &e.Reason, "limit": &e.Limit, "param": &e.Param,
+		"kind": &e.Kind, "retryable": &e.Retryable, "reason": &e.Reason, "limit": &e.Limit, "needs": &e.Needs, "param": &e.Param,
 		"revision": &e.Revision, "holder": &e.Holder,
 	} {
 		if raw, ok := w.Data[name]; ok {
@@ -117,7 +121,7 @@ func notSent(method string) *Error {
 var harmless = map[string]bool{
 	"hello": true, "ping": true, "status": true, "rpc.discover": true, "cancel": true, "subscription.cancel": true,
 	"lock.acquire": true, "lock.check": true, "lock.get": true, "lock.list": true,
-	"election.campaign": true, "election.leader": true, "election.candidates": true, "election.observe": true,
-	"member.join": true, "member.beat": true, "member.list": true, "member.watch": true,
+	"election.campaign": true, "election.leader": true, "election.candidates": true, "election.list": true, "election.observe": true,
+	"member.join": true, "member.beat": true, "member.list": true, "member.groups": true, "member.watch": true,
 	"kv.get": true, "kv.keys": true, "kv.history": true, "kv.watch": true,
 }

@@ -7,8 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -237,6 +240,102 @@ func TestALeaseThatComesAfterItsWaitWasCancelledGoesBack(t *testing.T) {
 	}
 }
 
+func TestALeaseThatIsInDoubtIsToldAndToldToBeKept(t *testing.T) {
+	s := play(t)
+	locked := make(chan *tenure.Lock, 1)
+	go func() {
+		lock, _ := s.client.Lock(context.Background(), "x", tenure.LockOptions{})
+		locked <- lock
+	}()
+	s.say(object{"id": s.heard("lock.acquire")["id"], "result": object{"lease": "l_1", "fence": 1}})
+	lock := <-locked
+	states := make(chan tenure.State, 8)
+	lock.OnChange(func(state tenure.State) { states <- state })
+	for _, state := range []string{"suspect", "restored"} {
+		s.say(object{"method": "lease", "params": object{"lease": "l_1", "state": state}})
+	}
+	if first, second := <-states, <-states; first != tenure.StateSuspect || second != tenure.StateHeld || !lock.Held() {
+		t.Fatal(first, second, lock.State())
+	}
+}
+
+func TestNothingIsLeftOfAClientThatWasClosed(t *testing.T) {
+	// Goroutines of the client, and not of this test.
+	running := func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "clients/go.(*")
+	}
+	d := start(t)
+	for _, ends := range []string{"closed", "disconnected"} {
+		client, ctx := d.connect(t, tenure.Options{}), within(t)
+		lock, err := client.Lock(ctx, "a", tenure.LockOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside, cancel := lock.Context(ctx)
+		defer cancel()
+		watch, err := client.Watch(ctx, tenure.WatchOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := make(chan error, 1)
+		go func() {
+			_, err := client.Lock(ctx, "a", tenure.LockOptions{})
+			failed <- err
+		}()
+		until(t, "it waits", func() bool { return client.InFlight() == 1 })
+		if !running() {
+			t.Fatal("its goroutines are not seen")
+		}
+		if ends == "closed" {
+			client.Close()
+		} else {
+			d.signal(t, syscall.SIGKILL)
+		}
+		if err := <-failed; !errors.Is(err, tenure.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		<-inside.Done()
+		var last tenure.Event
+		for event := range watch.All(ctx) {
+			last = event
+		}
+		if last.Kind != "end" || last.Reason != ends {
+			t.Fatal(last)
+		}
+		client.Close()
+	}
+	until(t, "all its goroutines have ended", func() bool { return !running() })
+}
+
+func TestAGapIsHandedOnAndTheWatchKnowsWhereToGoOn(t *testing.T) {
+	s := play(t)
+	watching := make(chan *tenure.Subscription, 1)
+	go func() {
+		watch, _ := s.client.Watch(context.Background(), tenure.WatchOptions{})
+		watching <- watch
+	}()
+	event := func(kind string, more object) object {
+		more["subscription"], more["kind"] = "w_1", kind
+		return object{"method": "event", "params": more}
+	}
+	asked := s.heard("kv.watch")
+	if params := asked["params"].(object); len(params) != 1 || params["prefix"] != "" {
+		t.Fatal(params)
+	}
+	s.say(object{"id": asked["id"], "result": object{"subscription": "w_1"}},
+		event("put", object{"key": "k", "value": "x", "revision": 5}), event("gap", object{"resume_revision": 9}),
+		event("delete", object{"key": "k", "revision": 12}), event("gap", object{}), event("end", object{"reason": "slow_reader"}))
+	watch := <-watching
+	told := fmt.Sprint(watch.ResumeRevision())
+	for event := range watch.All(within(t)) {
+		told += fmt.Sprint(" ", event.Kind, " ", watch.ResumeRevision())
+	}
+	if told != "0 put 6 gap 9 delete 13 gap 13 end 13" {
+		t.Fatal(told)
+	}
+}
+
 func TestErrorsOfALaterVersionAreStillErrors(t *testing.T) {
 	s := play(t)
 	for _, step := range []struct {
@@ -270,6 +369,19 @@ func TestLeavingIsTold(t *testing.T) {
 }
 
 func TestTheFirstExampleOfTheReadmeWorks(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("go_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(readme), "```go\n")
+	if shown, _, _ = strings.Cut(shown, "```"); !strings.Contains(string(source), strings.ReplaceAll(shown,
+		"(ctx, tenure.Options{}) // $TENURE_SOCKET, or where tenured listens by default", "(ctx, tenure.Options{})")) {
+		t.Fatal("the README shows something else than what is run here")
+	}
 	d := start(t)
 	t.Setenv("TENURE_SOCKET", d.socket)
 	if err := example(within(t)); err != nil {

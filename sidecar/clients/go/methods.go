@@ -132,9 +132,19 @@ func (c *Client) Candidates(ctx context.Context, name string) ([]Candidate, erro
 	return found.Candidates, err
 }
 
+// ListElections tells of the elections with that prefix that somebody leads or waits to lead.
+func (c *Client) ListElections(ctx context.Context, prefix string) ([]ElectionView, error) {
+	params := map[string]any{}
+	set(params, "prefix", prefix)
+	found, err := callAs[struct {
+		Elections []ElectionView `json:"elections"`
+	}](ctx, c, "election.list", params)
+	return found.Elections, err
+}
+
 // Observe follows who leads: events leader, sync, gap, end.
 func (c *Client) Observe(ctx context.Context, name string) (*Subscription, error) {
-	return c.subscribe(ctx, "election.observe", map[string]any{"name": name})
+	return c.subscribe(ctx, "election.observe", map[string]any{"name": name}, 0)
 }
 
 // JoinOptions of a member. The zero value has the daemon make an id.
@@ -199,7 +209,17 @@ func (c *Client) Members(ctx context.Context, group string) ([]Member, error) {
 	}
 }
 
+// ListGroups tells of the groups with that prefix that have members.
+func (c *Client) ListGroups(ctx context.Context, prefix string) ([]GroupView, error) {
+	params := map[string]any{}
+	set(params, "prefix", prefix)
+	found, err := callAs[struct {
+		Groups []GroupView `json:"groups"`
+	}](ctx, c, "member.groups", params)
+	return found.Groups, err
+}
+
 // WatchMembers follows a group: events join, update, leave, sync, gap, end.
 func (c *Client) WatchMembers(ctx context.Context, group string) (*Subscription, error) {
-	return c.subscribe(ctx, "member.watch", map[string]any{"group": group})
+	return c.subscribe(ctx, "member.watch", map[string]any{"group": group}, 0)
 }

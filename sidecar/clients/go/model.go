@@ -50,6 +50,25 @@ type Leadership struct {
 	AgeMs  int64   `json:"age_ms"`
 }
 
+// ElectionView is an election as the store shows it: the Leader without its value, nil for nobody, and how many wait.
+type ElectionView struct {
+	Name       string  `json:"name"`
+	Leader     *Leader `json:"leader"`
+	Candidates int     `json:"candidates"`
+}
+
+// GroupView is a group as the store shows it, and how many members it has.
+type GroupView struct {
+	Name    string `json:"name"`
+	Members int    `json:"members"`
+}
+
+// KeyPage is one line's worth of keys, sorted; Next is not nil where there are more.
+type KeyPage struct {
+	Keys []string `json:"keys"`
+	Next *string  `json:"next"`
+}
+
 // Candidate is one who waits to lead.
 type Candidate struct {
 	ID       string  `json:"id"`
@@ -107,6 +126,8 @@ type Entry struct {
 
 // Event is something that a subscription tells; Kind says which of the other fields there are.
 //
+// A "gap" says that events are missing here; nothing is done about it behind the application's back.
+//
 // The last one of every subscription that was not closed by its owner is "end", with a Reason: one that the daemon gave, or
 // "slow_reader" (too many events waited here), "disconnected" or "closed".
 type Event struct {
@@ -123,12 +144,18 @@ type Event struct {
 
 // Limits is what one connection and the daemon allow.
 type Limits struct {
-	LineBytes      int   `json:"line_bytes"`
-	Requests       int   `json:"requests"`
-	Subscriptions  int   `json:"subscriptions"`
-	StallMs        int64 `json:"stall_ms"`
-	Leases         int   `json:"leases"`
-	Connections    int   `json:"connections"`
+	LineBytes     int   `json:"line_bytes"`
+	Requests      int   `json:"requests"`
+	Subscriptions int   `json:"subscriptions"`
+	StallMs       int64 `json:"stall_ms"`
+	Leases        int   `json:"leases"`
+	Connections   int   `json:"connections"`
+	// Of all connections of one user.
+	ConnectionsPerUID   int `json:"connections_per_uid"`
+	RequestsPerUID      int `json:"requests_per_uid"`
+	LeasesPerUID        int `json:"leases_per_uid"`
+	SubscriptionsPerUID int `json:"subscriptions_per_uid"`
+
 	LeaseLengths   int   `json:"lease_lengths"`
 	DefaultLeaseMs int64 `json:"default_lease_ms"`
 	MinLeaseMs     int64 `json:"min_lease_ms"`

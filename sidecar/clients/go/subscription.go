@@ -17,6 +17,7 @@ type Subscription struct {
 
 	mu     sync.Mutex
 	events []Event
+	resume uint64
 	over   bool
 	filled chan struct{}
 }
@@ -28,6 +29,14 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		if len(s.events) > 0 {
 			event := s.events[0]
 			s.events = s.events[1:]
+			switch event.Kind {
+			case "put", "delete", "purge", "expire":
+				s.resume = event.Revision + 1
+			case "gap":
+				if event.ResumeRevision != 0 {
+					s.resume = event.ResumeRevision
+				}
+			}
 			if len(s.events) > 0 {
 				s.wake()
 			}
@@ -46,6 +55,14 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		case <-s.filled:
 		}
 	}
+}
+
+// ResumeRevision is, of a watch of keys, where to go on after what [Subscription.Next] has returned: the FromRevision of the next
+// one. It is 0 while nothing was told.
+func (s *Subscription) ResumeRevision() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resume
 }
 
 // All is the events until the last one, or until ctx is done.

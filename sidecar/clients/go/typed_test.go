@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"time"
 
 	tenure "tenure/clients/go"
@@ -180,6 +181,14 @@ func typedCall(c *tenure.Client, lease func(string) any, method string, params o
 		typed = func(ctx context.Context) (any, error) {
 			return named[[]tenure.Candidate]("candidates")(c.Candidates(ctx, a.text("name")))
 		}
+	case "election.list":
+		typed = func(ctx context.Context) (any, error) {
+			return named[[]tenure.ElectionView]("elections")(c.ListElections(ctx, a.text("prefix")))
+		}
+	case "member.groups":
+		typed = func(ctx context.Context) (any, error) {
+			return named[[]tenure.GroupView]("groups")(c.ListGroups(ctx, a.text("prefix")))
+		}
 	case "member.join":
 		options := tenure.JoinOptions{ID: a.text("id"), Value: value, Address: a.text("address"), Zone: a.text("zone"),
 			Weight: a.number("weight"), Metadata: a.metadata(), State: a.text("state"), Label: a.text("label"),
@@ -219,7 +228,8 @@ func typedCall(c *tenure.Client, lease func(string) any, method string, params o
 			return revised(c.Put(ctx, key, value, options))
 		}
 	case "kv.delete", "kv.purge":
-		options := tenure.DeleteOptions{Revision: uint64(a.number("revision")), FencedBy: fencedBy, Bucket: a.text("bucket")}
+		options := tenure.DeleteOptions{Revision: uint64(a.number("revision")), FencedBy: fencedBy, Fence: uint64(a.number("fence")),
+			Lock: a.text("lock"), Election: a.text("election"), Bucket: a.text("bucket")}
 		typed = func(ctx context.Context) (any, error) {
 			if method == "kv.purge" {
 				return revised(c.Purge(ctx, key, options))
@@ -228,12 +238,19 @@ func typedCall(c *tenure.Client, lease func(string) any, method string, params o
 		}
 	case "kv.keys":
 		typed = func(ctx context.Context) (any, error) {
-			return named[[]string]("keys")(c.Keys(ctx, tenure.KeysOptions{Prefix: a.text("prefix")}))
+			options := tenure.KeysOptions{Prefix: a.text("prefix"), After: a.text("after"), Bucket: a.text("bucket")}
+			if options.After != "" {
+				return c.ListKeys(ctx, options)
+			}
+			return named[[]string]("keys")(c.Keys(ctx, options))
 		}
 	case "kv.history":
 		typed = func(ctx context.Context) (any, error) {
-			return named[[]tenure.Entry]("entries")(c.History(ctx, key, tenure.HistoryOptions{}))
+			return named[[]tenure.Entry]("entries")(c.History(ctx, key, tenure.HistoryOptions{Bucket: a.text("bucket")}))
 		}
+	case "hello":
+	default:
+		typed = func(context.Context) (any, error) { return nil, errors.New("there is no typed method for " + method) }
 	}
 	if a.inexpressible {
 		return nil

@@ -81,14 +81,20 @@ func (c *Client) Update(ctx context.Context, key string, value []byte, revision 
 type DeleteOptions struct {
 	// Revision: only if the value is still that one.
 	Revision uint64
-	// FencedBy is as in [PutOptions].
+	// FencedBy, Fence, Lock and Election are as in [PutOptions].
 	FencedBy Holding
+	Fence    uint64
+	Lock     string
+	Election string
 	Bucket   string
 }
 
 func (o DeleteOptions) params(key string) map[string]any {
 	params := map[string]any{"key": key}
 	set(params, "revision", o.Revision)
+	set(params, "fence", o.Fence)
+	set(params, "lock", o.Lock)
+	set(params, "election", o.Election)
 	set(params, "bucket", o.Bucket)
 	if o.FencedBy != nil {
 		params["fence_lease"] = o.FencedBy.Handle()
@@ -109,18 +115,34 @@ func (c *Client) Purge(ctx context.Context, key string, options DeleteOptions) (
 // KeysOptions say which keys to tell; all unless told.
 type KeysOptions struct {
 	Prefix string
+	// After: only those that are sorted after that one.
+	After  string
 	Bucket string
 }
 
-// Keys tells the keys that have a value.
-func (c *Client) Keys(ctx context.Context, options KeysOptions) ([]string, error) {
+// ListKeys tells one line's worth of the keys that have a value, sorted.
+func (c *Client) ListKeys(ctx context.Context, options KeysOptions) (KeyPage, error) {
 	params := map[string]any{}
 	set(params, "prefix", options.Prefix)
+	set(params, "after", options.After)
 	set(params, "bucket", options.Bucket)
-	found, err := callAs[struct {
-		Keys []string `json:"keys"`
-	}](ctx, c, "kv.keys", params)
-	return found.Keys, err
+	return callAs[KeyPage](ctx, c, "kv.keys", params)
+}
+
+// Keys tells all keys that have a value, sorted.
+func (c *Client) Keys(ctx context.Context, options KeysOptions) ([]string, error) {
+	var all []string
+	for {
+		page, err := c.ListKeys(ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Keys...)
+		if page.Next == nil {
+			return all, nil
+		}
+		options.After = *page.Next
+	}
 }
 
 // HistoryOptions of a look at the past.
@@ -138,24 +160,29 @@ func (c *Client) History(ctx context.Context, key string, options HistoryOptions
 	return found.Entries, err
 }
 
-// WatchOptions say what to follow: one Key, or all with a Prefix.
+// WatchOptions say what to follow: one Key, or all with a Prefix; all keys unless told.
 type WatchOptions struct {
-	Key          string
-	Prefix       string
+	Key    string
+	Prefix string
+	// FromRevision: first the writes since then that the store still has; see [Subscription.ResumeRevision].
 	FromRevision uint64
-	UpdatesOnly  bool
-	Bucket       string
+	// UpdatesOnly: nothing of what is there at the beginning.
+	UpdatesOnly bool
+	Bucket      string
 }
 
-// Watch follows values: events put, delete, purge, expire, sync, gap, end.
+// Watch follows values: events put, delete, purge, expire, sync, gap, end. After a gap that is followed by end, or any other end,
+// watch again with [Subscription.ResumeRevision] as FromRevision and no write is missed, but those that the store has forgotten.
 func (c *Client) Watch(ctx context.Context, options WatchOptions) (*Subscription, error) {
 	params := map[string]any{}
 	set(params, "key", options.Key)
-	set(params, "prefix", options.Prefix)
+	if options.Key == "" || options.Prefix != "" {
+		params["prefix"] = options.Prefix
+	}
 	set(params, "from_revision", options.FromRevision)
 	set(params, "updates_only", options.UpdatesOnly)
 	set(params, "bucket", options.Bucket)
-	return c.subscribe(ctx, "kv.watch", params)
+	return c.subscribe(ctx, "kv.watch", params, options.FromRevision)
 }
 
 // set adds a parameter that is not at its zero value.

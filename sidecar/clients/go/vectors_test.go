@@ -70,7 +70,7 @@ func TestVectors(t *testing.T) {
 				if flags, own := vector["daemon"].([]any); own {
 					texts := make([]string, len(flags))
 					for i, flag := range flags {
-						texts[i] = flag.(string)
+						texts[i] = strings.ReplaceAll(flag.(string), "${vectors}", "../vectors")
 					}
 					d = start(t, texts...)
 				}
@@ -85,7 +85,8 @@ func runVector(t *testing.T, d *daemon, vector object) {
 	r := &run{
 		t: t, daemon: d, options: options, clients: map[string]*tenure.Client{}, leases: map[string]any{},
 		started: map[string]*call{}, subscriptions: map[string]*tenure.Subscription{},
-		variables: object{"case": fmt.Sprintf("v%d", numbers.Add(1)), "x1024": strings.Repeat("x", 1024), "x2048": strings.Repeat("x", 2048)},
+		variables: object{"case": fmt.Sprintf("v%d", numbers.Add(1)), "x800": strings.Repeat("x", 800),
+			"x1024": strings.Repeat("x", 1024), "x2048": strings.Repeat("x", 2048)},
 	}
 	for number, one := range vector["steps"].([]any) {
 		if err := r.step(one.(object)); err != nil {
@@ -245,7 +246,9 @@ func (r *run) step(step object) error {
 		case "member.watch":
 			s, err = client.WatchMembers(soon, name(p, "group"))
 		case "kv.watch":
-			s, err = client.Watch(soon, tenure.WatchOptions{Key: name(p, "key"), Prefix: name(p, "prefix")})
+			from, _ := p["from_revision"].(float64)
+			s, err = client.Watch(soon, tenure.WatchOptions{Key: name(p, "key"), Prefix: name(p, "prefix"),
+				FromRevision: uint64(from), UpdatesOnly: p["updates_only"] == true, Bucket: name(p, "bucket")})
 		default:
 			return errors.New("unknown subscription")
 		}
@@ -297,6 +300,18 @@ func (r *run) step(step object) error {
 		}
 		text, _ := json.Marshal(office.AskedBy())
 		return differs(r.filled(step["match"]), parse(r.t, text), "the candidate")
+	case has("resume"):
+		r.save(step, object{"revision": float64(r.subscriptions[name(step, "resume")].ResumeRevision())})
+	case has("leaving"):
+		client := r.client(name(step, "leaving"))
+		select {
+		case <-client.Leaving():
+		case <-soon.Done():
+			return soon.Err()
+		}
+		if client.LeavingIn() <= 0 {
+			return fmt.Errorf("it leaves in %v", client.LeavingIn())
+		}
 	case has("close"):
 		return r.client(name(step, "close")).Close()
 	case has("closed"):

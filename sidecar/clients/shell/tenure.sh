@@ -27,3 +27,18 @@ tenure_get() {
 tenure_put() {
     printf %s "$2" | "${TENURE:-tenure}" kv put "$1" - --raw ${TENURE_FENCE:+--fence} >/dev/null
 }
+
+# tenure_create KEY VALUE: as tenure_put, where the key has no value; fails with 73 where it has one.
+tenure_create() {
+    printf %s "$2" | "${TENURE:-tenure}" kv create "$1" - --raw ${TENURE_FENCE:+--fence} >/dev/null
+}
+
+# tenure_delete KEY: deletes a value, fenced as tenure_put is.
+tenure_delete() {
+    "${TENURE:-tenure}" kv del "$1" ${TENURE_FENCE:+--fence} >/dev/null
+}
+
+# tenure_keys [PREFIX]: prints the keys that have a value, one a line.
+tenure_keys() {
+    "${TENURE:-tenure}" kv ls "${1:-}" --raw
+}

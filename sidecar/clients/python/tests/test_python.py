@@ -87,9 +87,40 @@ class Blocks(unittest.TestCase):
         with self.assertRaises(tenure_client.Unavailable):
             client.ping()
 
-    def test_the_first_example_of_the_readme_works(self) -> None:
+    def test_nothing_is_left_of_a_client_that_was_closed(self) -> None:
+        def left() -> tuple[int, int]:
+            return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+        before, own = left(), Daemon()
+        try:
+            for ends in ("close", "daemon"):
+                with Client(own.socket) as client, client.lock("left.a"):
+                    client.observe("left.e")
+                    client.watch(prefix="")
+                    waits = client.submit(client.lock, "left.a")
+                    if ends == "daemon":
+                        own.close()
+                        self.assertTrue(client.wait_closed(PATIENCE))
+                        with self.assertRaises(tenure_client.Unavailable):
+                            waits.result(PATIENCE)
+                        break
+        except Lost as lost:
+            self.assertEqual(lost.reason, "disconnected")
+        finally:
+            own.close()
+        self.assertEqual(left(), before)
+
+    def test_the_examples_of_the_readme_work(self) -> None:
         readme = (HERE.parents[1] / "README.md").read_text()
-        example = readme.split("```python\n")[1].split("```")[0]
+        example, asynchronous = (part.split("```")[0] for part in readme.split("```python\n")[1:3])
+        terms: list[int] = []
+
+        async def work(term: int) -> None:
+            terms.append(term)
+
+        with unittest.mock.patch.dict(os.environ, {"TENURE_SOCKET": self.daemon.socket}):
+            exec(compile(asynchronous, "README.md", "exec"), {"work": work})
+        self.assertEqual(len(terms), 1)
         with unittest.mock.patch.dict(os.environ, {"TENURE_SOCKET": self.daemon.socket}), Client(self.daemon.socket) as client:
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 exec(compile(example, "README.md", "exec"), {})
@@ -173,6 +204,22 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
             self.assertTrue(client.is_closed)
 
 
+    async def test_nothing_is_left_of_a_client_that_was_closed(self) -> None:
+        tasks, files = asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))
+        async with AsyncClient(self.daemon.socket) as client:
+            lock = await client.lock("tasks.f")
+            watch = await client.watch(prefix="")
+            waits = asyncio.create_task(client.lock("tasks.f").__aenter__())
+            while client.in_flight == 0:
+                await asyncio.sleep(0)
+            await client.close()
+            with self.assertRaises(tenure_client.Unavailable):
+                await waits
+            self.assertEqual((await lock.wait_lost()).reason, "closed")
+            self.assertEqual([event.reason async for event in watch][-1:], ["closed"])
+        self.assertEqual((asyncio.all_tasks(), len(os.listdir("/proc/self/fd"))), (tasks, files))
+
+
 class Script:
     """A daemon that plays a part: each connection is handed to ``play`` with a reader of messages and a sender."""
 
@@ -248,6 +295,48 @@ class Scripted(unittest.IsolatedAsyncioTestCase):
                 await waits
             await asyncio.wait_for(script.finished.wait(), PATIENCE)
 
+    async def test_a_lease_that_is_in_doubt_is_told_and_told_to_be_kept(self) -> None:
+        async def play(heard: Any, said: Any) -> None:
+            asked = await heard()
+            notices = [{"method": "lease", "params": {"lease": "l_1", "state": state}} for state in ("suspect", "restored")]
+            said({"id": asked["id"], "result": {"lease": "l_1", "fence": 1}})
+            said(*notices, {"id": (await heard())["id"], "result": {}})
+
+        async with Script(play) as script, AsyncClient(script.socket) as client:
+            states: list[str] = []
+            lock = await client.lock("x")
+            lock.on_change(states.append)
+            await client.call("status")
+            self.assertEqual((lock.state, states), ("held", ["suspect", "held"]))
+
+    async def test_a_gap_is_handed_on_and_the_watch_knows_where_to_go_on(self) -> None:
+        def event(kind: str, **more: Any) -> Any:
+            return {"method": "event", "params": {"subscription": "w_1", "kind": kind, **more}}
+
+        async def play(heard: Any, said: Any) -> None:
+            asked = await heard()
+            assert asked["params"] == {"prefix": ""}, asked
+            said({"id": asked["id"], "result": {"subscription": "w_1"}}, event("put", key="k", value="x", revision=5),
+                 event("gap", resume_revision=9), event("delete", key="k", revision=12), event("gap"), event("end", reason="slow_reader"))
+
+        async with Script(play) as script, AsyncClient(script.socket) as client:
+            watch = await client.watch(prefix="")
+            told: list[Any] = [watch.resume_revision]
+            async for event_told in watch:
+                told += [event_told.kind, watch.resume_revision]
+            self.assertEqual(told, [None, "put", 6, "gap", 9, "delete", 13, "gap", 13, "end", 13])
+
+    async def test_what_is_no_message_ends_the_connection(self) -> None:
+        async def play(heard: Any, said: Any) -> None:
+            await heard()
+            said({"method": "goaway", "params": {"deadline_ms": "x"}})
+
+        async with Script(play) as script, AsyncClient(script.socket) as client:
+            writes = asyncio.create_task(client.put("k", "x"))
+            with self.assertRaises(tenure_client.UnknownOutcome):
+                await asyncio.wait_for(writes, PATIENCE)
+            self.assertTrue(client.is_closed)
+
     async def test_errors_of_a_later_version_are_still_errors(self) -> None:
         async def play(heard: Any, said: Any) -> None:
             asked = await heard()
@@ -281,10 +370,18 @@ class Scripted(unittest.IsolatedAsyncioTestCase):
         async with Script(play) as script:
             client = AsyncClient(script.socket)
             told: list[int] = []
-            client.on_goaway = told.append
+
+            def leaving(deadline: int) -> None:
+                told.append(deadline)
+                raise KeyError
+
+            client.on_goaway = leaving
+            faults: list[Any] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
             async with client:
+                # What is wrong with a listener is reported, and ends nothing.
                 await client.call("status")
-            self.assertEqual((client.goaway_ms, told), (70, [70]))
+            self.assertEqual((client.goaway_ms, told, [type(fault) for fault in faults]), (70, [70], [KeyError]))
 
 
 class Wrong(unittest.TestCase):

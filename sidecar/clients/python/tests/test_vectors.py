@@ -33,7 +33,7 @@ class _Vectors(unittest.TestCase):
                 self.skipTest(f"{case['name']}: this daemon does not serve {method}")
         if "daemon" not in case:
             return Run(self._way, self._daemon, case).run()
-        own = Daemon(*case["daemon"])
+        own = Daemon(*(flag.replace("${vectors}", str(VECTORS)) for flag in case["daemon"]))
         try:
             Run(self._way, own, case).run()
         finally:
@@ -51,6 +51,12 @@ def _add(cls: type[_Vectors]) -> None:
 
 class BlockingVectors(_Vectors):
     way = BlockingWay
+
+    def test_every_method_of_the_daemon_is_in_some_case(self) -> None:
+        steps = [step for path in VECTORS.glob("*.json") for case in json.loads(path.read_text())["cases"] for step in case["steps"]]
+        called = {step[how] for step in steps for how in ("call", "subscribe") if how in step and not step.get("raw")}
+        # These are what the drivers' own `cancel` and `unsubscribe` send.
+        self.assertEqual(set(self.capabilities) - called - {"cancel", "subscription.cancel"}, set())
 
 
 class AsyncVectors(_Vectors):

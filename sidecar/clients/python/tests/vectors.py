@@ -103,7 +103,7 @@ class BlockingWay(Way):
 
     def start(self, method: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
         client = getattr(method, "__self__", None)
-        if isinstance(client, Client) and method.__name__ in ("lock", "campaign", "join", "put", "get", "call"):
+        if isinstance(client, Client) and method.__name__ in ("lock", "campaign", "join", "put", "get", "call", "create"):
             return client.submit(method, *args, **options)
         return self._pool.submit(method, *args, **options)
 
@@ -143,7 +143,7 @@ class Run:
 
     def __init__(self, way: Way, daemon: Daemon, case: Json) -> None:
         self.way, self.daemon, self.case = way, daemon, case
-        self.variables: dict[str, Json] = {"case": f"v{next(_numbers)}", "x1024": "x" * 1024, "x2048": "x" * 2048}
+        self.variables: dict[str, Json] = {"case": f"v{next(_numbers)}", "x800": "x" * 800, "x1024": "x" * 1024, "x2048": "x" * 2048}
         self.clients: dict[str, Any] = {}
         self.leases: dict[tuple[str, str], Any] = {}
         self.started: dict[str, tuple[str, Future[Any]]] = {}
@@ -233,6 +233,12 @@ class Run:
             until(lambda: lease.asked is not None)
             if why := differs(self.filled(step["match"]), dump(lease.asked)):
                 raise AssertionError(why)
+        elif "resume" in step:
+            self.save(step, {"revision": self.subscriptions[step["resume"]].resume_revision})
+        elif "leaving" in step:
+            client = self.client(step["leaving"])
+            until(lambda: client.goaway_ms is not None)
+            assert client.goaway_ms > 0
         elif "close" in step:
             self.way.run(self.client(step["close"]).close)
         elif "closed" in step:
@@ -316,7 +322,7 @@ def typed_call(client: Any, lease: Callable[[str], Any], method: str, p: Json) -
 
     data = base64.b64decode(p["value_b64"]) if "value_b64" in p else p.get("value")
     revision, same, plain = (lambda n: {"revision": n}), dump, (lambda result: result)
-    write = {**seconds("ttl"), **some("bucket"), **({"fenced_by": fenced} if fenced else {})}
+    write = {**seconds("ttl"), **some("bucket", "lock", "election", "fence"), **({"fenced_by": fenced} if fenced else {})}
     calls: dict[str, Callable[[], Any]] = {
         "ping": lambda: ((client.ping, (), {}), lambda _: {}),
         "status": lambda: ((client.status, (), {}), plain),
@@ -340,14 +346,17 @@ def typed_call(client: Any, lease: Callable[[str], Any], method: str, p: Json) -
         "member.update": lambda: ((held.update, (data,), some("address", "zone", "weight", "metadata", "state")), revision),
         "member.beat": lambda: ((held.beat, (), {}), lambda _: {}),
         "member.leave": lambda: ((held.leave, (), {}), lambda _: {}),
+        "election.list": lambda: ((client.election_list, (p.get("prefix"),), {}), lambda found: {"elections": dump(found)}),
+        "member.groups": lambda: ((client.groups, (p.get("prefix"),), {}), lambda found: {"groups": dump(found)}),
         "member.list": lambda: ((client.member_list, (p["group"], p.get("after")), {}), same),
         "kv.get": lambda: ((client.get, (p["key"],), some("revision", "bucket")), lambda entry: {"entry": dump(entry)}),
-        "kv.put": lambda: ((client.put, (p["key"], data), {**write, **some("lock", "election", "fence")}), revision),
+        "kv.put": lambda: ((client.put, (p["key"], data), write), revision),
         "kv.create": lambda: ((client.create, (p["key"], data), write), revision),
         "kv.update": lambda: ((client.update, (p["key"], data, p["revision"]), write), revision),
         "kv.delete": lambda: ((client.delete, (p["key"],), {**write, **some("revision")}), revision),
         "kv.purge": lambda: ((client.purge, (p["key"],), {**write, **some("revision")}), revision),
-        "kv.keys": lambda: ((client.keys, (p.get("prefix"),), some("bucket")), lambda found: {"keys": dump(found)}),
+        "kv.keys": lambda: ((client.key_page, (p.get("prefix"), p.get("after")), some("bucket")), same)
+        if "after" in p else ((client.keys, (p.get("prefix"),), some("bucket")), lambda found: {"keys": dump(found)}),
         "kv.history": lambda: ((client.history, (p["key"],), some("bucket")), lambda found: {"entries": dump(found)}),
     }
-    return calls[method]() if method in calls else None
+    return None if method == "hello" else calls[method]()

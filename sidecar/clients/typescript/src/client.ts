@@ -4,7 +4,9 @@ import { createConnection } from "node:net";
 import { Connection } from "./connection.js";
 import * as errors from "./errors.js";
 import { Lock, Membership, Office, type Abortable, type Home, type Lease } from "./lease.js";
-import type { Candidate, Check, Entry, Hello, Leadership, LockView, Member, MemberPage, MemberState } from "./model.js";
+import type {
+  Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage, MemberState,
+} from "./model.js";
 import { Subscription } from "./subscription.js";
 import { defaultSocket, params, read, value, type Json, type Value } from "./wire.js";
 
@@ -14,7 +16,7 @@ export const HEARTBEAT_MS = 10_000;
 export const EVENTS = 16_384;
 
 /** How to connect. */
-export interface ConnectOptions {
+export interface ConnectOptions extends Abortable {
   /** Where the daemon listens; {@link defaultSocket} unless told. */
   socket?: string;
   /** What the client calls itself, for people. */
@@ -64,29 +66,28 @@ export interface JoinOptions extends Abortable {
   leaseMs?: number;
 }
 
-/** How to write. */
-export interface WriteOptions extends Abortable {
-  /** Forget the value after this time. */
-  ttlMs?: number;
+/** What a write depends on. */
+export interface FenceOptions extends Abortable {
   /** Write only while that lease of this client holds, which the store itself checks. */
   fencedBy?: Lock | Office;
-  bucket?: string;
-}
-
-/** How to put. */
-export interface PutOptions extends WriteOptions {
   /** With `lock` or `election`: write only while that hold lasts, whoever has it. */
   fence?: number;
   lock?: string;
   election?: string;
+  /** A bucket other than the coordination bucket. */
+  bucket?: string;
+}
+
+/** How to put, create or update. */
+export interface PutOptions extends FenceOptions {
+  /** Forget the value after this time. */
+  ttlMs?: number;
 }
 
 /** How to delete. */
-export interface DeleteOptions extends Abortable {
+export interface DeleteOptions extends FenceOptions {
   /** Only if the value is still that one. */
   revision?: number;
-  fencedBy?: Lock | Office;
-  bucket?: string;
 }
 
 /** What to follow: one key, or all with a prefix. */
@@ -142,18 +143,29 @@ export class Client implements AsyncDisposable {
   static async connect(options: ConnectOptions): Promise<Client> {
     const path = options.socket ?? defaultSocket();
     const socket = createConnection(path);
-    await new Promise<void>((resolve, reject) => {
-      socket.once("connect", resolve);
-      socket.once("error", (error: NodeJS.ErrnoException) => reject(noConnection(path, error)));
-    });
+    const { signal } = options;
+    const abort = (): void => void socket.destroy(signal?.reason as Error | undefined);
+    try {
+      signal?.throwIfAborted();
+      signal?.addEventListener("abort", abort);
+      await new Promise<void>((resolve, reject) => {
+        socket.once("connect", resolve);
+        socket.once("error", (error: NodeJS.ErrnoException) => reject(signal?.aborted ? signal.reason : noConnection(path, error)));
+      });
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
     const client = new Client(options);
     client.#connection = new Connection(socket, (method, said) => client.#told(method, said), (why) => client.#ended(why));
     const heartbeatMs = client.#heartbeatMs ?? undefined;
     try {
       const hello = params({ protocol: [1], client: options.name ?? "tenure-client-typescript/0.1.0", heartbeat_ms: heartbeatMs });
-      client.hello = read(await client.call("hello", hello));
+      client.hello = read(await client.call("hello", hello, options));
     } catch (error) {
-      client.#connection.close("closed");
+      await client.close();
       throw error;
     }
     client.#connection.maxLine = client.hello.limits?.lineBytes ?? Infinity;
@@ -164,6 +176,7 @@ export class Client implements AsyncDisposable {
   /** Closes the connection; the daemon releases whatever is still held. */
   async close(): Promise<void> {
     this.#connection.close("closed");
+    await this.#connection.gone;
   }
 
   /** {@link close}, for `await using`. */
@@ -200,8 +213,8 @@ export class Client implements AsyncDisposable {
   }
 
   /** Says that this client is alive. */
-  async ping(): Promise<void> {
-    await this.call("ping");
+  async ping(options: Abortable = {}): Promise<void> {
+    await this.call("ping", {}, options);
   }
 
   /** How the daemon and this connection fare, with the wire's own names. */
@@ -277,6 +290,11 @@ export class Client implements AsyncDisposable {
     return read<{ candidates: Candidate[] }>(await this.call("election.candidates", { name }, options)).candidates;
   }
 
+  /** The elections that somebody leads or waits to lead. */
+  async electionList(prefix?: string, options: Abortable = {}): Promise<ElectionView[]> {
+    return read<{ elections: ElectionView[] }>(await this.call("election.list", params({ prefix }), options)).elections;
+  }
+
   /** Follows who leads: events `leader`, `sync`, `gap`, `end`. */
   observe(name: string, options: Abortable = {}): Promise<Subscription> {
     return this.#subscribe("election.observe", { name }, options);
@@ -315,6 +333,11 @@ export class Client implements AsyncDisposable {
     }
   }
 
+  /** The groups that have members. */
+  async groups(prefix?: string, options: Abortable = {}): Promise<GroupView[]> {
+    return read<{ groups: GroupView[] }>(await this.call("member.groups", params({ prefix }), options)).groups;
+  }
+
   /** Follows a group: events `join`, `update`, `leave`, `sync`, `gap`, `end`. */
   watchMembers(group: string, options: Abortable = {}): Promise<Subscription> {
     return this.#subscribe("member.watch", { group }, options);
@@ -334,17 +357,16 @@ export class Client implements AsyncDisposable {
    * @throws {@link errors.Conflict}, {@link errors.Lost} or {@link errors.NotHeld} where a fence does not hold; nothing is written.
    */
   put(key: string, data: Value, options: PutOptions = {}): Promise<number> {
-    const { fence, lock, election } = options;
-    return this.revision("kv.put", params({ key, ...writing(options), fence, lock, election, ...value(data) }), options);
+    return this.revision("kv.put", params({ key, ...writing(options), ...value(data) }), options);
   }
 
   /** Writes a value where there is none, else throws {@link errors.Conflict}; resolves to the revision. */
-  create(key: string, data: Value, options: WriteOptions = {}): Promise<number> {
+  create(key: string, data: Value, options: PutOptions = {}): Promise<number> {
     return this.revision("kv.create", params({ key, ...writing(options), ...value(data) }), options);
   }
 
   /** Writes over that very revision, else throws {@link errors.Conflict}; resolves to the new one. */
-  update(key: string, data: Value, revision: number, options: WriteOptions = {}): Promise<number> {
+  update(key: string, data: Value, revision: number, options: PutOptions = {}): Promise<number> {
     return this.revision("kv.update", params({ key, revision, ...writing(options), ...value(data) }), options);
   }
 
@@ -358,9 +380,20 @@ export class Client implements AsyncDisposable {
     return this.revision("kv.purge", params({ key, revision: options.revision, ...writing(options) }), options);
   }
 
-  /** The keys that have a value. */
+  /** One line's worth of the keys that have a value, sorted; those after `after`. */
+  async keyPage(prefix?: string, after?: string, options: Abortable & { bucket?: string } = {}): Promise<KeyPage> {
+    return read(await this.call("kv.keys", params({ prefix, after, bucket: options.bucket }), options));
+  }
+
+  /** All keys that have a value, sorted. */
   async keys(prefix?: string, options: Abortable & { bucket?: string } = {}): Promise<string[]> {
-    return read<{ keys: string[] }>(await this.call("kv.keys", params({ prefix, bucket: options.bucket }), options)).keys;
+    const all: string[] = [];
+    for (let after: string | undefined; ; ) {
+      const page = await this.keyPage(prefix, after, options);
+      all.push(...page.keys);
+      after = page.next ?? undefined;
+      if (after === undefined) return all;
+    }
   }
 
   /** What the bucket has kept of a key, oldest first. */
@@ -368,7 +401,11 @@ export class Client implements AsyncDisposable {
     return read<{ entries: Entry[] }>(await this.call("kv.history", params({ key, bucket: options.bucket }), options)).entries;
   }
 
-  /** Follows values: events `put`, `delete`, `purge`, `expire`, `sync`, `gap`, `end`. */
+  /**
+   * Follows values: events `put`, `delete`, `purge`, `expire`, `sync`, `gap`, `end`. After a `gap` that is followed by `end`, or any
+   * other `end`, watch again with the subscription's `resumeRevision` as `fromRevision` and no write is missed, but those that the
+   * store has forgotten.
+   */
   watch(options: WatchOptions): Promise<Subscription> {
     const { key, prefix, fromRevision, updatesOnly, bucket } = options;
     return this.#subscribe("kv.watch", params({ key, prefix, from_revision: fromRevision, updates_only: updatesOnly, bucket }), options);
@@ -413,7 +450,8 @@ export class Client implements AsyncDisposable {
     return this.#connection.call(method, given, {
       take: (result) => {
         const forget = ({ handle }: Subscription): void => void this.#subscriptions.delete(handle);
-        const subscription = new Subscription(this, forget, result as Params, this.#room);
+        const from = given.from_revision as number | undefined;
+        const subscription = new Subscription(this, forget, result as Params, this.#room, from);
         this.#subscriptions.set(subscription.handle, subscription);
         return subscription;
       },
@@ -429,7 +467,14 @@ export class Client implements AsyncDisposable {
     else if (method === "event") this.#subscriptions.get(String(said.subscription))?.tell(said);
     else if (method === "goaway") {
       this.goawayMs = Number(said.deadline_ms ?? 0);
-      this.onGoaway?.(this.goawayMs);
+      try {
+        this.onGoaway?.(this.goawayMs);
+      } catch (error) {
+        // A listener's fault must not end the reading of the connection, nor stay unseen.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
     }
   }
 
@@ -444,8 +489,9 @@ function acquiring({ waitMs, leaseMs, label }: AcquireOptions): { [name: string]
   return { wait_ms: waitMs, lease_ms: leaseMs, label };
 }
 
-function writing(options: WriteOptions): { [name: string]: Json | undefined } {
-  return { ttl_ms: options.ttlMs, fence_lease: options.fencedBy?.handle, bucket: options.bucket };
+function writing(options: PutOptions): { [name: string]: Json | undefined } {
+  const { ttlMs, fencedBy, fence, lock, election, bucket } = options;
+  return { ttl_ms: ttlMs, fence_lease: fencedBy?.handle, fence, lock, election, bucket };
 }
 
 async function under<L extends Lease, T>(

@@ -53,12 +53,15 @@ export class Connection {
   #parts: Buffer[] = [];
   #length = 0;
   #pinging: NodeJS.Timeout | undefined;
+  /** Resolves when the socket is closed. */
+  readonly gone: Promise<void>;
 
   constructor(
     private readonly socket: Socket,
     private readonly told: (method: string, params: Params) => void,
     private readonly ended: (why: string) => void,
   ) {
+    this.gone = new Promise((resolve) => socket.once("close", () => resolve()));
     socket.on("data", (chunk) => this.#data(chunk));
     // What is wrong with it does not matter: it closes, too.
     socket.on("error", () => {});
@@ -182,13 +185,13 @@ export class Connection {
       const line = Buffer.concat(this.#parts).toString();
       this.#parts = [];
       this.#length = 0;
-      let message: Incoming;
       try {
-        message = JSON.parse(line) as Incoming;
+        const message = JSON.parse(line) as Incoming | null;
+        if (message !== null && typeof message === "object") this.#message(message);
       } catch {
+        // Not JSON, or nothing that can be made sense of.
         return this.close("malformed");
       }
-      this.#message(message);
     }
     if (from < chunk.length) {
       this.#parts.push(chunk.subarray(from));

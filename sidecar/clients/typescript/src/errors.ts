@@ -56,7 +56,13 @@ export class ConnectError extends Unavailable {}
 export class UnknownOutcome extends TenureError {}
 
 /** Not acquired in time. */
-export class Timeout extends TenureError {}
+export class Timeout extends TenureError {
+  /** Who had it, with the wire's own names, where that is known. */
+  get holder(): Readonly<Record<string, Json>> | undefined {
+    const found = this.data.holder;
+    return found !== null && typeof found === "object" && !Array.isArray(found) ? found : undefined;
+  }
+}
 
 /** No such lease on this connection. */
 export class NotHeld extends TenureError {}
@@ -70,7 +76,12 @@ export class Lost extends TenureError {
 }
 
 /** This user may not. */
-export class Denied extends TenureError {}
+export class Denied extends TenureError {
+  /** What the daemon's policy would have to allow. */
+  get needs(): string | undefined {
+    return this.text("needs");
+  }
+}
 
 /** A limit of this connection or of the daemon. */
 export class Limit extends TenureError {

@@ -57,6 +57,22 @@ export interface Candidate {
   sinceMs: number;
 }
 
+/** An election as the store shows it. */
+export interface ElectionView {
+  name: string;
+  /** Who leads, without what it proclaims; null for nobody. */
+  leader: Omit<Leader, "value"> | null;
+  /** How many wait to lead. */
+  candidates: number;
+}
+
+/** A group as the store shows it. */
+export interface GroupView {
+  name: string;
+  /** How many it has. */
+  members: number;
+}
+
 /** Whether a member should be given work. */
 export type MemberState = "passing" | "warning" | "critical" | "draining" | "maintenance";
 
@@ -104,8 +120,15 @@ export interface Entry {
   operation: "put" | "delete" | "purge" | "expire";
 }
 
+/** One line's worth of keys, sorted; `next` where there are more. */
+export interface KeyPage {
+  keys: string[];
+  next?: string;
+}
+
 /**
- * Something that a subscription tells. The last one of every subscription that was not closed by its owner is `end`, with a
+ * Something that a subscription tells. A `gap` says that events are missing here; nothing is done about it behind the application's
+ * back. The last one of every subscription that was not closed by its owner is `end`, with a
  * reason: one that the daemon gave, or `slow_reader` (too many events waited here), `disconnected` or `closed`.
  */
 export type Event =
@@ -126,6 +149,10 @@ export interface Limits {
   stallMs: number;
   leases: number;
   connections: number;
+  connectionsPerUid: number;
+  requestsPerUid: number;
+  leasesPerUid: number;
+  subscriptionsPerUid: number;
   leaseLengths: number;
   defaultLeaseMs: number;
   minLeaseMs: number;

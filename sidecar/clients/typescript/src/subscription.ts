@@ -2,6 +2,7 @@
 
 import type { Client } from "./client.js";
 import * as errors from "./errors.js";
+import type { Abortable } from "./lease.js";
 import type { Event } from "./model.js";
 import { read, type Json } from "./wire.js";
 
@@ -9,6 +10,7 @@ import { read, type Json } from "./wire.js";
 export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
   /** The handle on this connection. */
   readonly handle: string;
+  #resume: number | undefined;
   #events: Event[] = [];
   #over = false;
   #waiting: ((event: Event | undefined) => void)[] = [];
@@ -19,16 +21,47 @@ export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
     private readonly forget: (subscription: Subscription) => void,
     result: { [name: string]: Json },
     private readonly room: number,
+    resumeRevision: number | undefined,
   ) {
     if (typeof result.subscription !== "string") throw new TypeError("there is no subscription in it");
     this.handle = result.subscription;
+    this.#resume = resumeRevision;
   }
 
-  /** The next event; undefined when there will be none. */
-  next(): Promise<Event | undefined> {
+  /**
+   * Of a watch of keys: where to go on after what was taken from here, as the `fromRevision` of the next one. Undefined while nothing
+   * was told.
+   */
+  get resumeRevision(): number | undefined {
+    return this.#resume;
+  }
+
+  /** The next event; undefined when there will be none. Aborting the wait loses none. */
+  async next({ signal }: Abortable = {}): Promise<Event | undefined> {
+    signal?.throwIfAborted();
     const event = this.#events.shift();
-    if (event || this.#over) return Promise.resolve(event);
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    if (event) this.#taken(event);
+    if (event || this.#over) return event;
+    return new Promise((resolve, reject) => {
+      const take = (event: Event | undefined): void => {
+        signal?.removeEventListener("abort", abort);
+        resolve(event);
+      };
+      const abort = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(take), 1);
+        reject(signal?.reason);
+      };
+      this.#waiting.push(take);
+      signal?.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  #taken(event: Event): void {
+    if (event.kind === "put" || event.kind === "delete" || event.kind === "purge" || event.kind === "expire") {
+      this.#resume = event.revision + 1;
+    } else if (event.kind === "gap") {
+      this.#resume = event.resumeRevision ?? this.#resume;
+    }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Event, void, void> {
@@ -68,6 +101,7 @@ export class Subscription implements AsyncIterable<Event>, AsyncDisposable {
     let event = read<Event>(said);
     const waiting = this.#waiting.shift();
     if (waiting) {
+      this.#taken(event);
       waiting(event);
     } else {
       if (this.#events.length >= this.room) {

@@ -1,13 +1,14 @@
 /** What is Node's own, and what only a scripted daemon shows. */
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { ConnectError, Lost, TenureError, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
+import { ConnectError, Lost, TenureError, Unavailable, UnknownOutcome, connect, defaultSocket, type Client, type Json, type Lock } from "../src/index.js";
 import { CLIENTS, Daemon, soon, until } from "./daemon.js";
 
 describe("a client", () => {
@@ -66,6 +67,17 @@ describe("a client", () => {
     await assert.rejects(other.lock("d", { signal: abort.signal }), { name: "AbortError" });
   });
 
+  test("loses no event to a wait that is aborted", async () => {
+    await using watch = await client.watch({ key: "g", updatesOnly: true });
+    assert.equal((await watch.next())?.kind, "sync");
+    const abort = new AbortController();
+    const waits = watch.next({ signal: abort.signal });
+    abort.abort();
+    await assert.rejects(waits, { name: "AbortError" });
+    const revision = await client.put("g", "x");
+    assert.deepEqual(await soon("the event", watch.next()), { kind: "put", key: "g", value: Buffer.from("x"), revision, subscription: watch.handle });
+  });
+
   test("loses what it holds when its loop is blocked for longer than the heartbeat", async () => {
     await using busy = await connect({ socket: daemon.socket, heartbeatMs: 300 });
     const lock = await busy.lock("e");
@@ -91,6 +103,48 @@ describe("a client", () => {
     await quiet.signal("SIGSTOP");
     assert.equal((await soon("the loss", lock.whenLost())).reason, "daemon_silent");
     assert.equal(await held.closed, "daemon_silent");
+  });
+
+  test("leaves nothing behind when it is closed, or its daemon dies", async () => {
+    const left = (): number[] => [
+      process.getActiveResourcesInfo().filter((kind) => kind === "PipeWrap").length, readdirSync("/proc/self/fd").length,
+    ];
+    const quiet = await Daemon.start();
+    const before = left();
+    for (const ends of ["close", "daemon"]) {
+      const held = await connect({ socket: quiet.socket });
+      const lock = await held.lock("a");
+      const watch = await held.watch({ prefix: "" });
+      const waits = held.lock("a");
+      const failed = assert.rejects(waits, Unavailable);
+      if (ends === "close") await held.close();
+      else await quiet[Symbol.asyncDispose]();
+      await soon("the failure", failed);
+      const why = ends === "close" ? "closed" : "disconnected";
+      assert.equal((await soon("the loss", lock.whenLost())).reason, why);
+      const events = [];
+      for await (const event of watch) events.push(event);
+      assert.deepEqual(events.at(-1), { kind: "end", reason: why });
+      await held.close();
+    }
+    const after = left();
+    assert.ok(after[0]! <= before[0]! && after[1]! <= before[1]!, `${before} became ${after}`);
+  });
+
+  test("is not connected once that is aborted", async () => {
+    await assert.rejects(connect({ socket: daemon.socket, signal: AbortSignal.abort() }), { name: "AbortError" });
+  });
+
+  test("is packed with its types and its licence, and nothing else", () => {
+    const [packed] = JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+      cwd: join(CLIENTS, "typescript"), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"],
+    })) as [{ files: { path: string }[] }];
+    const files = packed.files.map((file) => file.path);
+    const { main, types } = JSON.parse(readFileSync(join(CLIENTS, "typescript/package.json"), "utf8"));
+    for (const path of ["LICENSE", "README.md", "package.json", main, types]) {
+      assert.ok(files.includes(path.replace("./", "")), `${path} is not in ${files}`);
+    }
+    assert.deepEqual(files.filter((path) => !/^(LICENSE|README.md|package.json|dist\/src\/.*\.(js|d\.ts))$/.test(path)), []);
   });
 
   test("runs the first example of the README", async () => {
@@ -165,6 +219,10 @@ class Script implements AsyncDisposable {
     this.#stream.write(messages.map((message) => JSON.stringify(message) + "\n").join(""));
   }
 
+  raw(text: string): void {
+    this.#stream.write(text);
+  }
+
   async heard(method: string): Promise<any> {
     await until(`${method} comes`, () => this.#messages.length > 0);
     const message = this.#messages.shift();
@@ -202,6 +260,41 @@ describe("a scripted daemon", () => {
     assert.deepEqual((await script.heard("lock.release")).params, { lease: "l_5" });
   });
 
+  test("tells that a lease is in doubt, and that it is kept", async () => {
+    await using script = await Script.play();
+    const locking = script.client.lock("x");
+    script.say({ id: (await script.heard("lock.acquire")).id, result: { lease: "l_1", fence: 1 } });
+    const lock = await locking, states: string[] = [];
+    lock.onChange((state) => states.push(state));
+    const notices = ["suspect", "restored"].map((state) => ({ method: "lease", params: { lease: "l_1", state } }));
+    const asking = script.client.status();
+    script.say(...notices, { id: (await script.heard("status")).id, result: {} });
+    await asking;
+    assert.deepEqual([states, lock.state, lock.signal.aborted], [["suspect", "held"], "held", false]);
+  });
+
+  test("hands a gap on, after which the watch knows where to go on", async () => {
+    await using script = await Script.play();
+    const watching = script.client.watch({ prefix: "" });
+    const { id, params } = await script.heard("kv.watch");
+    assert.deepEqual(params, { prefix: "" });
+    const event = (kind: string, more: object): any => ({ method: "event", params: { subscription: "w_1", kind, ...more } });
+    script.say({ id, result: { subscription: "w_1" } }, event("put", { key: "k", value: "x", revision: 5 }),
+      event("gap", { resume_revision: 9 }), event("delete", { key: "k", revision: 12 }), event("gap", {}), event("end", { reason: "slow_reader" }));
+    const watch = await watching, told: unknown[] = [watch.resumeRevision];
+    for await (const { kind } of watch) told.push(kind, watch.resumeRevision);
+    assert.deepEqual(told, [undefined, "put", 6, "gap", 9, "delete", 13, "gap", 13, "end", 13]);
+  });
+
+  test("ends the connection with what is no JSON", async () => {
+    await using script = await Script.play();
+    const failed = assert.rejects(script.client.put("k", "x"), UnknownOutcome);
+    await script.heard("kv.put");
+    script.raw("{\n");
+    await failed;
+    assert.equal(await script.client.closed, "malformed");
+  });
+
   test("fails with errors of a later version", async () => {
     await using script = await Script.play();
     for (const [said, kind, retryable] of [
@@ -218,7 +311,8 @@ describe("a scripted daemon", () => {
     await using script = await Script.play();
     const told: number[] = [];
     script.client.onGoaway = (deadline) => told.push(deadline);
-    script.say({ method: "goaway", params: { deadline_ms: 70 } });
+    // What is no message means nothing.
+    script.say(null, [], 7, { method: "goaway", params: { deadline_ms: 70 } });
     const asking = script.client.get("k");
     script.say({ id: (await script.heard("kv.get")).id, result: { entry: { key: "k", value: "é".repeat(1_000_000), revision: 1 } } });
     assert.equal((await asking)?.value.toString(), "é".repeat(1_000_000));

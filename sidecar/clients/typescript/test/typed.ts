@@ -45,7 +45,7 @@ export function typedCall(client: Client, lease: (handle: string) => Lease | und
   const nothing = (done: Promise<void>): Promise<Json> => done.then(() => ({}));
   const named = <T>(name: string, found: Promise<T>): Promise<object> => found.then((found) => ({ [name]: found }));
   const calls: Record<string, Typed> = {
-    "ping": () => nothing(client.ping()),
+    "ping": (signal) => nothing(client.ping({ signal })),
     "status": (signal) => client.status({ signal }),
     "rpc.discover": (signal) => client.discover({ signal }),
     "lock.acquire": (signal) => client.lock(name, { ...options, signal }),
@@ -64,6 +64,8 @@ export function typedCall(client: Client, lease: (handle: string) => Lease | und
     "member.update": (signal) => revision((held as Membership).update({ ...options, value }, { signal })),
     "member.beat": (signal) => nothing((held as Membership).beat({ signal })),
     "member.leave": (signal) => nothing((held as Membership).leave({ signal })),
+    "election.list": (signal) => named("elections", client.electionList(params.prefix, { signal })),
+    "member.groups": (signal) => named("groups", client.groups(params.prefix, { signal })),
     "member.list": (signal) => client.memberList(group, params.after, { signal }),
     "kv.get": (signal) => named("entry", client.get(key, { ...options, signal })),
     "kv.put": (signal) => revision(client.put(key, value, { ...options, signal })),
@@ -71,8 +73,12 @@ export function typedCall(client: Client, lease: (handle: string) => Lease | und
     "kv.update": (signal) => revision(client.update(key, value, params.revision, { ...options, signal })),
     "kv.delete": (signal) => revision(client.delete(key, { ...options, signal })),
     "kv.purge": (signal) => revision(client.purge(key, { ...options, signal })),
-    "kv.keys": (signal) => named("keys", client.keys(params.prefix, { signal })),
-    "kv.history": (signal) => named("entries", client.history(key, { signal })),
+    "kv.keys": (signal) => "after" in params ? client.keyPage(params.prefix, params.after, { ...options, signal })
+      : named("keys", client.keys(params.prefix, { ...options, signal })),
+    "kv.history": (signal) => named("entries", client.history(key, { ...options, signal })),
   };
-  return calls[method];
+  if (method === "hello") return undefined;
+  const typed = calls[method];
+  if (!typed) throw new Error(`there is no typed method for ${method}`);
+  return typed;
 }

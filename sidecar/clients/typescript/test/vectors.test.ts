@@ -49,7 +49,7 @@ function differs(pattern: Json, found: Json | undefined, where = "it"): string |
 let numbers = 0;
 
 class Run implements AsyncDisposable {
-  #variables: { [name: string]: Json } = { case: `v${++numbers}`, x1024: "x".repeat(1024), x2048: "x".repeat(2048) };
+  #variables: { [name: string]: Json } = { case: `v${++numbers}`, x800: "x".repeat(800), x1024: "x".repeat(1024), x2048: "x".repeat(2048) };
   #clients = new Map<string, Client>();
   #leases = new Map<string, Lease>();
   #started = new Map<string, Started>();
@@ -117,7 +117,9 @@ class Run implements AsyncDisposable {
       const subscribe: Record<string, () => Promise<Subscription>> = {
         "election.observe": () => client.observe(given.name),
         "member.watch": () => client.watchMembers(given.group),
-        "kv.watch": () => client.watch(given),
+        "kv.watch": () => client.watch({
+          key: given.key, prefix: given.prefix, fromRevision: given.from_revision, updatesOnly: given.updates_only, bucket: given.bucket,
+        }),
       };
       this.#subscriptions.set(step.as, await subscribe[step.subscribe]!());
     } else if ("event" in step) await this.#event(step);
@@ -134,7 +136,12 @@ class Run implements AsyncDisposable {
       const why = differs(this.#filled(step.match), dump(await soon("the question", office.whenAsked())));
       assert.ok(!why, why);
     } else if ("close" in step) await (await this.#client(step.close)).close();
-    else if ("closed" in step) await soon("the end", (await this.#client(step.closed)).closed);
+    else if ("resume" in step) this.#save(step, { revision: this.#subscriptions.get(step.resume)!.resumeRevision ?? null });
+    else if ("leaving" in step) {
+      const client = await this.#client(step.leaving);
+      await until("it leaves", () => client.goawayMs !== undefined);
+      assert.ok(client.goawayMs! > 0);
+    } else if ("closed" in step) await soon("the end", (await this.#client(step.closed)).closed);
     else if ("daemon" in step) await this.daemon.signal(`SIG${step.daemon.toUpperCase()}` as NodeJS.Signals);
     else if ("compare" in step) {
       const [left, operator, right] = this.#filled(step.compare);
@@ -217,7 +224,7 @@ for (const file of files) {
       test(vector.name, async (t) => {
         const missing = vector.needs?.find((method) => !capabilities.supports(method));
         if (missing) return t.skip(`${vector.name}: this daemon does not serve ${missing}`);
-        await using own = vector.daemon && (await Daemon.start(...vector.daemon));
+        await using own = vector.daemon && (await Daemon.start(...vector.daemon.map((flag) => flag.replace("${vectors}", vectors))));
         await using run = new Run(own ?? shared, vector);
         await run.run();
       });

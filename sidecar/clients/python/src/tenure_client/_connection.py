@@ -60,10 +60,11 @@ class Connection(asyncio.Protocol):
             self._looked_at = 0
             try:
                 message = json.loads(line)
-            except ValueError:
+                if isinstance(message, dict):
+                    self._message(message)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                # Not JSON, or nothing that can be made sense of.
                 return self.close("malformed")
-            if isinstance(message, dict):
-                self._message(message)
         self._looked_at = len(self._buffer)
         if self._looked_at > MAX_LINE:
             self.close("malformed")

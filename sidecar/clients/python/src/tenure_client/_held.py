@@ -238,6 +238,12 @@ class Subscription:
         """The handle on this connection."""
         return self._subscription.handle
 
+    @property
+    def resume_revision(self) -> int | None:
+        """Of a watch of keys: where to go on after what was taken from here, as the ``from_revision`` of the next one.
+        ``None`` while nothing was told."""
+        return self._subscription.resume_revision
+
     def next(self, timeout: float | None = None) -> Event | None:
         """The next event; ``None`` when there will be none, or none came in ``timeout`` seconds."""
         try:

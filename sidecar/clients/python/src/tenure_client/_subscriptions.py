@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Awaitable, Callable, Gener
 from . import errors
 from .model import Event
 
+#: What is told of keys, each with the revision of its write.
+_WRITES = frozenset(("put", "delete", "purge", "expire"))
+
 if TYPE_CHECKING:
     from .aio import AsyncClient
 
@@ -16,9 +19,12 @@ if TYPE_CHECKING:
 class AsyncSubscription:
     """The events of one subscription: an async iterator that ends after an ``end`` event."""
 
-    def __init__(self, client: AsyncClient, result: Mapping[str, Any], room: int) -> None:
+    def __init__(self, client: AsyncClient, result: Mapping[str, Any], room: int, resume_revision: int | None) -> None:
         self._client = client
         self.handle: str = result["subscription"]
+        #: Of a watch of keys: where to go on after what was taken from here, as the ``from_revision`` of the next one.
+        #: ``None`` while nothing was told.
+        self.resume_revision = resume_revision
         self._events: deque[Event] = deque()
         self._room = room
         self._filled = asyncio.Event()
@@ -40,7 +46,12 @@ class AsyncSubscription:
                 return None
             self._filled.clear()
             await self._filled.wait()
-        return self._events.popleft()
+        event = self._events.popleft()
+        if event.kind in _WRITES and event.revision is not None:
+            self.resume_revision = event.revision + 1
+        elif event.kind == "gap" and event.resume_revision is not None:
+            self.resume_revision = event.resume_revision
+        return event
 
     async def close(self) -> None:
         """Ends it; no event comes after that."""

@@ -12,8 +12,8 @@ from typing import Any
 HARMLESS = frozenset((
     "hello", "ping", "status", "rpc.discover", "cancel", "subscription.cancel",
     "lock.acquire", "lock.check", "lock.get", "lock.list",
-    "election.campaign", "election.leader", "election.candidates", "election.observe",
-    "member.join", "member.beat", "member.list", "member.watch",
+    "election.campaign", "election.leader", "election.candidates", "election.list", "election.observe",
+    "member.join", "member.beat", "member.list", "member.groups", "member.watch",
     "kv.get", "kv.keys", "kv.history", "kv.watch",
 ))
 

@@ -10,7 +10,7 @@ from ._connection import Connection
 from ._leases import Acquiring, AsyncLeadership, AsyncLease, AsyncLock, AsyncMembership, L
 from ._subscriptions import AsyncSubscription, Subscribing
 from ._wire import millis, params, value
-from .model import Candidate, Check, Entry, Hello, Leadership, LockView, Member, MemberPage
+from .model import Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage
 
 #: Leases are let go when the daemon has heard nothing for this long, in seconds.
 HEARTBEAT = 10.0
@@ -178,6 +178,11 @@ class AsyncClient:
         found = await self.call("election.candidates", {"name": name})
         return [Candidate.of(candidate) for candidate in found["candidates"]]
 
+    async def election_list(self, prefix: str | None = None) -> list[ElectionView]:
+        """The elections that somebody leads or waits to lead."""
+        found = await self.call("election.list", params(prefix=prefix))
+        return [ElectionView.of(election) for election in found["elections"]]
+
     def observe(self, name: str) -> Subscribing:
         """Follows who leads: events ``leader``, ``sync``, ``gap``, ``end``."""
         return self._subscribe("election.observe", {"name": name})
@@ -212,6 +217,10 @@ class AsyncClient:
             found += page.members
         return found
 
+    async def groups(self, prefix: str | None = None) -> list[GroupView]:
+        """The groups that have members."""
+        return [GroupView.of(group) for group in (await self.call("member.groups", params(prefix=prefix)))["groups"]]
+
     def watch_members(self, group: str) -> Subscribing:
         """Follows a group: events ``join``, ``update``, ``leave``, ``sync``, ``gap``, ``end``."""
         return self._subscribe("member.watch", {"group": group})
@@ -231,39 +240,49 @@ class AsyncClient:
 
         Raises :class:`Conflict`, :class:`Lost` or :class:`NotHeld` where it does not, and nothing is written.
         """
-        given = params(key=key, ttl_ms=millis(ttl), fence_lease=fenced_by.handle if fenced_by else None, lock=lock,
-                       election=election, fence=fence, bucket=bucket, **value(data))
-        return await self._write("kv.put", given)
+        return await self._write("kv.put", params(key=key, ttl_ms=millis(ttl), bucket=bucket, **value(data),
+                                                  **_fence(fenced_by, lock, election, fence)))
 
     async def create(self, key: str, data: str | bytes, *, ttl: float | None = None,
-                     fenced_by: AsyncLease | None = None, bucket: str | None = None) -> int:
+                     fenced_by: AsyncLease | None = None, lock: str | None = None, election: str | None = None,
+                     fence: int | None = None, bucket: str | None = None) -> int:
         """Writes a value where there is none, else raises :class:`Conflict`; returns the revision."""
-        given = params(key=key, ttl_ms=millis(ttl), fence_lease=fenced_by.handle if fenced_by else None, bucket=bucket,
-                       **value(data))
-        return await self._write("kv.create", given)
+        return await self._write("kv.create", params(key=key, ttl_ms=millis(ttl), bucket=bucket, **value(data),
+                                                     **_fence(fenced_by, lock, election, fence)))
 
     async def update(self, key: str, data: str | bytes, revision: int, *, ttl: float | None = None,
-                     fenced_by: AsyncLease | None = None, bucket: str | None = None) -> int:
+                     fenced_by: AsyncLease | None = None, lock: str | None = None, election: str | None = None,
+                     fence: int | None = None, bucket: str | None = None) -> int:
         """Writes over that very revision, else raises :class:`Conflict`; returns the new one."""
-        given = params(key=key, revision=revision, ttl_ms=millis(ttl), fence_lease=fenced_by.handle if fenced_by else None,
-                       bucket=bucket, **value(data))
-        return await self._write("kv.update", given)
+        return await self._write("kv.update", params(key=key, revision=revision, ttl_ms=millis(ttl), bucket=bucket,
+                                                     **value(data), **_fence(fenced_by, lock, election, fence)))
 
     async def delete(self, key: str, *, revision: int | None = None, fenced_by: AsyncLease | None = None,
+                     lock: str | None = None, election: str | None = None, fence: int | None = None,
                      bucket: str | None = None) -> int:
         """Deletes a key's value, if it is still at ``revision`` where that is given; returns the revision of that."""
         return await self._write("kv.delete", params(key=key, revision=revision, bucket=bucket,
-                                                     fence_lease=fenced_by.handle if fenced_by else None))
+                                                     **_fence(fenced_by, lock, election, fence)))
 
     async def purge(self, key: str, *, revision: int | None = None, fenced_by: AsyncLease | None = None,
+                    lock: str | None = None, election: str | None = None, fence: int | None = None,
                     bucket: str | None = None) -> int:
         """As :meth:`delete`, its history included."""
         return await self._write("kv.purge", params(key=key, revision=revision, bucket=bucket,
-                                                    fence_lease=fenced_by.handle if fenced_by else None))
+                                                    **_fence(fenced_by, lock, election, fence)))
+
+    async def key_page(self, prefix: str | None = None, after: str | None = None, *, bucket: str | None = None) -> KeyPage:
+        """One line's worth of the keys that have a value, sorted; those after ``after``."""
+        return KeyPage.of(await self.call("kv.keys", params(prefix=prefix, after=after, bucket=bucket)))
 
     async def keys(self, prefix: str | None = None, *, bucket: str | None = None) -> list[str]:
-        """The keys that have a value."""
-        return list((await self.call("kv.keys", params(prefix=prefix, bucket=bucket)))["keys"])
+        """All keys that have a value, sorted."""
+        page = await self.key_page(prefix, bucket=bucket)
+        found = list(page.keys)
+        while page.next is not None:
+            page = await self.key_page(prefix, page.next, bucket=bucket)
+            found += page.keys
+        return found
 
     async def history(self, key: str, *, bucket: str | None = None) -> list[Entry]:
         """What the bucket has kept of a key, oldest first."""
@@ -272,7 +291,8 @@ class AsyncClient:
     def watch(self, key: str | None = None, *, prefix: str | None = None, from_revision: int | None = None,
               updates_only: bool | None = None, bucket: str | None = None) -> Subscribing:
         """Follows one key, or all with a prefix: events ``put``, ``delete``, ``purge``, ``expire``, ``sync``, ``gap``,
-        ``end``."""
+        ``end``. After a ``gap`` that is followed by ``end``, or any other ``end``, watch again with the subscription's
+        ``resume_revision`` as ``from_revision`` and no write is missed, but those that the store has forgotten."""
         return self._subscribe("kv.watch", params(key=key, prefix=prefix, from_revision=from_revision,
                                                   updates_only=updates_only, bucket=bucket))
 
@@ -301,7 +321,7 @@ class AsyncClient:
 
     def _subscribe(self, method: str, given: Mapping[str, Any]) -> Subscribing:
         def take(result: dict[str, Any]) -> AsyncSubscription:
-            subscription = AsyncSubscription(self, result, self._events)
+            subscription = AsyncSubscription(self, result, self._events, given.get("from_revision"))
             self._subscriptions[subscription.handle] = subscription
             return subscription
 
@@ -336,7 +356,10 @@ class AsyncClient:
         elif method == "goaway":
             self.goaway_ms = int(said.get("deadline_ms", 0))
             if self.on_goaway is not None:
-                self.on_goaway(self.goaway_ms)
+                try:
+                    self.on_goaway(self.goaway_ms)
+                except Exception as problem:  # it must not end the connection
+                    asyncio.get_running_loop().call_exception_handler({"message": "on_goaway failed", "exception": problem})
 
     def _ended(self, why: str) -> None:
         self._closed.set()
@@ -344,6 +367,10 @@ class AsyncClient:
             lease._lose(why)
         for subscription in list(self._subscriptions.values()):
             subscription._happened({"kind": "end", "reason": why})
+
+
+def _fence(fenced_by: AsyncLease | None, lock: str | None, election: str | None, fence: int | None) -> dict[str, Any]:
+    return {"fence_lease": fenced_by.handle if fenced_by else None, "lock": lock, "election": election, "fence": fence}
 
 
 def _no_connection(path: str, error: OSError) -> errors.ConnectError:

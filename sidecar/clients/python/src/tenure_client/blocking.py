@@ -11,7 +11,7 @@ from ._held import Lease, Lock, Membership, Office, Subscription, Thread
 from ._leases import AsyncLease
 from ._subscriptions import AsyncSubscription, Subscribing
 from .aio import EVENTS, HEARTBEAT, AsyncClient
-from .model import Candidate, Check, Entry, Hello, Leadership, LockView, Member, MemberPage
+from .model import Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage
 
 T = TypeVar("T")
 
@@ -92,6 +92,15 @@ class Client:
     def goaway_ms(self) -> int | None:
         """Set when the daemon is leaving: what is still held this many milliseconds after that is lost."""
         return self._client.goaway_ms
+
+    @property
+    def on_goaway(self) -> Callable[[int], None] | None:
+        """Called with that number when it comes, on the connection's thread: it must not block, nor call the client."""
+        return self._client.on_goaway
+
+    @on_goaway.setter
+    def on_goaway(self, listener: Callable[[int], None] | None) -> None:
+        self._client.on_goaway = listener
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Waits until the connection has ended; whether it has."""
@@ -177,6 +186,10 @@ class Client:
         """Who waits to lead, longest first."""
         return self._run(self._client.candidates(name))
 
+    def election_list(self, prefix: str | None = None) -> list[ElectionView]:
+        """The elections that somebody leads or waits to lead."""
+        return self._run(self._client.election_list(prefix))
+
     def observe(self, name: str) -> Subscription:
         """Follows who leads: events ``leader``, ``sync``, ``gap``, ``end``."""
         return self._subscribe(self._client.observe(name))
@@ -206,6 +219,10 @@ class Client:
         """All members, by id."""
         return self._run(self._client.members(group))
 
+    def groups(self, prefix: str | None = None) -> list[GroupView]:
+        """The groups that have members."""
+        return self._run(self._client.groups(prefix))
+
     def watch_members(self, group: str) -> Subscription:
         """Follows a group: events ``join``, ``update``, ``leave``, ``sync``, ``gap``, ``end``."""
         return self._subscribe(self._client.watch_members(group))
@@ -223,34 +240,43 @@ class Client:
 
         Raises :class:`Conflict`, :class:`Lost` or :class:`NotHeld` where it does not, and nothing is written.
         """
-        return self._run(self._put(key, data, ttl=ttl, fenced_by=fenced_by, lock=lock, election=election, fence=fence,
-                                   bucket=bucket))
-
-    async def _put(self, key: str, data: str | bytes, *, fenced_by: Lease[Any] | None = None, **options: Any) -> int:
-        return await self._client.put(key, data, fenced_by=_inner(fenced_by), **options)
+        return self._run(self._client.put(key, data, ttl=ttl, fenced_by=_inner(fenced_by), lock=lock, election=election,
+                                          fence=fence, bucket=bucket))
 
     def create(self, key: str, data: str | bytes, *, ttl: float | None = None, fenced_by: Lease[Any] | None = None,
+               lock: str | None = None, election: str | None = None, fence: int | None = None,
                bucket: str | None = None) -> int:
         """Writes a value where there is none, else raises :class:`Conflict`; returns the revision."""
-        return self._run(self._client.create(key, data, ttl=ttl, fenced_by=_inner(fenced_by), bucket=bucket))
+        return self._run(self._client.create(key, data, ttl=ttl, fenced_by=_inner(fenced_by), lock=lock, election=election,
+                                             fence=fence, bucket=bucket))
 
     def update(self, key: str, data: str | bytes, revision: int, *, ttl: float | None = None,
-               fenced_by: Lease[Any] | None = None, bucket: str | None = None) -> int:
+               fenced_by: Lease[Any] | None = None, lock: str | None = None, election: str | None = None,
+               fence: int | None = None, bucket: str | None = None) -> int:
         """Writes over that very revision, else raises :class:`Conflict`; returns the new one."""
-        return self._run(self._client.update(key, data, revision, ttl=ttl, fenced_by=_inner(fenced_by), bucket=bucket))
+        return self._run(self._client.update(key, data, revision, ttl=ttl, fenced_by=_inner(fenced_by), lock=lock,
+                                             election=election, fence=fence, bucket=bucket))
 
     def delete(self, key: str, *, revision: int | None = None, fenced_by: Lease[Any] | None = None,
+               lock: str | None = None, election: str | None = None, fence: int | None = None,
                bucket: str | None = None) -> int:
         """Deletes a key's value, if it is still at ``revision`` where that is given; returns the revision of that."""
-        return self._run(self._client.delete(key, revision=revision, fenced_by=_inner(fenced_by), bucket=bucket))
+        return self._run(self._client.delete(key, revision=revision, fenced_by=_inner(fenced_by), lock=lock,
+                                             election=election, fence=fence, bucket=bucket))
 
     def purge(self, key: str, *, revision: int | None = None, fenced_by: Lease[Any] | None = None,
+              lock: str | None = None, election: str | None = None, fence: int | None = None,
               bucket: str | None = None) -> int:
         """As :meth:`delete`, its history included."""
-        return self._run(self._client.purge(key, revision=revision, fenced_by=_inner(fenced_by), bucket=bucket))
+        return self._run(self._client.purge(key, revision=revision, fenced_by=_inner(fenced_by), lock=lock,
+                                            election=election, fence=fence, bucket=bucket))
+
+    def key_page(self, prefix: str | None = None, after: str | None = None, *, bucket: str | None = None) -> KeyPage:
+        """One line's worth of the keys that have a value, sorted; those after ``after``."""
+        return self._run(self._client.key_page(prefix, after, bucket=bucket))
 
     def keys(self, prefix: str | None = None, *, bucket: str | None = None) -> list[str]:
-        """The keys that have a value."""
+        """All keys that have a value, sorted."""
         return self._run(self._client.keys(prefix, bucket=bucket))
 
     def history(self, key: str, *, bucket: str | None = None) -> list[Entry]:
@@ -260,7 +286,8 @@ class Client:
     def watch(self, key: str | None = None, *, prefix: str | None = None, from_revision: int | None = None,
               updates_only: bool | None = None, bucket: str | None = None) -> Subscription:
         """Follows one key, or all with a prefix: events ``put``, ``delete``, ``purge``, ``expire``, ``sync``, ``gap``,
-        ``end``."""
+        ``end``. After a ``gap`` that is followed by ``end``, or any other ``end``, watch again with the subscription's
+        ``resume_revision`` as ``from_revision`` and no write is missed, but those that the store has forgotten."""
         return self._subscribe(self._client.watch(key, prefix=prefix, from_revision=from_revision,
                                                   updates_only=updates_only, bucket=bucket))
 
@@ -288,10 +315,13 @@ class Client:
 
 #: What :meth:`Client.submit` starts.
 _WORK: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-    "lock": Client._lock, "campaign": Client._campaign, "join": Client._join, "put": Client._put,
+    "lock": Client._lock, "campaign": Client._campaign, "join": Client._join,
     **{name: (lambda name: lambda client, *args, **options: getattr(client._client, name)(*args, **options))(name)
-       for name in ("call", "ping", "status", "lock_get", "lock_list", "lock_break", "leader", "candidates",
-                    "member_list", "members", "get", "keys", "history")},
+       for name in ("call", "ping", "status", "discover", "lock_get", "lock_list", "lock_break", "leader", "candidates",
+                    "election_list", "member_list", "members", "groups", "get", "key_page", "keys", "history")},
+    **{name: (lambda name: lambda client, *args, fenced_by=None, **options:
+              getattr(client._client, name)(*args, fenced_by=_inner(fenced_by), **options))(name)
+       for name in ("put", "create", "update", "delete", "purge")},
 }
 
 

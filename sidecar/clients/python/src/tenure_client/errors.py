@@ -76,7 +76,11 @@ class Lost(TenureError):
 
 
 class Denied(TenureError):
-    """This user may not."""
+    """This user may not; ``needs`` is what the daemon's policy would have to allow."""
+
+    @property
+    def needs(self) -> str | None:
+        return self.data.get("needs")
 
 
 class Limit(TenureError):

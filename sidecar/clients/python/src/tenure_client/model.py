@@ -122,6 +122,32 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class ElectionView:
+    """An election as the store shows it; the leader's value is left out, and ``candidates`` is how many wait."""
+
+    name: str
+    leader: Leader | None = None
+    candidates: int = 0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> ElectionView:
+        leader = data.get("leader")
+        return _build(cls, data, leader=Leader.of(leader) if leader else None)
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A group as the store shows it; ``members`` is how many it has."""
+
+    name: str
+    members: int = 0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> GroupView:
+        return _build(cls, data)
+
+
+@dataclass(frozen=True)
 class Member:
     """A member of a group, as others see it."""
 
@@ -195,11 +221,24 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class KeyPage:
+    """Keys, sorted; ``next`` where there are more: ask again with ``after`` set to it."""
+
+    keys: tuple[str, ...]
+    next: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> KeyPage:
+        return _build(cls, data, keys=tuple(data.get("keys", ())))
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that a subscription tells; ``kind`` says which of the other members there are.
 
     The last one of every subscription that was not cancelled by its owner is ``end``, with a ``reason``: one that the
-    daemon gave, or ``slow_reader`` (too many events waited here) or ``disconnected``.
+    daemon gave, or ``slow_reader`` (too many events waited here), ``disconnected`` or ``closed``. A ``gap`` says that events are missing
+    here; nothing is done about it behind the application's back.
     """
 
     kind: str
@@ -233,6 +272,10 @@ class Limits:
     stall_ms: int = 10_000
     leases: int = 1_024
     connections: int = 10_000
+    connections_per_uid: int = 10_000
+    requests_per_uid: int = 16_384
+    leases_per_uid: int = 16_384
+    subscriptions_per_uid: int = 4_096
     lease_lengths: int = 64
     default_lease_ms: int = 0
     min_lease_ms: int = 0

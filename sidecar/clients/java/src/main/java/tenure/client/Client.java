@@ -45,7 +45,8 @@ public final class Client implements AutoCloseable {
     private final Map<String, Subscription> subscriptions = new ConcurrentHashMap<>();
     private final CompletableFuture<String> closed = new CompletableFuture<>();
     private final CompletableFuture<Duration> leaving = new CompletableFuture<>();
-    private final ExecutorService notices = Executors.newSingleThreadExecutor(work -> Connection.daemonThread("tenure-notices", work));
+    private final ExecutorService notices = Executors.newSingleThreadExecutor(work -> noticing = Connection.daemonThread("tenure-notices", work));
+    private volatile Thread noticing;
     private volatile String why;
     private volatile Hello hello;
 
@@ -173,10 +174,12 @@ public final class Client implements AutoCloseable {
 
     // The connection.
 
-    /** Closes the connection; the daemon releases whatever is still held. */
+    /** Closes the connection; the daemon releases whatever is still held. Its threads have ended then, but for one that calls this. */
     @Override
     public void close() {
         connection.close("closed");
+        connection.join();
+        Connection.join(noticing);
     }
 
     /** Whether the connection has ended, and with it everything held through it. */
@@ -250,6 +253,14 @@ public final class Client implements AutoCloseable {
         return acquire("lock.acquire", params, name, (client, granted) -> new Lock(client, name, granted));
     }
 
+    /**
+     * Runs {@code work} under a lock, on this thread, and releases it afterwards. The thread is interrupted when the lock is lost; this
+     * throws {@link LostException} then, unless the work failed with something else.
+     */
+    public <T> T withLock(String name, LockOptions options, Work<Lock, T> work) throws Exception {
+        return Guard.run(lock(name, options), work);
+    }
+
     /** Who holds a lock and who waits for it. */
     public LockView lockGet(String name) throws InterruptedException {
         return read("lock.get", Wire.Params.of("name", name), LockView.class);
@@ -275,6 +286,11 @@ public final class Client implements AutoCloseable {
         return acquire("election.campaign", params, name, (client, granted) -> new Office(client, name, granted));
     }
 
+    /** Campaigns, runs {@code work} while leading and resigns afterwards, as {@link #withLock} does for a lock. */
+    public <T> T whileLeader(String name, CampaignOptions options, Work<Office, T> work) throws Exception {
+        return Guard.run(campaign(name, options), work);
+    }
+
     /** Who leads. */
     public Leadership leader(String name) throws InterruptedException {
         return read("election.leader", Wire.Params.of("name", name), Leadership.class);
@@ -283,6 +299,11 @@ public final class Client implements AutoCloseable {
     /** Who waits to lead, longest first. */
     public List<Candidate> candidates(String name) throws InterruptedException {
         return readList("election.candidates", Wire.Params.of("name", name), "candidates", Candidate.class);
+    }
+
+    /** The elections with that prefix, null for all, that somebody leads or waits to lead. */
+    public List<ElectionView> electionList(String prefix) throws InterruptedException {
+        return readList("election.list", Wire.Params.of("prefix", prefix), "elections", ElectionView.class);
     }
 
     /** Follows who leads: events leader, sync, gap, end. */
@@ -321,6 +342,11 @@ public final class Client implements AutoCloseable {
             after = page.next();
         } while (after != null);
         return all;
+    }
+
+    /** The groups with that prefix, null for all, that have members. */
+    public List<GroupView> groups(String prefix) throws InterruptedException {
+        return readList("member.groups", Wire.Params.of("prefix", prefix), "groups", GroupView.class);
     }
 
     /** Follows a group: events join, update, leave, sync, gap, end. */
@@ -383,14 +409,32 @@ public final class Client implements AutoCloseable {
         return revision("kv.purge", deleting(key, options));
     }
 
-    /** The keys with that prefix, null for all, that have a value. */
+    /**
+     * One line's worth of the keys that have a value, sorted.
+     *
+     * @param prefix only those that begin with it, null for all
+     * @param after only those after that one, null for the first
+     * @param bucket a bucket other than the coordination bucket, or null
+     */
+    public KeyPage keyPage(String prefix, String after, String bucket) throws InterruptedException {
+        return read("kv.keys", Wire.Params.of("prefix", prefix).with("after", after).with("bucket", bucket), KeyPage.class);
+    }
+
+    /** All keys with that prefix, null for all, that have a value, sorted. */
     public List<String> keys(String prefix) throws InterruptedException {
         return keys(prefix, null);
     }
 
     /** The keys with that prefix in a bucket other than the coordination bucket. */
     public List<String> keys(String prefix, String bucket) throws InterruptedException {
-        return readList("kv.keys", Wire.Params.of("prefix", prefix).with("bucket", bucket), "keys", String.class);
+        var all = new ArrayList<String>();
+        String after = null;
+        do {
+            KeyPage page = keyPage(prefix, after, bucket);
+            all.addAll(page.keys());
+            after = page.next();
+        } while (after != null);
+        return all;
     }
 
     /** What the bucket has kept of a key, oldest first. */
@@ -403,9 +447,13 @@ public final class Client implements AutoCloseable {
         return readList("kv.history", Wire.Params.of("key", key).with("bucket", bucket), "entries", Entry.class);
     }
 
-    /** Follows values: events put, delete, purge, expire, sync, gap, end. */
+    /**
+     * Follows values: events put, delete, purge, expire, sync, gap, end. After a gap that is followed by end, or any other end, watch again
+     * with {@link Subscription#resumeRevision} as {@code fromRevision} and no write is missed, but those that the store has forgotten.
+     */
     public Subscription watch(WatchOptions options) throws InterruptedException {
-        return subscribe("kv.watch", Wire.Params.of("key", options.key()).with("prefix", options.prefix())
+        String prefix = options.key() == null && options.prefix() == null ? "" : options.prefix();
+        return subscribe("kv.watch", Wire.Params.of("key", options.key()).with("prefix", prefix)
             .with("from_revision", options.fromRevision()).with("updates_only", options.updatesOnly())
             .with("bucket", options.bucket()));
     }
@@ -422,6 +470,7 @@ public final class Client implements AutoCloseable {
     private static Wire.Params deleting(String key, DeleteOptions options) {
         return Wire.Params.of("key", key).with("revision", options.revision())
             .with("fence_lease", options.fencedBy() == null ? null : options.fencedBy().handle())
+            .with("fence", options.fence()).with("lock", options.lock()).with("election", options.election())
             .with("bucket", options.bucket());
     }
 
@@ -461,7 +510,8 @@ public final class Client implements AutoCloseable {
     private Subscription subscribe(String method, Wire.Params params) throws InterruptedException {
         return connection.call(method, params.json, result -> {
             String handle = ((JsonObject) result).get("subscription").getAsString();
-            var subscription = new Subscription(this, handle, room);
+            Long from = params.json.get("from_revision") instanceof JsonPrimitive number ? (Long) number.getAsLong() : null;
+            var subscription = new Subscription(this, handle, room, from);
             subscriptions.put(handle, subscription);
             if (why != null) {
                 subscription.tell(Event.end(why));

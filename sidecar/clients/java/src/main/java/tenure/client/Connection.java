@@ -2,7 +2,6 @@ package tenure.client;
 
 import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
-import com.google.gson.JsonParseException;
 import com.google.gson.JsonParser;
 import com.google.gson.JsonPrimitive;
 import java.io.ByteArrayOutputStream;
@@ -19,6 +18,7 @@ import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executors;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.function.BiConsumer;
@@ -37,13 +37,17 @@ final class Connection {
     private static final int MAX_LINE = 64 << 20;
     /** Lines that wait to be written before callers wait themselves. */
     private static final int MAX_OUTGOING = 1_024;
+    /** How long a close waits for its threads, of which the application may hold one up. */
+    private static final Duration PATIENCE = Duration.ofSeconds(5);
 
     private final SocketChannel channel;
     private final BiConsumer<String, JsonObject> told;
     private final Consumer<String> ended;
     private final BlockingQueue<byte[]> outgoing = new ArrayBlockingQueue<>(MAX_OUTGOING);
     private final Thread writer;
+    private final Thread reader;
     private final ScheduledExecutorService pinger;
+    private volatile Thread pinging;
 
     private final Object lock = new Object();
     private final Map<Long, Pending<?>> pending = new HashMap<>();
@@ -75,12 +79,39 @@ final class Connection {
         this.told = told;
         this.ended = ended;
         writer = daemonThread("tenure-write", this::write);
-        pinger = Executors.newSingleThreadScheduledExecutor(work -> daemonThread("tenure-ping", work));
+        reader = daemonThread("tenure-read", this::read);
+        pinger = Executors.newSingleThreadScheduledExecutor(work -> pinging = daemonThread("tenure-ping", work));
     }
 
     void start() {
         writer.start();
-        daemonThread("tenure-read", this::read).start();
+        reader.start();
+    }
+
+    /** Waits until the threads of a connection that is closed have ended, for a while. */
+    void join() {
+        join(reader);
+        join(writer);
+        join(pinging);
+    }
+
+    /** Waits for {@code thread}, unless it is this one or nothing, for a while. */
+    static void join(Thread thread) {
+        if (thread == null || thread == Thread.currentThread()) {
+            return;
+        }
+        boolean interrupted = Thread.interrupted();
+        long deadline = System.nanoTime() + PATIENCE.toNanos();
+        for (long left = PATIENCE.toMillis(); left > 0 && thread.isAlive(); left = (deadline - System.nanoTime()) / 1_000_000) {
+            try {
+                thread.join(left);
+            } catch (InterruptedException interrupt) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
     }
 
     static Thread daemonThread(String name, Runnable work) {
@@ -216,13 +247,17 @@ final class Connection {
     /** Sends a ping three times per heartbeat, and closes a connection whose daemon says nothing for one. */
     void keepAlive(Duration heartbeat) {
         long every = Math.max(1, heartbeat.toMillis() / 3);
-        pinger.scheduleWithFixedDelay(() -> {
-            if (heard(heartbeat)) {
-                post("ping", new JsonObject());
-            } else {
-                close("daemon_silent");
-            }
-        }, 0, every, TimeUnit.MILLISECONDS);
+        try {
+            pinger.scheduleWithFixedDelay(() -> {
+                if (heard(heartbeat)) {
+                    post("ping", new JsonObject());
+                } else {
+                    close("daemon_silent");
+                }
+            }, 0, every, TimeUnit.MILLISECONDS);
+        } catch (RejectedExecutionException over) {
+            // Closed already: every call will say so.
+        }
     }
 
     /** Ends the connection: what is held is told lost, then every request that waits fails. */
@@ -286,7 +321,8 @@ final class Connection {
                 }
             }
             close("disconnected");
-        } catch (JsonParseException malformed) {
+        } catch (RuntimeException malformed) {
+            // Not JSON, or nothing that can be made sense of.
             close("malformed");
         } catch (IOException over) {
             close("disconnected");

@@ -9,4 +9,9 @@ public class DeniedException extends TenureException {
     DeniedException(String message, String kind, boolean retryable, Integer code, JsonObject data) {
         super(message, kind, retryable, code, data);
     }
+
+    /** What the daemon's policy would have to allow, or null. */
+    public String needs() {
+        return text("needs");
+    }
 }

@@ -1,7 +1,8 @@
 package tenure.client;
 
 /**
- * Something that a subscription tells; the kind says which of the other members there are. The last one of every subscription
+ * Something that a subscription tells; the kind says which of the other members there are. A {@code gap} says that events are missing
+ * here; nothing is done about it behind the application's back. The last one of every subscription
  * that was not closed by its owner is {@code end}, with a reason: one that the daemon gave, or {@code slow_reader} (too many
  * events waited here), {@code disconnected} or {@code closed}.
  *

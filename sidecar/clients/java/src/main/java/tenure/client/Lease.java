@@ -24,6 +24,7 @@ public abstract class Lease implements AutoCloseable {
     private final List<Consumer<State>> listeners = new CopyOnWriteArrayList<>();
     private volatile State state = State.HELD;
     private volatile LostException loss;
+    private Runnable urgent = () -> { };
     private boolean over;
 
     /** What a grant says. */
@@ -112,6 +113,17 @@ public abstract class Lease implements AutoCloseable {
         }
     }
 
+    /** Runs {@code work} when it is lost, on the thread that reads the connection: it must not block. */
+    final void whenLost(Runnable work) {
+        synchronized (this) {
+            if (loss == null) {
+                urgent = work;
+                return;
+            }
+        }
+        work.run();
+    }
+
     /** Asks the daemon how it stands. */
     public final LeaseCheck check() throws InterruptedException {
         return Wire.read(client.call("lock.check", handleParams()), LeaseCheck.class);
@@ -184,6 +196,7 @@ public abstract class Lease implements AutoCloseable {
 
     final void lose(String reason) {
         LostException lossNow = TenureException.lost(what + " " + name, reason);
+        Runnable first;
         synchronized (this) {
             if (over) {
                 return;
@@ -191,7 +204,9 @@ public abstract class Lease implements AutoCloseable {
             over = true;
             loss = lossNow;
             state = State.LOST;
+            first = urgent;
         }
+        first.run();
         client.forget(this);
         client.notices(() -> lost.complete(lossNow));
         listeners.forEach(listener -> client.notices(() -> listener.accept(State.LOST)));

@@ -9,9 +9,15 @@ package tenure.client;
  * @param stallMs how long events may wait for a client that does not read
  * @param leases leases
  * @param connections connections of the daemon
+ * @param connectionsPerUid connections of one user
+ * @param requestsPerUid requests in flight on all of these
+ * @param leasesPerUid leases on all of these
+ * @param subscriptionsPerUid subscriptions on all of these
  * @param leaseLengths different lengths of leases
  * @param defaultLeaseMs of a request that names none
  * @param minLeaseMs the shortest
  * @param maxLeaseMs the longest
  */
-public record Limits(long lineBytes, int requests, int subscriptions, long stallMs, int leases, int connections, int leaseLengths, long defaultLeaseMs, long minLeaseMs, long maxLeaseMs) {}
+public record Limits(long lineBytes, int requests, int subscriptions, long stallMs, int leases, int connections,
+    int connectionsPerUid, int requestsPerUid, int leasesPerUid, int subscriptionsPerUid, int leaseLengths,
+    long defaultLeaseMs, long minLeaseMs, long maxLeaseMs) {}

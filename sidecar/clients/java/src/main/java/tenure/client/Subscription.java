@@ -12,10 +12,12 @@ public final class Subscription implements AutoCloseable, Iterable<Event> {
     private final String handle;
     private final int room;
     private final ArrayDeque<Event> events = new ArrayDeque<>();
+    private Long resumeRevision;
     private boolean over;
 
-    Subscription(Client client, String handle, int room) {
+    Subscription(Client client, String handle, int room, Long resumeRevision) {
         this.client = client;
+        this.resumeRevision = resumeRevision;
         this.handle = handle;
         this.room = room;
     }
@@ -25,12 +27,34 @@ public final class Subscription implements AutoCloseable, Iterable<Event> {
         return handle;
     }
 
+    /**
+     * Of a watch of keys: where to go on after what was taken from here, as {@link WatchOptions#fromRevision} of the next one. Null while
+     * nothing was told.
+     */
+    public synchronized Long resumeRevision() {
+        return resumeRevision;
+    }
+
     /** The next event; null when there will be none. */
     public synchronized Event next() throws InterruptedException {
         while (events.isEmpty() && !over) {
             wait();
         }
-        return events.poll();
+        return take();
+    }
+
+    private Event take() {
+        Event event = events.poll();
+        if (event != null) {
+            switch (event.kind()) {
+                case "put", "delete", "purge", "expire" -> resumeRevision = event.revision() + 1;
+                case "gap" -> resumeRevision = event.resumeRevision() == null ? resumeRevision : event.resumeRevision();
+                default -> {
+                    // Of something else.
+                }
+            }
+        }
+        return event;
     }
 
     /** The next event; null when there will be none, or none came in that time. */
@@ -39,7 +63,7 @@ public final class Subscription implements AutoCloseable, Iterable<Event> {
         for (long left = patience.toNanos(); events.isEmpty() && !over && left > 0; left = deadline - System.nanoTime()) {
             wait(left / 1_000_000, (int) (left % 1_000_000));
         }
-        return events.poll();
+        return take();
     }
 
     @Override

@@ -1,6 +1,6 @@
 package tenure.client;
 
-/** What to follow: one key, or all with a prefix. */
+/** What to follow: one key, or all with a prefix; all keys unless told. */
 public record WatchOptions(String key, String prefix, Long fromRevision, Boolean updatesOnly, String bucket) {
     /** With every default. */
     public static final WatchOptions DEFAULTS = new WatchOptions(null, null, null, null, null);
@@ -15,7 +15,7 @@ public record WatchOptions(String key, String prefix, Long fromRevision, Boolean
         return new WatchOptions(key, prefix, fromRevision, updatesOnly, bucket);
     }
 
-    /** Begin after this revision. */
+    /** First the writes of this revision and later that the store still has; see {@link Subscription#resumeRevision}. */
     public WatchOptions fromRevision(Long fromRevision) {
         return new WatchOptions(key, prefix, fromRevision, updatesOnly, bucket);
     }

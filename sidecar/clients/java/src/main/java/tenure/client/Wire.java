@@ -28,8 +28,8 @@ final class Wire {
     static final Set<String> HARMLESS = Set.of(
         "hello", "ping", "status", "rpc.discover", "cancel", "subscription.cancel",
         "lock.acquire", "lock.check", "lock.get", "lock.list",
-        "election.campaign", "election.leader", "election.candidates", "election.observe",
-        "member.join", "member.beat", "member.list", "member.watch",
+        "election.campaign", "election.leader", "election.candidates", "election.list", "election.observe",
+        "member.join", "member.beat", "member.list", "member.groups", "member.watch",
         "kv.get", "kv.keys", "kv.history", "kv.watch");
 
     /** Names as on the wire; bytes as base64, where {@link #read} has put them. */

@@ -131,6 +131,71 @@ final class JavaTest {
     }
 
     @Test
+    void workUnderALockThatIsLostIsInterruptedAndOnlyThat() throws Exception {
+        try (Client client = daemon.connect()) {
+            var lost = assertThrows(LostException.class, () -> client.withLock("f", LockOptions.DEFAULTS, lock -> {
+                client.lockBreak("f", lock.fence());
+                new java.util.concurrent.CountDownLatch(1).await();
+                return null;
+            }));
+            assertEquals("broken", lost.reason());
+            assertFalse(Thread.interrupted());
+            assertEquals("done", client.<String>whileLeader("g", CampaignOptions.DEFAULTS, office -> {
+                assertTrue(office.isHeld());
+                return "done";
+            }));
+            assertEquals("memory:", client.hello().store().url());
+            assertNull(client.leader("g").leader());
+            assertThrows(IllegalStateException.class, () -> client.withLock("f", LockOptions.DEFAULTS, lock -> {
+                throw new IllegalStateException();
+            }));
+            assertNull(client.lockGet("f").holder());
+            // One that is lost before its work begins, too.
+            Lock early = client.lock("f");
+            client.lockBreak("f", early.fence());
+            early.lost().get(PATIENCE, TimeUnit.SECONDS);
+            assertThrows(LostException.class, () -> Guard.run(early, lock -> {
+                Thread.sleep(Daemon.PATIENCE.toMillis());
+                return null;
+            }));
+        }
+    }
+
+    @Test
+    void nothingIsLeftOfAClientThatWasClosed() throws Exception {
+        try (var own = new Daemon(List.of())) {
+            for (String ends : List.of("closed", "disconnected")) {
+                var before = Thread.getAllStackTraces().keySet();
+                Client client = own.connect();
+                Lock lock = client.lock("a");
+                Subscription watch = client.watch(WatchOptions.DEFAULTS);
+                FutureTask<Lock> waits = background(() -> client.lock("a"), new Thread[1]);
+                Daemon.until("it waits", () -> client.inFlight() == 1);
+                var running = Thread.getAllStackTraces().keySet().stream()
+                    .filter(thread -> thread.getName().startsWith("tenure-") && !before.contains(thread)).toList();
+                assertTrue(running.size() >= 3, running.toString());
+                if (ends.equals("closed")) {
+                    client.close();
+                } else {
+                    own.signal("kill");
+                }
+                var failed = assertThrows(ExecutionException.class, () -> waits.get(PATIENCE, TimeUnit.SECONDS));
+                assertTrue(failed.getCause() instanceof UnavailableException, failed.toString());
+                assertEquals(ends, lock.lost().get(PATIENCE, TimeUnit.SECONDS).reason());
+                Event last = null;
+                for (Event event : watch) {
+                    last = event;
+                }
+                assertEquals(List.of("end", ends), List.of(last.kind(), last.reason()));
+                client.close();
+                assertEquals(List.of(), running.stream().filter(Thread::isAlive).toList());
+                assertEquals(List.of(), Thread.getAllStackTraces().keySet().stream()
+                    .filter(thread -> thread.getName().startsWith("tenure-") && !before.contains(thread)).toList());
+            }
+        }
+    }
+
+    @Test
     void nobodyListeningIsSaidWithTheRemedy() {
         var failed = assertThrows(ConnectException.class, () -> Client.builder().socket(Path.of("/nonexistent/s.sock")).connect());
         assertTrue(failed.getMessage().contains("start tenured"));
@@ -243,6 +308,54 @@ final class JavaTest {
             assertThrows(ExecutionException.class, () -> waits.get(PATIENCE, TimeUnit.SECONDS));
             script.say("{'id':" + asked.get("id") + ",'result':{'lease':'l_5','fence':5}}");
             assertEquals("l_5", script.heard("lock.release").getAsJsonObject("params").get("lease").getAsString());
+        }
+    }
+
+    @Test
+    void aLeaseThatIsInDoubtIsToldAndToldToBeKept() throws Exception {
+        try (var script = new Script()) {
+            FutureTask<Lock> locking = background(() -> script.client.lock("x"), new Thread[1]);
+            script.say("{'id':" + script.heard("lock.acquire").get("id") + ",'result':{'lease':'l_1','fence':1}}");
+            Lock lock = locking.get(PATIENCE, TimeUnit.SECONDS);
+            var states = new CopyOnWriteArrayList<Lease.State>();
+            lock.onChange(states::add);
+            script.say("{'method':'lease','params':{'lease':'l_1','state':'suspect'}}",
+                "{'method':'lease','params':{'lease':'l_1','state':'restored'}}");
+            Daemon.until("it is told", () -> states.equals(List.of(Lease.State.SUSPECT, Lease.State.HELD)));
+            assertTrue(lock.isHeld());
+        }
+    }
+
+    @Test
+    void aGapIsHandedOnAndTheWatchKnowsWhereToGoOn() throws Exception {
+        try (var script = new Script()) {
+            FutureTask<Subscription> watching = background(() -> script.client.watch(WatchOptions.DEFAULTS), new Thread[1]);
+            JsonObject asked = script.heard("kv.watch");
+            assertEquals("{\"prefix\":\"\"}", asked.get("params").toString());
+            String event = "{'method':'event','params':{'subscription':'w_1','kind':";
+            script.say("{'id':" + asked.get("id") + ",'result':{'subscription':'w_1'}}",
+                event + "'put','key':'k','value':'x','revision':5}}", event + "'gap','resume_revision':9}}",
+                event + "'delete','key':'k','revision':12}}", event + "'gap'}}", event + "'end','reason':'slow_reader'}}");
+            Subscription watch = watching.get(PATIENCE, TimeUnit.SECONDS);
+            var told = new StringBuilder().append(watch.resumeRevision());
+            for (Event one : watch) {
+                told.append(' ').append(one.kind()).append(' ').append(watch.resumeRevision());
+            }
+            assertEquals("null put 6 gap 9 delete 13 gap 13 end 13", told.toString());
+        }
+    }
+
+    @Test
+    void whatIsNoMessageEndsTheConnection() throws Exception {
+        for (String line : List.of("{", "{'method':'goaway','params':{'deadline_ms':'x'}}")) {
+            try (var script = new Script()) {
+                FutureTask<Long> writes = background(() -> script.client.put("k", "x", PutOptions.DEFAULTS), new Thread[1]);
+                script.heard("kv.put");
+                script.say(line);
+                var failed = assertThrows(ExecutionException.class, () -> writes.get(PATIENCE, TimeUnit.SECONDS));
+                assertTrue(failed.getCause() instanceof UnknownOutcomeException, failed.toString());
+                assertEquals("malformed", script.client.closed().get(PATIENCE, TimeUnit.SECONDS));
+            }
         }
     }
 

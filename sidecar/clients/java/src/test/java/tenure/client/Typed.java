@@ -136,7 +136,7 @@ final class Typed {
         String key = text("key");
         String group = text("group");
         var put = new PutOptions(time("ttl_ms"), fencedBy, number("fence"), text("lock"), text("election"), text("bucket"));
-        var delete = new DeleteOptions(number("revision"), fencedBy, text("bucket"));
+        var delete = new DeleteOptions(number("revision"), fencedBy, number("fence"), text("lock"), text("election"), text("bucket"));
         return switch (method) {
             case "ping" -> () -> {
                 client.ping();
@@ -162,6 +162,8 @@ final class Typed {
             case "election.transfer" -> () -> object("fence", ((Office) held).transfer(text("candidate")));
             case "election.leader" -> () -> client.leader(name);
             case "election.candidates" -> () -> object("candidates", client.candidates(name));
+            case "election.list" -> () -> object("elections", client.electionList(text("prefix")));
+            case "member.groups" -> () -> object("groups", client.groups(text("prefix")));
             case "member.join" -> () -> client.join(group, new JoinOptions(
                 text("id"), value(), text("address"), text("zone"), small("weight"), metadata(), text("state"),
                 Wire.GSON.fromJson(params.get("checks"), new TypeToken<List<MemberCheck>>() {}.getType()),
@@ -178,9 +180,11 @@ final class Typed {
             case "kv.update" -> () -> object("revision", client.update(key, value(), number("revision"), put));
             case "kv.delete" -> () -> object("revision", client.delete(key, delete));
             case "kv.purge" -> () -> object("revision", client.purge(key, delete));
-            case "kv.keys" -> () -> object("keys", client.keys(text("prefix")));
-            case "kv.history" -> () -> object("entries", client.history(key));
-            default -> () -> client.call(method, params);
+            case "kv.keys" -> params.has("after") ? () -> client.keyPage(text("prefix"), text("after"), text("bucket"))
+                : () -> object("keys", client.keys(text("prefix"), text("bucket")));
+            case "kv.history" -> () -> object("entries", client.history(key, text("bucket")));
+            case "hello" -> () -> client.call(method, params);
+            default -> throw new AssertionError("there is no typed method for " + method);
         };
     }
 

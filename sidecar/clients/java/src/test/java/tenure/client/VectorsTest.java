@@ -78,7 +78,8 @@ final class VectorsTest {
             }
         }
         if (vector.get("daemon") instanceof JsonArray flags) {
-            try (var own = new Daemon(flags.asList().stream().map(JsonElement::getAsString).toList())) {
+            try (var own = new Daemon(flags.asList().stream()
+                    .map(flag -> flag.getAsString().replace("${vectors}", Daemon.CLIENTS.resolve("vectors").toString())).toList())) {
                 new Run(own, vector).run();
             }
         } else {
@@ -144,6 +145,7 @@ final class VectorsTest {
             this.daemon = daemon;
             this.vector = vector;
             variables.put("case", new JsonPrimitive("v" + NUMBERS.incrementAndGet()));
+            variables.put("x800", new JsonPrimitive("x".repeat(800)));
             variables.put("x1024", new JsonPrimitive("x".repeat(1024)));
             variables.put("x2048", new JsonPrimitive("x".repeat(2048)));
         }
@@ -242,7 +244,7 @@ final class VectorsTest {
                 subscriptions.put(text(step, "as"), switch (text(step, "subscribe")) {
                     case "election.observe" -> client.observe(text(params, "name"));
                     case "member.watch" -> client.watchMembers(text(params, "group"));
-                    case "kv.watch" -> client.watch(WatchOptions.DEFAULTS.key(text(params, "key")));
+                    case "kv.watch" -> client.watch(Wire.GSON.fromJson(params, WatchOptions.class));
                     default -> fail("unknown subscription");
                 });
             } else if (step.has("event")) {
@@ -260,6 +262,12 @@ final class VectorsTest {
                 Office office = (Office) leases.get(on + "/" + text(step, "asked"));
                 JsonElement candidate = Typed.dump(office.asked().get(patience, TimeUnit.SECONDS));
                 assertNull(differs(filled(step.get("match")), candidate, "the candidate"));
+            } else if (step.has("resume")) {
+                var found = new JsonObject();
+                found.addProperty("revision", subscriptions.get(text(step, "resume")).resumeRevision());
+                save(step, found);
+            } else if (step.has("leaving")) {
+                assertTrue(client(text(step, "leaving")).leaving().get(patience, TimeUnit.SECONDS).toMillis() > 0);
             } else if (step.has("close")) {
                 client(text(step, "close")).close();
             } else if (step.has("closed")) {
