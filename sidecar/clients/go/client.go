@@ -179,8 +179,8 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 // Status tells how the daemon and this connection fare.
-func (c *Client) Status(ctx context.Context) (json.RawMessage, error) {
-	return c.Call(ctx, "status", nil)
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return callAs[Status](ctx, c, "status", nil)
 }
 
 // Discover returns the protocol as an OpenRPC document.

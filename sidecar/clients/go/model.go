@@ -164,12 +164,64 @@ type Limits struct {
 
 // Hello is what the daemon said when the connection began. Capabilities are the methods that it serves.
 type Hello struct {
-	Protocol     int             `json:"protocol"`
-	Server       string          `json:"server"`
-	Session      string          `json:"session"`
-	Store        json.RawMessage `json:"store"`
-	Capabilities []string        `json:"capabilities"`
-	Limits       Limits          `json:"limits"`
+	Protocol     int      `json:"protocol"`
+	Server       string   `json:"server"`
+	Session      string   `json:"session"`
+	Store        Store    `json:"store"`
+	Capabilities []string `json:"capabilities"`
+	Limits       Limits   `json:"limits"`
+}
+
+// Store is where a daemon keeps everything; Shared where other machines see the same.
+type Store struct {
+	URL      string `json:"url"`
+	Shared   bool   `json:"shared"`
+	Replicas int    `json:"replicas"`
+}
+
+// Status is how the daemon fares: what it has of everything, and of the connection that asks.
+type Status struct {
+	Server        string           `json:"server"`
+	Pid           int              `json:"pid"`
+	UptimeMs      int64            `json:"uptime_ms"`
+	Draining      bool             `json:"draining"`
+	Store         Store            `json:"store"`
+	Sessions      []SessionStatus  `json:"sessions"`
+	Connections   int              `json:"connections"`
+	Leases        int              `json:"leases"`
+	Leaderships   int              `json:"leaderships"`
+	Members       int              `json:"members"`
+	Subscriptions int              `json:"subscriptions"`
+	Requests      int              `json:"requests"`
+	Policy        *PolicyStatus    `json:"policy"`
+	Connection    ConnectionStatus `json:"connection"`
+}
+
+// SessionStatus is a session of the daemon with its store; Users are the leases and waits that rest on it.
+type SessionStatus struct {
+	ID          string `json:"id"`
+	LeaseMs     int64  `json:"lease_ms"`
+	State       string `json:"state"`
+	RemainingMs int64  `json:"remaining_ms"`
+	Users       int    `json:"users"`
+}
+
+// PolicyStatus is the rules that say who may do what; Problem is why what the file says now is not in force.
+type PolicyStatus struct {
+	Path    string  `json:"path"`
+	Rules   int     `json:"rules"`
+	Problem *string `json:"problem"`
+}
+
+// ConnectionStatus is what the daemon knows of the connection that asks.
+type ConnectionStatus struct {
+	Session       string `json:"session"`
+	Pid           *int   `json:"pid"`
+	UID           int    `json:"uid"`
+	Leases        int    `json:"leases"`
+	Subscriptions int    `json:"subscriptions"`
+	Requests      int    `json:"requests"`
+	HeartbeatMs   *int64 `json:"heartbeat_ms"`
 }
 
 // wireValue is a value on the wire: text where it is UTF-8, else base64.

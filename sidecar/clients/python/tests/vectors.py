@@ -325,7 +325,7 @@ def typed_call(client: Any, lease: Callable[[str], Any], method: str, p: Json) -
     write = {**seconds("ttl"), **some("bucket", "lock", "election", "fence"), **({"fenced_by": fenced} if fenced else {})}
     calls: dict[str, Callable[[], Any]] = {
         "ping": lambda: ((client.ping, (), {}), lambda _: {}),
-        "status": lambda: ((client.status, (), {}), plain),
+        "status": lambda: ((client.status, (), {}), same),
         "rpc.discover": lambda: ((client.discover, (), {}), plain),
         "lock.acquire": lambda: ((client.lock, (p["name"],), {**seconds("wait", "lease"), **some("label")}), same),
         "lock.release": lambda: ((held.release, (), {}), lambda _: {}),

@@ -5,7 +5,7 @@ import { Connection } from "./connection.js";
 import * as errors from "./errors.js";
 import { Lock, Membership, Office, type Abortable, type Home, type Lease } from "./lease.js";
 import type {
-  Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage, MemberState,
+  Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage, MemberState, Status,
 } from "./model.js";
 import { Subscription } from "./subscription.js";
 import { defaultSocket, params, read, value, type Json, type Value } from "./wire.js";
@@ -217,9 +217,9 @@ export class Client implements AsyncDisposable {
     await this.call("ping", {}, options);
   }
 
-  /** How the daemon and this connection fare, with the wire's own names. */
-  status(options: Abortable = {}): Promise<Json> {
-    return this.call("status", {}, options);
+  /** How the daemon and this connection fare. */
+  async status(options: Abortable = {}): Promise<Status> {
+    return read(await this.call("status", {}, options));
   }
 
   /** The protocol as an OpenRPC document. */

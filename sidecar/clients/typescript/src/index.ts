@@ -16,7 +16,7 @@ export {
 export { Lease, Lock, Membership, Office, type Abortable, type LeaseState, type MemberChange } from "./lease.js";
 export type {
   Candidate, Check, ElectionView, Entry, Event, GroupView, Hello, KeyPage, Leader, Leadership, LeaseCheck, Limits, LockView, Member,
-  MemberPage, MemberState, Owner,
+  MemberPage, MemberState, Owner, Status, Store,
 } from "./model.js";
 export { Subscription } from "./subscription.js";
 export { defaultSocket, type Json, type Value } from "./wire.js";

@@ -159,12 +159,42 @@ export interface Limits {
   maxLeaseMs: number;
 }
 
+/** Where a daemon keeps everything; `shared` where other machines see the same. */
+export interface Store {
+  url: string;
+  shared: boolean;
+  replicas: number;
+}
+
+/** How the daemon fares: what it has of everything, and of the connection that asks. */
+export interface Status {
+  server: string;
+  pid: number;
+  uptimeMs: number;
+  draining: boolean;
+  store: Store;
+  /** The daemon's sessions with the store; `users` are the leases and waits that rest on one. */
+  sessions: { id: string; leaseMs: number; state: string; remainingMs: number; users: number }[];
+  connections: number;
+  leases: number;
+  leaderships: number;
+  members: number;
+  subscriptions: number;
+  requests: number;
+  /** The rules that say who may do what; `problem` is why what the file says now is not in force. */
+  policy?: { path: string; rules: number; problem?: string };
+  /** The connection that asks. */
+  connection: {
+    session: string; pid?: number; uid: number; leases: number; subscriptions: number; requests: number; heartbeatMs?: number;
+  };
+}
+
 /** What the daemon said when the connection began. */
 export interface Hello {
   protocol: number;
   server: string;
   session: string;
-  store: { url: string; shared: boolean; replicas: number };
+  store: Store;
   /** The methods that this daemon serves. */
   capabilities: string[];
   limits: Limits;

@@ -93,7 +93,7 @@ describe("a client", () => {
     for await (const event of await client.observe("f")) {
       if (event.kind === "sync") break;
     }
-    await until("it ended", async () => ((await client.status()) as any).connection.subscriptions === 0);
+    await until("it ended", async () => (await client.status()).connection.subscriptions === 0);
   });
 
   test("gives up a daemon that says nothing", async () => {

@@ -12,14 +12,15 @@ from .aio import AsyncClient
 from .blocking import Client
 from .errors import (Cancelled, Conflict, ConnectError, Denied, Invalid, Limit, Lost, NotFound, NotHeld, TenureError, Timeout,
                      Unavailable, UnknownOutcome, Unsupported)
-from .model import (Candidate, Check, ElectionView, Entry, Event, GroupView, Hello, KeyPage, Leader, Leadership, LeaseCheck,
-                    Limits, LockView, Member, MemberPage, Owner)
+from .model import (Candidate, Check, ConnectionStatus, ElectionView, Entry, Event, GroupView, Hello, KeyPage, Leader, Leadership,
+                    LeaseCheck, Limits, LockView, Member, MemberPage, Owner, PolicyStatus, SessionStatus, Status, Store)
 
 __version__ = "0.1.0"
 __all__ = [
     "UNSET", "AsyncClient", "AsyncLeadership", "AsyncLease", "AsyncLock", "AsyncMembership", "AsyncSubscription",
-    "Cancelled", "Candidate", "Check", "Client", "Conflict", "ConnectError", "Denied", "ElectionView", "Entry",
-    "Event", "GroupView", "Hello", "Invalid", "KeyPage", "Leader", "Leadership", "Lease", "LeaseCheck", "LeaseState", "Limit", "Limits", "Lock", "LockView", "Lost",
-    "Member", "MemberPage", "Membership", "NotFound", "NotHeld", "Office", "Owner", "Subscription", "TenureError",
-    "Timeout", "Unavailable", "UnknownOutcome", "Unset", "Unsupported", "default_socket",
+    "Cancelled", "Candidate", "Check", "Client", "Conflict", "ConnectError", "ConnectionStatus", "Denied",
+    "ElectionView", "Entry", "Event", "GroupView", "Hello", "Invalid", "KeyPage", "Leader", "Leadership", "Lease",
+    "LeaseCheck", "LeaseState", "Limit", "Limits", "Lock", "LockView", "Lost", "Member", "MemberPage", "Membership",
+    "NotFound", "NotHeld", "Office", "Owner", "PolicyStatus", "SessionStatus", "Status", "Store", "Subscription",
+    "TenureError", "Timeout", "Unavailable", "UnknownOutcome", "Unset", "Unsupported", "default_socket",
 ]

@@ -10,7 +10,8 @@ from ._connection import Connection
 from ._leases import Acquiring, AsyncLeadership, AsyncLease, AsyncLock, AsyncMembership, L
 from ._subscriptions import AsyncSubscription, Subscribing
 from ._wire import millis, params, value
-from .model import Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage
+from .model import (Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage,
+                    Status)
 
 #: Leases are let go when the daemon has heard nothing for this long, in seconds.
 HEARTBEAT = 10.0
@@ -128,9 +129,9 @@ class AsyncClient:
         """Says that this client is alive."""
         await self.call("ping")
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Status:
         """How the daemon and this connection fare."""
-        return await self.call("status")
+        return Status.of(await self.call("status"))
 
     async def discover(self) -> dict[str, Any]:
         """The protocol as an OpenRPC document."""

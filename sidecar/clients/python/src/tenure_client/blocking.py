@@ -11,7 +11,8 @@ from ._held import Lease, Lock, Membership, Office, Subscription, Thread
 from ._leases import AsyncLease
 from ._subscriptions import AsyncSubscription, Subscribing
 from .aio import EVENTS, HEARTBEAT, AsyncClient
-from .model import Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage
+from .model import (Candidate, Check, ElectionView, Entry, GroupView, Hello, KeyPage, Leadership, LockView, Member, MemberPage,
+                    Status)
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ class Client:
         """Says that this client is alive."""
         self._run(self._client.ping())
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """How the daemon and this connection fare."""
         return self._run(self._client.status())
 

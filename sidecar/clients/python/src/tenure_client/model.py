@@ -283,18 +283,88 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Store:
+    """Where a daemon keeps everything; ``shared`` where other machines see the same."""
+
+    url: str = ""
+    shared: bool = False
+    replicas: int = 1
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """A session of the daemon with its store; ``users`` are the leases and waits that rest on it."""
+
+    id: str
+    lease_ms: int = 0
+    state: str = ""
+    remaining_ms: int = 0
+    users: int = 0
+
+
+@dataclass(frozen=True)
+class PolicyStatus:
+    """The rules that say who may do what; ``problem`` is why what the file says now is not in force."""
+
+    path: str = ""
+    rules: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ConnectionStatus:
+    """What the daemon knows of the connection that asks."""
+
+    session: str = ""
+    pid: int | None = None
+    uid: int = 0
+    leases: int = 0
+    subscriptions: int = 0
+    requests: int = 0
+    heartbeat_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the daemon fares: what it has of everything, and of the connection that asks."""
+
+    server: str = ""
+    pid: int = 0
+    uptime_ms: int = 0
+    draining: bool = False
+    connections: int = 0
+    leases: int = 0
+    leaderships: int = 0
+    members: int = 0
+    subscriptions: int = 0
+    requests: int = 0
+    store: Store = field(default_factory=Store)
+    sessions: tuple[SessionStatus, ...] = ()
+    policy: PolicyStatus | None = None
+    connection: ConnectionStatus = field(default_factory=ConnectionStatus)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Status:
+        policy = data.get("policy")
+        return _build(cls, data, store=_build(Store, data.get("store") or {}),
+                      sessions=tuple(_build(SessionStatus, session) for session in data.get("sessions", ())),
+                      policy=_build(PolicyStatus, policy) if policy else None,
+                      connection=_build(ConnectionStatus, data.get("connection") or {}))
+
+
+@dataclass(frozen=True)
 class Hello:
     """What the daemon said when the connection began."""
 
     protocol: int
     server: str = ""
     session: str = ""
-    store: Mapping[str, Any] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
     #: The methods that this daemon serves.
     capabilities: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Hello:
-        return _build(cls, data, capabilities=tuple(data.get("capabilities", ())),
+        return _build(cls, data, store=_build(Store, data.get("store") or {}), capabilities=tuple(data.get("capabilities", ())),
                       limits=_build(Limits, data.get("limits") or {}))

@@ -226,8 +226,8 @@ public final class Client implements AutoCloseable {
     }
 
     /** How the daemon and this connection fare. */
-    public JsonElement status() throws InterruptedException {
-        return call("status", new JsonObject());
+    public Status status() throws InterruptedException {
+        return read("status", new Wire.Params(), Status.class);
     }
 
     /** The protocol as an OpenRPC document. */

@@ -13,15 +13,6 @@ import java.util.List;
  * @param limits what it allows
  */
 public record Hello(int protocol, String server, String session, Store store, List<String> capabilities, Limits limits) {
-    /**
-     * Where a daemon keeps everything.
-     *
-     * @param url what it is, without secrets
-     * @param shared whether other machines see the same
-     * @param replicas how many copies there are
-     */
-    public record Store(String url, boolean shared, int replicas) {}
-
     public Hello {
         capabilities = capabilities == null ? List.of() : List.copyOf(capabilities);
         limits = limits == null ? new Limits(2 << 20, 64, 256, 10_000, 1_024, 10_000, 10_000, 16_384, 16_384, 4_096, 64, 0, 0, 0) : limits;
