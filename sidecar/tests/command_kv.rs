@@ -262,7 +262,7 @@ fn every_verb_takes_a_bucket() {
     assert_eq!(said(&daemon, &["ls", "--raw", "--bucket", "b"]), (0, "k\n".to_owned()));
     assert_eq!(said(&daemon, &["ls", "--raw", "--bucket", "other"]), (0, String::new()));
     assert_eq!(json_of(&daemon, &["history", "k", "-o", "json", "--bucket", "b"])[0]["value"], "2");
-    let mut watch = Job::start(&mut kv(&daemon, &["watch", "k", "-o", "jsonl", "--bucket", "b"]));
+    let watch = Job::start(&mut kv(&daemon, &["watch", "k", "-o", "jsonl", "--bucket", "b"]));
     assert!(watch.line().contains("\"value\":\"2\""));
     assert!(watch.line().contains("sync"));
     assert_eq!(said(&daemon, &["del", "k", "--bucket", "b"]).0, 0);

@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use serde_json::{Value as Json, json};
 use sidecar_support::{Daemon, LONG, MS, refused, soon, until};
 use tenure_sidecar::{Client, Subscription, protocol::Happening, protocol::Kind};
-use tenure_tests::{NatsCluster, NatsServer, unique_bucket};
+use tenure_tests::{NatsCluster, NatsServer, Proxy, unique_bucket};
 
 /// A bucket as other clients make it.
 async fn bucket(urls: Vec<String>, config: Config) -> Store {
@@ -226,6 +226,41 @@ async fn a_watch_of_a_bucket_begins_where_it_is_told_and_outlives_the_server() {
             assert!(gaps <= 1, "{gaps} gaps");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_known_is_told_as_unknown_and_what_was_not_sent_is_not() {
+    let server = NatsServer::start().await;
+    let proxy = Proxy::to(&server.client_url()).await;
+    let config = settings(5);
+    let b = config.bucket.clone();
+    let store = bucket(server.client_urls(), config).await;
+    let daemon = Daemon::start(&format!("{}?timeout=1s", proxy.url("own")), LONG).await;
+    let client = daemon.connect().await;
+    let first = write(&client, &b, "kv.put", json!({ "key": "k", "value": "1" })).await;
+    proxy.mute();
+    let late = json!({ "bucket": b, "key": "k", "value": "2", "revision": first });
+    assert_eq!(refused(&client, "kv.update", late).await, Kind::UnknownOutcome);
+    assert_eq!(store.get("k").await.unwrap().unwrap(), "2", "it was applied all the same");
+    proxy.cut();
+    until("writes are refused as not applied", async || {
+        let kind = refused(&client, "kv.put", json!({ "bucket": b, "key": "other", "value": "x" })).await;
+        (kind == Kind::Unavailable).then_some(())
+    })
+    .await;
+    assert_eq!(refused(&client, "kv.get", json!({ "bucket": b, "key": "k" })).await, Kind::Unavailable);
+    // A watch of a bucket that cannot even be opened ends as one that was interrupted for good.
+    let mut events = client.subscribe("kv.watch", json!({ "bucket": b, "key": "k" })).await.unwrap();
+    let end = soon("the end", events.recv()).await.unwrap();
+    assert!(matches!(&end, Happening::End { reason } if reason == "unavailable"), "{end:?}");
+    proxy.mend();
+    until("the reconnect", async || {
+        let read = client.call("kv.get", json!({ "bucket": b, "key": "k" })).await.ok()?;
+        (read["entry"]["value"] == "2").then_some(())
+    })
+    .await;
+    let (mut events, mut at) = (client.subscribe("kv.watch", json!({ "bucket": b, "key": "k" })).await.unwrap(), 0);
+    expect(&mut events, &mut at, &["k=2", "sync"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

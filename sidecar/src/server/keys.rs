@@ -29,10 +29,10 @@ const BEGINNING: Duration = Duration::from_secs(600);
 /// Of how many keys it is known at the beginning that they were told. Beyond it every removal is told.
 const MOST_TOLD: usize = 4_096;
 
-/// `kv.watch`, in the bucket that `params` names.
+/// `kv.watch`, in the bucket that `params` names; without one, which the store could not be reached for, it ends at once.
 pub(super) fn watch(
     connection: &Connection,
-    bucket: Arc<dyn Bucket>,
+    bucket: Option<Arc<dyn Bucket>>,
     params: KvWatch,
 ) -> Result<Subscription<Keys>, ErrorObject> {
     let sight = connection.sight(Ability::SEE_KEYS, params.bucket.as_deref());
@@ -56,6 +56,7 @@ pub(super) fn watch(
             return Err(errors::param("updates_only", said));
         }
     };
+    let end = bucket.is_none().then(|| Kind::Unavailable.as_str().to_owned());
     connection.subscriptions.add(Keys {
         bucket,
         range,
@@ -69,7 +70,7 @@ pub(super) fn watch(
         told: (since == Since::Current).then(HashSet::new),
         unread: VecDeque::new(),
         bytes: 0,
-        end: None,
+        end,
     })
 }
 
@@ -86,7 +87,7 @@ fn around(prefix: &str) -> Result<KeyRange, ErrorObject> {
 
 /// Keys, as events.
 pub(super) struct Keys {
-    bucket: Arc<dyn Bucket>,
+    bucket: Option<Arc<dyn Bucket>>,
     range: KeyRange,
     /// What the keys of the range begin with that are told.
     prefix: String,
@@ -155,8 +156,10 @@ impl Keys {
     async fn pull(&mut self) -> Result<Option<Happening>, String> {
         // A long range of which little is told must not keep others waiting.
         tokio::task::coop::consume_budget().await;
-        if self.events.is_none() {
-            self.events = Some(self.bucket.watch(self.range.clone(), self.since).await.map_err(reason)?);
+        if self.events.is_none()
+            && let Some(bucket) = &self.bucket
+        {
+            self.events = Some(bucket.watch(self.range.clone(), self.since).await.map_err(reason)?);
         }
         match self.events.as_mut().map(StreamExt::next) {
             Some(next) => match next.await {

@@ -101,7 +101,7 @@ fn watch_keys(
     operation: &mut Option<Operation>,
 ) -> Result<Option<Subscription<keys::Keys>>, ErrorObject> {
     if params.bucket.is_none() {
-        return keys::watch(connection, connection.daemon.buckets.own(), params).map(Some);
+        return keys::watch(connection, Some(connection.daemon.buckets.own()), params).map(Some);
     }
     let slot = connection.inflight.admit(id.clone(), false)?;
     let (connection, id, operation) = (connection.clone(), id.clone(), operation.take());
@@ -115,7 +115,9 @@ fn watch_keys(
             opened = connection.daemon.buckets.get(params.bucket.as_deref()) => opened,
         };
         let bucket = match opened {
-            Ok(bucket) => bucket,
+            Ok(bucket) => Some(bucket),
+            // As with the coordination bucket, this is no fault of the request.
+            Err(error) if error.kind() == Some(Kind::Unavailable) => None,
             Err(error) => return finish(&connection.outbox, slot, operation, Err::<(Done, _), _>(error)),
         };
         let Some(room) = connection.outbox.room().await else { return };
