@@ -17,7 +17,9 @@ use tenure_tests::{NatsCluster, NatsServer, Proxy, unique_bucket};
 /// A bucket as other clients make it.
 async fn bucket(urls: Vec<String>, config: Config) -> Store {
     let client = async_nats::connect(urls).await.unwrap();
-    jetstream::new(client).create_key_value(config).await.unwrap()
+    let nats = jetstream::new(client);
+    // A cluster that has just come up may not answer in time.
+    until("the bucket is made", async || nats.create_key_value(config.clone()).await.ok()).await
 }
 
 fn settings(history: i64) -> Config {
@@ -117,6 +119,12 @@ async fn share_in(store: &Store, url: &str, b: &str) {
     assert_eq!((error.kind(), error.object().unwrap().data["revision"].as_u64()), (Some(Kind::Conflict), Some(ours)));
     assert_eq!(refused(&client, "kv.create", json!({ "bucket": b, "key": "k", "value": "x" })).await, Kind::Conflict);
     assert_eq!(refused(&client, "kv.delete", json!({ "bucket": b, "key": "k", "revision": theirs })).await, Kind::Conflict);
+
+    // Beyond the latest: among several servers one that is behind may have said so.
+    let clustered = store.stream.get_info().await.unwrap().config.num_replicas > 1;
+    let beyond = json!({ "bucket": b, "key": "k", "value": "x", "revision": ours + 1_000 });
+    let wanted = if clustered { Kind::UnknownOutcome } else { Kind::Conflict };
+    assert_eq!(refused(&client, "kv.update", beyond).await, wanted);
 
     // An old revision, and none of another key.
     let old = until("an old revision is read", async || {
@@ -226,6 +234,31 @@ async fn a_watch_of_a_bucket_begins_where_it_is_told_and_outlives_the_server() {
             assert!(gaps <= 1, "{gaps} gaps");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_bucket_on_three_servers_outlives_its_leader() {
+    let mut cluster = NatsCluster::start(3).await;
+    let config = Config { num_replicas: 3, storage: StorageType::File, ..settings(5) };
+    let b = config.bucket.clone();
+    let _store = bucket(cluster.client_urls(), config).await;
+    let daemon = Daemon::start(&cluster.url("own"), LONG).await;
+    let client = daemon.connect().await;
+    write(&client, &b, "kv.put", json!({ "key": "k", "value": "0" })).await;
+    let (mut events, mut at) = (client.subscribe("kv.watch", json!({ "bucket": b, "prefix": "" })).await.unwrap(), 0);
+    expect(&mut events, &mut at, &["k=0", "sync"]).await;
+    for round in ["1", "2"] {
+        let leader = cluster.leader(&b).await;
+        cluster.kill(leader);
+        until("a write under another leader", async || {
+            client.call("kv.put", json!({ "bucket": b, "key": "k", "value": round })).await.ok()
+        })
+        .await;
+        while next(&mut events, &mut at).await != format!("k={round}") {}
+        cluster.restart(leader).await;
+    }
+    let history = call(&client, &b, "kv.history", json!({ "key": "k" })).await;
+    assert_eq!(told(&history).last(), Some(&("put", "2")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
