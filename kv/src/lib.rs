@@ -21,6 +21,7 @@
 
 mod access;
 mod batch;
+mod bucket;
 mod clock;
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -40,11 +41,13 @@ mod key;
 pub mod mutants;
 pub mod nats;
 mod open;
+mod range_bucket;
 mod store;
 mod sync;
 
 pub use access::{Permissions, Subjects, permissions};
 pub use batch::{Batch, Change, Expect, Fence, MAX_BATCH, MAX_VALUE, Op};
+pub use bucket::{Beside, Bucket, check_bucket};
 pub use clock::{BootClock, Clock, ClockExt, Elapsed, Moment};
 pub use embedded::{File, FileOptions, Memory, Sync};
 pub use entry::{Entry, Revision, State, Ttl};
@@ -54,6 +57,7 @@ pub use examine::{Finding, Level, examine, judge_round_trips};
 pub use hand_clock::HandClock;
 pub use key::{Key, KeyRange, MAX_KEY, Pattern};
 pub use open::{check_url, open};
+pub use range_bucket::RangeBucket;
 pub use store::{Event, Info, Notice, Page, Since, Store, StoreExt};
 
 /// The bytes of a value; cheap to clone.

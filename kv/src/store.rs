@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 
-use crate::{Batch, Entry, Error, Expect, Key, KeyRange, Op, Result, Revision};
+use crate::{Batch, Beside, Entry, Error, Expect, Key, KeyRange, Op, Result, Revision};
 
 /// Where a watch starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,18 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Safe to drop, before and after it returns.
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>>;
+
+    /// The ordinary bucket `name` beside this store. It is never created.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `name` is no name of a bucket or is that of this store itself, or the bucket is not one to
+    /// write to; [`Error::Unavailable`] when the store is out of reach.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        crate::check_bucket(name).map(|()| Beside::Range)
+    }
 
     /// How often the store has been out of touch so far. A store that one server keeps may have been set back meanwhile,
     /// so what was concluded before from what was *not* there has to be looked at again. A change shows no later than

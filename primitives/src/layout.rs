@@ -10,10 +10,11 @@
 //! | `candidate.<name>.<session>-<n>` | one who waits to lead |
 //! | `challenge.<name>` | tells the leader that somebody with a higher priority waits |
 //! | `data.<key>` | the range for applications |
+//! | `bucket.<name>.<key>` | what stands for the bucket `name` where the store has no others beside it |
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use tenure_kv::{Key, KeyRange};
+use tenure_kv::{Bucket, Key, KeyRange, RangeBucket, Store};
 
 use crate::{Error, Result};
 
@@ -36,6 +37,22 @@ pub fn data_key(key: &str) -> Result<Key> {
     // Parsed alone first, so that the message speaks of the key that the caller wrote.
     let key = Key::new(key)?;
     Ok(Key::new(format!("data.{key}"))?)
+}
+
+/// The range for applications in `store` as a bucket; with `name`, the range that stands for the bucket of that name where
+/// the store has no others beside it.
+///
+/// # Errors
+/// [`Error::Invalid`] when `name` is no name of a bucket.
+pub fn range_bucket(store: Arc<dyn Store>, name: Option<&str>) -> Result<Arc<dyn Bucket>> {
+    let parent = match name {
+        None => Key::new("data")?,
+        Some(name) => {
+            tenure_kv::check_bucket(name)?;
+            Key::new(format!("bucket.{name}"))?
+        }
+    };
+    Ok(Arc::new(RangeBucket::new(store, parent)))
 }
 
 pub(crate) fn is_own(key: &Key) -> bool {

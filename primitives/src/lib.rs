@@ -63,7 +63,7 @@ pub use election::{Candidate, Election, Leader, Leadership, Look, Standing, stan
 pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use hold::OnLoss;
-pub use layout::{MAX_NAME, data_key};
+pub use layout::{MAX_NAME, data_key, range_bucket};
 pub use locks::{Holder, Queue};
 pub use membership::{
     Check, Group, Instance, InstanceState, JoinOptions, Member, MemberEvent, MemberRecord, MemberWatch, Members,

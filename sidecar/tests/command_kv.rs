@@ -248,15 +248,42 @@ fn data_that_cannot_be_written_is_not_taken_for_all_there_is() {
 }
 
 #[test]
+fn every_verb_takes_a_bucket() {
+    let daemon = Daemon::memory();
+    let wrote = json_of(&daemon, &["put", "k", "1", "--bucket", "b", "-o", "json"]);
+    assert_eq!(said(&daemon, &["create", "k", "own"]).0, 0);
+    assert_eq!(said(&daemon, &["get", "k", "--raw", "--bucket", "b"]), (0, "1".to_owned()));
+    let revision = wrote["revision"].to_string();
+    assert_eq!(said(&daemon, &["--bucket", "b", "update", "k", "2", "--revision", &revision]).0, 0);
+    let (code, errors) = outcome(&mut kv(&daemon, &["update", "k", "3", "--revision", &revision, "--bucket", "b"]));
+    assert!(code == 73 && errors.contains("`tenure kv get k --bucket b`"), "{errors}");
+    let (code, errors) = outcome(&mut kv(&daemon, &["create", "k", "3", "--bucket", "b"]));
+    assert!(code == 73 && errors.contains("has a value already"), "{errors}");
+    assert_eq!(said(&daemon, &["ls", "--raw", "--bucket", "b"]), (0, "k\n".to_owned()));
+    assert_eq!(said(&daemon, &["ls", "--raw", "--bucket", "other"]), (0, String::new()));
+    assert_eq!(json_of(&daemon, &["history", "k", "-o", "json", "--bucket", "b"])[0]["value"], "2");
+    let watch = Job::start(&mut kv(&daemon, &["watch", "k", "-o", "jsonl", "--bucket", "b"]));
+    assert!(watch.line().contains("\"value\":\"2\""));
+    assert!(watch.line().contains("sync"));
+    assert_eq!(said(&daemon, &["del", "k", "--bucket", "b"]).0, 0);
+    assert!(watch.line().contains("delete"));
+    assert_eq!(said(&daemon, &["purge", "k", "--bucket", "b"]).0, 0);
+    assert!(watch.line().contains("purge"));
+    assert_eq!(said(&daemon, &["get", "k", "--raw"]), (0, "own".to_owned()));
+}
+
+#[test]
 fn wrong_usage_is_64_and_one_line_that_helps() {
     let daemon = Daemon::memory();
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 16] = [
         (&[], "get, put, create, update, del, purge, ls, history, watch; see `tenure kv --help`"),
         (&["shout", "k"], "tenure kv --help"),
         (&["get"], "tenure kv get [OPTIONS] <KEY>"),
         (&["put", "k"], "tenure kv put [OPTIONS] <KEY> <VALUE>"),
         (&["put", "k", "v", "--loud"], "tenure kv put --help"),
         (&["put", "a b", "v"], "key"),
+        (&["get", "k", "--bucket", "a.b"], "no bucket name"),
+        (&["put", "k", "v", "--bucket", "b", "--fence"], "leave out --bucket"),
         (&["get", ""], "key"),
         (&["put", "k", "v", "--ttl", "5"], "30s"),
         (&["put", "k", "v", "--ttl", "0s"], "leave it out"),

@@ -240,7 +240,6 @@ fn wrong_watches_are_refused_by_name() {
         let error = wire.call("kv.watch", params.clone()).unwrap_err();
         assert_eq!((kind(&error).as_str(), &error["data"]["param"]), ("invalid_params", &json!(param)), "{params}: {error}");
     }
-    assert_eq!(wire.refused("kv.watch", json!({ "key": "k", "bucket": "other" })), "unsupported");
     assert_eq!(wire.call("status", json!({})).unwrap()["subscriptions"], 0);
 }
 

@@ -115,5 +115,4 @@ fn wrong_parameters_are_named() {
         assert!(error["message"].as_str().unwrap().contains(word), "{method} {params}: {error}");
         assert_eq!(error["data"]["kind"], "invalid_params", "{method} {params}: {error}");
     }
-    assert_eq!(wire.refused("kv.keys", json!({ "bucket": "other" })), "unsupported");
 }

@@ -44,7 +44,7 @@ use self::{
     rules::{Plan, Verdict},
     streams::Line,
 };
-use crate::{Batch, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
+use crate::{Batch, Beside, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
 
 /// How a store is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -373,6 +373,10 @@ impl Store for Faulty {
         let (line, stream) = self.read(plan, "a watch", open).await?;
         lock(&self.shared.lines).push(line);
         Ok(stream)
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        self.wire.store.bucket(name).await
     }
 
     async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {

@@ -45,14 +45,20 @@ pub(super) async fn open(link: &Link, names: &Names, options: &Options) -> Resul
         new_enough(info["cluster"]["leader"].as_str().unwrap_or("that keeps the bucket"), version)?;
     }
     check(names, config, options.replicas)?;
-    let replicas = config["num_replicas"].as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
+    Ok(facts(link, &info))
+}
+
+/// What is known of a stream by what it says of itself.
+pub(super) fn facts(link: &Link, info: &Value) -> Facts {
+    let server = link.client().server_info();
+    let replicas = info["config"]["num_replicas"].as_u64().and_then(|n| u16::try_from(n).ok()).unwrap_or(1);
     let created = info["created"].as_str().unwrap_or_default().to_owned();
     // A server on its own also says who leads: itself. Behind another leader, be it over a leaf connection, a
     // new subscription takes a while to be known there.
     let leader = info["cluster"]["leader"].as_str();
     let elsewhere = leader.is_some_and(|leader| leader != server.server_name);
     let clustered = replicas > 1 || elsewhere || server.cluster.as_ref().is_some_and(|name| !name.is_empty());
-    Ok(Facts { replicas, created, clustered })
+    Facts { replicas, created, clustered }
 }
 
 /// The stream's state and configuration, or `None` when there is no such stream.

@@ -28,6 +28,10 @@ pub(super) enum Start {
     Latest,
     /// From this sequence.
     At(u64),
+    /// Every message there is, then whatever comes.
+    All,
+    /// As `Latest`, but of values nothing.
+    Names,
     /// Whatever comes.
     New,
 }
@@ -79,6 +83,11 @@ impl Consumer {
         });
         match start {
             Start::Latest => config["deliver_policy"] = "last_per_subject".into(),
+            Start::All => config["deliver_policy"] = "all".into(),
+            Start::Names => {
+                config["deliver_policy"] = "last_per_subject".into();
+                config["headers_only"] = true.into();
+            }
             Start::New => config["deliver_policy"] = "new".into(),
             Start::At(sequence) => {
                 config["deliver_policy"] = "by_start_sequence".into();

@@ -199,7 +199,7 @@ async fn use_of(link: &Link, names: &Names, lease: Duration) -> Vec<Finding> {
     if let Err(failure) = link.ask(&several, None, Bytes::from(request.to_string()), LIMIT).await {
         findings.extend(failed("read several", failure, &mut refused));
     }
-    let writer = Writer { link, names, timeout: LIMIT };
+    let writer = Writer { link, names, timeout: LIMIT, plain: false, roll_up: false };
     for _ in 0..ROUNDS {
         let (begun, denials) = (Instant::now(), link.health().borrow().denials);
         match writer.probe().await {

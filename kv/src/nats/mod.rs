@@ -14,9 +14,11 @@ mod follow;
 mod link;
 mod names;
 mod permissions;
+mod plain;
 mod read;
 mod replies;
 mod target;
+mod walk;
 mod watch;
 mod write;
 
@@ -37,12 +39,13 @@ use self::{
     bucket::Facts,
     link::{Failure, Link},
     names::Names,
+    plain::Traits,
     read::Reader,
     replies::Replies,
     target::Target,
     write::Writer,
 };
-use crate::{Batch, Entry, Event, Info, Key, KeyRange, Notice, Page, Permissions, Result, Revision, Since, Store};
+use crate::{Batch, Beside, Entry, Event, Info, Key, KeyRange, Notice, Page, Permissions, Result, Revision, Since, Store};
 
 /// A store on a bucket of a NATS JetStream server or cluster. Cheap to clone; clones share a connection.
 #[derive(Clone)]
@@ -68,14 +71,16 @@ impl Default for Options {
 }
 
 struct Inner {
-    link: Link,
-    replies: Replies,
+    link: Arc<Link>,
+    replies: Arc<Replies>,
     names: Names,
     options: Options,
     facts: Facts,
     info: Info,
     /// The connection whose server's version has been checked, by the number of losses before it.
     checked: AtomicU64,
+    /// What an ordinary bucket can; `None` of the one for coordination.
+    plain: Option<Traits>,
 }
 
 impl Nats {
@@ -138,17 +143,20 @@ impl Nats {
         let facts = bucket::open(&link, &names, &options).await?;
         let info = Info { url, shared: true, replicas: facts.replicas };
         let checked = AtomicU64::new(link.health().borrow().losses);
-        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked }) })
+        let (link, replies) = (Arc::new(link), Arc::new(replies));
+        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None }) })
     }
 }
 
 impl Inner {
     fn reader(&self) -> Reader<'_> {
-        Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout }
+        let direct = self.plain.is_none_or(|plain| plain.direct);
+        Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout, direct }
     }
 
     fn writer(&self) -> Writer<'_> {
-        Writer { link: &self.link, names: &self.names, timeout: self.options.timeout }
+        let (plain, roll_up) = (self.plain.is_some(), self.plain.is_some_and(|plain| plain.rollup));
+        Writer { link: &self.link, names: &self.names, timeout: self.options.timeout, plain, roll_up }
     }
 
     /// After a reconnect the server may be another one, and too old.
@@ -190,6 +198,10 @@ impl Store for Nats {
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         self.inner.check_server()?;
         commit::commit(self.inner.writer(), self.inner.reader(), self.inner.facts.clustered, &batch).await
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        plain::open(&self.inner, name).await
     }
 
     fn outages(&self) -> u64 {

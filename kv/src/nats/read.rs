@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    consumer::Start,
     link::{FIRST_PAUSE, Failure, LONGEST_PAUSE, Link},
     names::{Names, number},
     replies::Replies,
+    walk::{Most, walk},
 };
 use crate::{Entry, Error, Key, KeyRange, Page, Result, Revision};
 
@@ -33,6 +35,8 @@ pub(super) struct Reader<'a> {
     pub(super) names: &'a Names,
     pub(super) replies: &'a Replies,
     pub(super) timeout: Duration,
+    /// Whether the stream answers direct gets.
+    pub(super) direct: bool,
 }
 
 /// What an answer of several messages says.
@@ -50,15 +54,41 @@ enum Listing {
 
 impl Reader<'_> {
     pub(super) async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        let what = || format!("reading {key}");
+        if !self.direct {
+            return Ok(self.walk(&self.names.subject(key), Start::Latest, Most::ONE).await?.pop());
+        }
         let subject = format!("$JS.API.DIRECT.GET.{}.{}", self.names.stream, self.names.subject(key));
-        let message =
-            self.link.ask_patiently(&subject, None, Bytes::new(), self.timeout).await.map_err(|e| e.of_read(&what()))?;
+        self.one(key, &subject, Bytes::new()).await
+    }
+
+    /// What was written to `key` at `revision`, if that is kept.
+    pub(super) async fn entry_at(&self, key: &Key, revision: Revision) -> Result<Option<Entry>> {
+        if revision == Revision::ZERO {
+            return Ok(None);
+        }
+        let found = if self.direct {
+            let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+            self.one(key, &subject, json!({ "seq": revision.get() }).to_string().into()).await?
+        } else {
+            self.walk(&self.names.subject(key), Start::At(revision.get()), Most::ONE).await?.pop()
+        };
+        Ok(found.filter(|entry| entry.key == *key && entry.revision == revision))
+    }
+
+    /// What a consumer of its own delivers of what is there.
+    pub(super) async fn walk(&self, filter: &str, start: Start, most: Most) -> Result<Vec<Entry>> {
+        walk(self.link, self.names, filter, start, most, self.timeout).await
+    }
+
+    /// The entry in the answer to a direct get. One of a subject that is no key's is nothing.
+    async fn one(&self, key: &Key, subject: &str, body: Bytes) -> Result<Option<Entry>> {
+        let what = || format!("reading {key}");
+        let message = self.link.ask_patiently(subject, None, body, self.timeout).await.map_err(|e| e.of_read(&what()))?;
         match message.status {
-            None => match self.names.entry(&message) {
-                Some(entry) => Ok(Some(entry)),
-                None => Err(Error::unavailable(format!("{}: an answer from NATS that makes no sense", what()))),
-            },
+            None if message.headers.as_ref().is_some_and(|headers| number(headers, header::NATS_SEQUENCE).is_some()) => {
+                Ok(self.names.entry(&message))
+            }
+            None => Err(Error::unavailable(format!("{}: an answer from NATS that makes no sense", what()))),
             Some(StatusCode::NOT_FOUND) => Ok(None),
             Some(status) => Err(Error::unavailable(format!("{}: NATS answers {status} {}", what(), description(&message)))),
         }

@@ -168,12 +168,7 @@ impl Target {
 }
 
 pub(super) fn bucket_name(text: &str) -> Result<String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if text.is_empty() || text.len() > 200 || !text.chars().all(good) {
-        let shown: String = text.chars().take(80).collect();
-        return Err(Error::invalid(format!("{shown:?} is no bucket name; use letters, digits, - and _")));
-    }
-    Ok(text.to_owned())
+    crate::check_bucket(text).map(|()| text.to_owned())
 }
 
 /// Splits `[user:pass@|token@]host[:port][,host…]`. Errors never repeat what stands before the `@`.

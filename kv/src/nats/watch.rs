@@ -28,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
     let start = match since {
+        // Where more than the latest is kept.
+        Since::History if store.plain.is_some() => Start::All,
         Since::Current | Since::History => Start::Latest,
         Since::After(revision) => Start::At(revision.next().get()),
         Since::Now => Start::New,
@@ -196,6 +198,10 @@ impl Task {
     /// Whether a write that should have been told before, or was superseded by something told, is another one: the
     /// only server that has the bucket has lost its last writes, and others stand in their place.
     fn was_never_told(&self, entry: &Entry, sequence: u64) -> bool {
+        // In a bucket that keeps older writes they come back when what came after them expires or is removed.
+        if self.store.plain.is_some() {
+            return false;
+        }
         // Of what was told to be gone nothing is known but that.
         let another = self.live.get(&entry.key).map_or(entry.is_live(), |at| *at != sequence);
         self.store.facts.replicas == 1 && sequence > self.begun && another

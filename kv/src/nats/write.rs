@@ -19,6 +19,10 @@ pub(super) struct Writer<'a> {
     pub(super) link: &'a Link,
     pub(super) names: &'a Names,
     pub(super) timeout: Duration,
+    /// Whether the bucket is an ordinary one, to which nothing is written but what was asked for.
+    pub(super) plain: bool,
+    /// Whether a purge takes what the bucket keeps of the key with it.
+    pub(super) roll_up: bool,
 }
 
 /// A write that was certainly not applied, and may be tried again.
@@ -63,6 +67,9 @@ impl Writer<'_> {
 
     /// Whether those who lead the stream now find `key` at `revision` (0: not there). False where that is not known.
     pub(super) async fn finds(&self, key: &Key, revision: u64) -> bool {
+        if self.plain {
+            return false;
+        }
         let carrier = self.carrier(&Fence { key: key.clone(), revision: Revision::new(revision) });
         self.single(carrier, "a check of a refusal").await.is_ok()
     }
@@ -114,6 +121,9 @@ impl Writer<'_> {
             }
             Change::Purge { marker } => {
                 headers.insert("KV-Operation", "PURGE");
+                if self.roll_up {
+                    headers.insert(header::NATS_ROLLUP, "sub");
+                }
                 (Bytes::new(), *marker)
             }
         };

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct KvGet {
     /// The key.
     pub key: String,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
-    /// Only this revision of the key.
+    /// Only this revision of the key, as long as the bucket keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
 }
@@ -55,7 +55,7 @@ pub struct KvPut {
     /// The value as base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_b64: Option<String>,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
     /// Forget the value after this time, rounded up to whole seconds.
@@ -89,7 +89,7 @@ pub struct KvUpdate {
     pub value_b64: Option<String>,
     /// The key's latest revision, as the caller knows it.
     pub revision: u64,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
     /// Forget the value after this time, rounded up to whole seconds.
@@ -115,7 +115,7 @@ pub struct KvUpdate {
 pub struct KvDelete {
     /// The key.
     pub key: String,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
     /// Only where the latest write to the key is that of this revision.
@@ -145,7 +145,7 @@ pub struct KvKeys {
     /// Only keys after this one: the `next` of the answer before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
 }
@@ -166,7 +166,7 @@ pub struct KvKeysListed {
 pub struct KvHistory {
     /// The key.
     pub key: String,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
 }
@@ -174,7 +174,7 @@ pub struct KvHistory {
 /// Result of `kv.history`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KvEntries {
-    /// What the bucket still has of the key, oldest first: of the coordination bucket the latest write, tombstone or value.
+    /// What the bucket still has of the key, oldest first, tombstones too; the coordination bucket keeps the latest write.
     pub entries: Vec<Entry>,
 }
 
@@ -188,7 +188,7 @@ pub struct KvWatch {
     /// All keys that begin with this; all of them where it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// A bucket other than the coordination bucket.
+    /// Another bucket than the coordination bucket, which must be there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
     /// Only writes of this revision or a later one: the last that was told and one more, or the `resume_revision` of a `gap`.

@@ -39,7 +39,7 @@ pub struct HelloResult {
     pub session: String,
     /// The store behind the daemon.
     pub store: StoreInfo,
-    /// The methods this daemon serves.
+    /// The methods this daemon serves, and `buckets` where `kv.*` takes a `bucket`.
     pub capabilities: Vec<String>,
     /// The limits of this daemon.
     pub limits: Limits,

@@ -11,6 +11,9 @@ use super::{
     openrpc::{Described, Document},
 };
 
+/// What this version of the daemon can besides: `buckets` is the parameter `bucket` of `kv.*`.
+pub const CAPABILITIES: &[&str] = &["buckets"];
+
 macro_rules! methods {
     ($($name:literal: $params:ty => $result:ty, $summary:literal;)+) => {
         /// The methods this version of the daemon serves.

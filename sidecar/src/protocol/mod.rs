@@ -29,7 +29,7 @@ pub use message::{
     LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, PolicyStatus, SessionStatus, Status,
     StoreInfo, Written,
 };
-pub use methods::METHODS;
+pub use methods::{CAPABILITIES, METHODS};
 pub use openrpc::document;
 pub use subscription::{Event, Happening, Subscribed, SubscriptionCancel};
 

@@ -8,13 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
-use tenure_kv::{Entry, Event, Key, KeyRange, Revision, Since, State, Store};
+use tenure_kv::{Bucket, Entry, Event, Key, KeyRange, Revision, Since, State};
 use tokio::time::Instant;
 
 use super::{
     connection::Connection,
     errors,
-    kv::{DATA, refuse_bucket},
     policy::{Ability, Sight},
     subscriptions::{Source, Subscription},
 };
@@ -30,16 +29,21 @@ const BEGINNING: Duration = Duration::from_secs(600);
 /// Of how many keys it is known at the beginning that they were told. Beyond it every removal is told.
 const MOST_TOLD: usize = 4_096;
 
-/// `kv.watch`.
-pub(super) fn watch(connection: &Connection, params: KvWatch) -> Result<Subscription<Keys>, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
+/// `kv.watch`, in the bucket that `params` names; without one, which the store could not be reached for, it ends at once.
+pub(super) fn watch(
+    connection: &Connection,
+    bucket: Option<Arc<dyn Bucket>>,
+    params: KvWatch,
+) -> Result<Subscription<Keys>, ErrorObject> {
     let sight = connection.sight(Ability::SEE_KEYS, params.bucket.as_deref());
     let (range, prefix) = match (params.key, params.prefix) {
         (Some(key), None) => {
-            let key = tenure::data_key(&key).map_err(|error| errors::of(&error).with("param", "key"))?;
+            // The longest key is that of the coordination bucket: what is a key here is one there.
+            tenure::data_key(&key).map_err(|error| errors::of(&error).with("param", "key"))?;
+            let key = Key::new(&key).map_err(|error| errors::of_store(error).with("param", "key"))?;
             (KeyRange::One(key), String::new())
         }
-        (None, Some(prefix)) => (around(&prefix)?, format!("{DATA}{prefix}")),
+        (None, Some(prefix)) => (around(&prefix)?, prefix),
         (Some(_), Some(_)) => return Err(errors::param("prefix", "kv.watch: key and prefix exclude each other")),
         (None, None) => return Err(errors::param("key", "kv.watch: missing parameter `key` (or `prefix` for more than one)")),
     };
@@ -52,8 +56,9 @@ pub(super) fn watch(connection: &Connection, params: KvWatch) -> Result<Subscrip
             return Err(errors::param("updates_only", said));
         }
     };
+    let end = bucket.is_none().then(|| Kind::Unavailable.as_str().to_owned());
     connection.subscriptions.add(Keys {
-        store: connection.daemon.store.clone(),
+        bucket,
         range,
         prefix,
         sight,
@@ -65,24 +70,24 @@ pub(super) fn watch(connection: &Connection, params: KvWatch) -> Result<Subscrip
         told: (since == Since::Current).then(HashSet::new),
         unread: VecDeque::new(),
         bytes: 0,
-        end: None,
+        end,
     })
 }
 
-/// The smallest range with all keys of applications that begin with `prefix`.
+/// The smallest range with all keys that begin with `prefix`.
 fn around(prefix: &str) -> Result<KeyRange, ErrorObject> {
     if !prefix.is_empty() {
         let whole = Key::new(prefix.strip_suffix('.').unwrap_or(prefix));
         whole.map_err(|error| errors::param("prefix", error.to_string().replacen("key", "prefix", 1)))?;
     }
     let parent = prefix.rsplit_once('.').map_or("", |(parent, _)| parent);
-    KeyRange::new(if parent.is_empty() { format!("{DATA}>") } else { format!("{DATA}{parent}.>") })
+    KeyRange::new(if parent.is_empty() { ">".to_owned() } else { format!("{parent}.>") })
         .map_err(|error| errors::of_store(error).with("param", "prefix"))
 }
 
 /// Keys, as events.
 pub(super) struct Keys {
-    store: Arc<dyn Store>,
+    bucket: Option<Arc<dyn Bucket>>,
     range: KeyRange,
     /// What the keys of the range begin with that are told.
     prefix: String,
@@ -151,8 +156,10 @@ impl Keys {
     async fn pull(&mut self) -> Result<Option<Happening>, String> {
         // A long range of which little is told must not keep others waiting.
         tokio::task::coop::consume_budget().await;
-        if self.events.is_none() {
-            self.events = Some(self.store.watch(self.range.clone(), self.since).await.map_err(reason)?);
+        if self.events.is_none()
+            && let Some(bucket) = &self.bucket
+        {
+            self.events = Some(bucket.watch(self.range.clone(), self.since).await.map_err(reason)?);
         }
         match self.events.as_mut().map(StreamExt::next) {
             Some(next) => match next.await {
@@ -167,7 +174,7 @@ impl Keys {
         match event {
             Event::Entry(entry) => {
                 self.reached = self.reached.max(entry.revision);
-                let seen = |key: &str| key.starts_with(&self.prefix) && self.sight.sees(key.strip_prefix(DATA).unwrap_or(key));
+                let seen = |key: &str| key.starts_with(&self.prefix) && self.sight.sees(key);
                 if !seen(entry.key.as_str()) {
                     return None;
                 }
@@ -181,7 +188,7 @@ impl Keys {
                         self.told = None;
                     }
                 }
-                happening(&entry)
+                Some(happening(&entry))
             }
             Event::CaughtUp => {
                 self.synced = true;
@@ -197,10 +204,10 @@ fn reason(error: tenure_kv::Error) -> String {
     errors::of_store(error).kind().unwrap_or(Kind::Unavailable).as_str().to_owned()
 }
 
-fn happening(entry: &Entry) -> Option<Happening> {
-    let key = entry.key.as_str().strip_prefix(DATA)?.to_owned();
+fn happening(entry: &Entry) -> Happening {
+    let key = entry.key.as_str().to_owned();
     let revision = entry.revision.get();
-    Some(match &entry.state {
+    match &entry.state {
         State::Live(bytes) => {
             let (value, value_b64) = value::encode(bytes);
             Happening::Put { key, revision, value, value_b64 }
@@ -208,7 +215,7 @@ fn happening(entry: &Entry) -> Option<Happening> {
         State::Deleted(_) => Happening::Delete { key, revision },
         State::Purged => Happening::Purge { key, revision },
         State::Expired => Happening::Expire { key, revision },
-    })
+    }
 }
 
 /// About how much memory it takes.
@@ -227,9 +234,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_watched_through_the_smallest_range_around_it() {
-        for (prefix, range) in
-            [("", "data.>"), ("jobs", "data.>"), ("jobs.", "data.jobs.>"), ("jobs.a", "data.jobs.>"), ("a.b.c", "data.a.b.>")]
-        {
+        for (prefix, range) in [("", ">"), ("jobs", ">"), ("jobs.", "jobs.>"), ("jobs.a", "jobs.>"), ("a.b.c", "a.b.>")] {
             assert_eq!(around(prefix).unwrap(), KeyRange::new(range).unwrap(), "{prefix}");
         }
         for prefix in [".", "..", "a..", ".a", "a b", "*", "a.>", &"x".repeat(1_100)] {

@@ -1,4 +1,4 @@
-//! The methods `kv.*`, in the range of the coordination bucket that is for applications.
+//! The methods `kv.*`, in a bucket that is named or else in the range of the coordination bucket for applications.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -10,44 +10,51 @@ use crate::protocol::{
     value,
 };
 
-/// Where the keys of applications are in the bucket.
-pub(super) const DATA: &str = "data.";
-/// How many keys are read at once.
-const PAGE: usize = 512;
 /// What an answer has besides the keys.
 const AROUND: usize = 1_024;
 /// How long what was deleted can be seen to have been.
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
 
-pub(super) fn refuse_bucket(bucket: Option<&str>) -> Result<(), ErrorObject> {
-    match bucket {
-        None => Ok(()),
-        Some(_) => {
-            let said = "buckets other than the coordination bucket are not built yet; leave bucket out";
-            Err(ErrorObject::new(Kind::Unsupported, said).with("param", "bucket"))
-        }
-    }
+fn key_of(text: &str) -> Result<Key, ErrorObject> {
+    Key::new(text).map_err(errors::of_store)
 }
 
 /// `kv.get`.
 pub(super) async fn get(connection: Arc<Connection>, params: KvGet) -> Result<KvEntry, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
-    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
-    let found = connection.daemon.store.entry(&key).await.map_err(errors::of_store)?;
-    // The bucket keeps the latest write only.
-    let found = found.filter(|entry| entry.is_live() && params.revision.is_none_or(|revision| revision == entry.revision.get()));
-    Ok(KvEntry { entry: found.map(|found| shown(params.key, &found)) })
+    let (key, name) = (key_of(&params.key)?, params.bucket.as_deref());
+    let buckets = &connection.daemon.buckets;
+    let bucket = buckets.get(name).await?;
+    let found = match params.revision {
+        None => bucket.entry(&key).await,
+        Some(revision) => bucket.entry_at(&key, Revision::new(revision)).await,
+    };
+    let found = match found {
+        Ok(found) => found.filter(tenure_kv::Entry::is_live),
+        Err(error) => return Err(buckets.failed(name, error).await),
+    };
+    Ok(KvEntry { entry: found.as_ref().map(shown) })
 }
 
 /// `kv.history`.
 pub(super) async fn history(connection: Arc<Connection>, params: KvHistory) -> Result<KvEntries, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
-    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
-    let found = connection.daemon.store.entry(&key).await.map_err(errors::of_store)?;
-    Ok(KvEntries { entries: found.map(|found| shown(params.key, &found)).into_iter().collect() })
+    let (key, name) = (key_of(&params.key)?, params.bucket.as_deref());
+    let buckets = &connection.daemon.buckets;
+    let bucket = buckets.get(name).await?;
+    let most = connection.daemon.limits.line_bytes;
+    let kept = match bucket.history(&key, most).await {
+        Ok(kept) => kept,
+        Err(error) => return Err(buckets.failed(name, error).await),
+    };
+    if kept.iter().filter_map(tenure_kv::Entry::value).map(bytes::Bytes::len).sum::<usize>() > most {
+        let said = format!(
+            "what the bucket keeps of {key} is longer than a line of {most} bytes; follow it with kv.watch from_revision 1 instead"
+        );
+        return Err(ErrorObject::limit("line_bytes", said));
+    }
+    Ok(KvEntries { entries: kept.iter().map(shown).collect() })
 }
 
-fn shown(key: String, found: &tenure_kv::Entry) -> Entry {
+fn shown(found: &tenure_kv::Entry) -> Entry {
     let (value, value_b64) = found.value().map_or((None, None), |bytes| value::encode(bytes));
     let operation = match found.state {
         State::Live(_) => "put",
@@ -56,33 +63,36 @@ fn shown(key: String, found: &tenure_kv::Entry) -> Entry {
         State::Expired => "expire",
     };
     let created = humantime::format_rfc3339_millis(found.created).to_string();
-    Entry { key, value, value_b64, revision: found.revision.get(), created, operation: operation.to_owned() }
+    Entry {
+        key: found.key.as_str().to_owned(),
+        value,
+        value_b64,
+        revision: found.revision.get(),
+        created,
+        operation: operation.to_owned(),
+    }
 }
 
 /// `kv.keys`.
 pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<KvKeysListed, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
-    let sight = connection.sight(Ability::SEE_KEYS, params.bucket.as_deref());
-    let range = KeyRange::new(format!("{DATA}>")).map_err(errors::of_store)?;
+    let name = params.bucket.as_deref();
+    let sight = connection.sight(Ability::SEE_KEYS, name);
     let (prefix, after) = (params.prefix.unwrap_or_default(), params.after);
-    // A key that is written meanwhile may be shown twice; its values are not kept.
-    let mut keys = BTreeSet::new();
-    let mut from = Revision::ZERO;
-    loop {
-        let page = connection.daemon.store.scan(&range, from, PAGE).await.map_err(errors::of_store)?;
-        let names = page.entries.iter().filter_map(|entry| entry.key.as_str().strip_prefix(DATA));
-        let wanted = names
-            .filter(|name| name.starts_with(&prefix) && sight.sees(name) && after.as_deref().is_none_or(|after| *name > after));
-        keys.extend(wanted.map(str::to_owned));
-        if page.complete {
-            break;
-        }
-        from = page.through.next();
-    }
+    let buckets = &connection.daemon.buckets;
+    let keys = match buckets.get(name).await?.keys(&KeyRange::All).await {
+        Ok(keys) => keys,
+        Err(error) => return Err(buckets.failed(name, error).await),
+    };
+    // A key that was written meanwhile may be there twice.
+    let keys: BTreeSet<&str> = keys
+        .iter()
+        .map(Key::as_str)
+        .filter(|name| name.starts_with(&prefix) && sight.sees(name) && after.as_deref().is_none_or(|after| *name > after))
+        .collect();
     let mut listed = KvKeysListed::default();
     let mut room = connection.daemon.limits.line_bytes.saturating_sub(AROUND);
     for key in keys {
-        let length = serde_json::to_string(&key).map_or(0, |text| text.len() + 1);
+        let length = serde_json::to_string(key).map_or(0, |text| text.len() + 1);
         if length > room
             && let Some(last) = listed.keys.last()
         {
@@ -90,7 +100,7 @@ pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<
             break;
         }
         room = room.saturating_sub(length);
-        listed.keys.push(key);
+        listed.keys.push(key.to_owned());
     }
     Ok(listed)
 }
@@ -113,9 +123,7 @@ pub(super) async fn update(connection: Arc<Connection>, params: KvUpdate) -> Res
 }
 
 async fn store(connection: Arc<Connection>, method: &str, params: KvPut, expect: Expect) -> Result<Written, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
-    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
-    let mut op = Op::put(key, value::decode(params.value, params.value_b64)?).expect(expect);
+    let mut op = Op::put(key_of(&params.key)?, value::decode(params.value, params.value_b64)?).expect(expect);
     match params.ttl_ms.map(Duration::from_millis) {
         None => {}
         Some(Duration::ZERO) => {
@@ -125,7 +133,7 @@ async fn store(connection: Arc<Connection>, method: &str, params: KvPut, expect:
         Some(ttl) => op = op.ttl(Ttl::at_least(ttl)),
     }
     let by = By { lease: params.fence_lease, lock: params.lock, election: params.election, fence: params.fence };
-    write(&connection, method, by, op).await
+    write(&connection, method, params.bucket.as_deref(), by, op).await
 }
 
 /// `kv.delete`.
@@ -144,11 +152,11 @@ async fn remove(
     params: KvDelete,
     change: impl FnOnce(Key) -> Op,
 ) -> Result<Written, ErrorObject> {
-    refuse_bucket(params.bucket.as_deref())?;
-    let key = tenure::data_key(&params.key).map_err(|error| errors::of(&error))?;
+    let key = key_of(&params.key)?;
     let expect = params.revision.map_or(Expect::Any, |revision| Expect::At(Revision::new(revision)));
     let by = By { lease: params.fence_lease, lock: params.lock, election: params.election, fence: params.fence };
-    write(&connection, method, by, change(key).expect(expect).ttl(Ttl::at_least(TOMBSTONE))).await
+    let op = change(key).expect(expect).ttl(Ttl::at_least(TOMBSTONE));
+    write(&connection, method, params.bucket.as_deref(), by, op).await
 }
 
 /// What a write is fenced by, as its parameters have it.
@@ -159,14 +167,26 @@ struct By {
     fence: Option<u64>,
 }
 
-async fn write(connection: &Connection, method: &str, by: By, op: Op) -> Result<Written, ErrorObject> {
+impl By {
+    /// The first parameter that says so.
+    fn named(&self) -> Option<&'static str> {
+        let named = [("fence_lease", self.lease.is_some()), ("fence", self.fence.is_some())];
+        let more = [("lock", self.lock.is_some()), ("election", self.election.is_some())];
+        named.into_iter().chain(more).find_map(|(name, there)| there.then_some(name))
+    }
+}
+
+async fn write(connection: &Connection, method: &str, bucket: Option<&str>, by: By, op: Op) -> Result<Written, ErrorObject> {
+    if let (Some(_), Some(param)) = (bucket, by.named()) {
+        let said = format!("{method}: {param} works in the coordination bucket only; leave out {param} or bucket");
+        return Err(errors::param(param, said));
+    }
     let revision = match (by.lease, by.lock, by.election, by.fence) {
-        (None, None, None, None) if connection.daemon.draining.is_cancelled() => return Err(errors::leaving()),
-        (None, None, None, None) => connection.daemon.store.commit(op.into()).await.map_err(errors::of_store)?,
-        (Some(handle), None, None, None) => fenced(&*connection.leases.find(&handle).held(&handle)?, op.into()).await?,
-        (None, Some(lock), None, Some(fence)) => elsewhere(connection, held::Kind::Lock, &lock, fence, op.into()).await?,
+        (None, None, None, None) => plainly(connection, bucket, op).await?,
+        (Some(handle), None, None, None) => fenced(&*connection.leases.find(&handle).held(&handle)?, own(op)?).await?,
+        (None, Some(lock), None, Some(fence)) => elsewhere(connection, held::Kind::Lock, &lock, fence, own(op)?).await?,
         (None, None, Some(election), Some(fence)) => {
-            elsewhere(connection, held::Kind::Leadership, &election, fence, op.into()).await?
+            elsewhere(connection, held::Kind::Leadership, &election, fence, own(op)?).await?
         }
         _ => {
             let said =
@@ -177,6 +197,24 @@ async fn write(connection: &Connection, method: &str, by: By, op: Op) -> Result<
     Ok(Written { revision: revision.get() })
 }
 
+async fn plainly(connection: &Connection, name: Option<&str>, op: Op) -> Result<Revision, ErrorObject> {
+    if connection.daemon.draining.is_cancelled() {
+        return Err(errors::leaving());
+    }
+    let buckets = &connection.daemon.buckets;
+    let bucket = buckets.get(name).await?;
+    match bucket.write(op).await {
+        Ok(revision) => Ok(revision),
+        Err(error) => Err(buckets.failed(name, error).await),
+    }
+}
+
+/// The write in the store's own terms, for its fence.
+fn own(op: Op) -> Result<Batch, ErrorObject> {
+    let key = tenure::data_key(op.key.as_str()).map_err(|error| errors::of(&error))?;
+    Ok(Op { key, ..op }.into())
+}
+
 /// A write fenced by a hold of whichever connection.
 async fn elsewhere(
     connection: &Connection,
@@ -184,7 +222,7 @@ async fn elsewhere(
     name: &str,
     fence: u64,
     batch: Batch,
-) -> Result<tenure_kv::Revision, ErrorObject> {
+) -> Result<Revision, ErrorObject> {
     let Some(lease) = connection.daemon.leases.holds.find(kind, name, fence) else { return Err(passed_on(name, fence)) };
     fenced(&lease, batch).await.map_err(|error| match error.kind() {
         // Of somebody else's lease only this is promised to be told.
@@ -198,6 +236,6 @@ fn passed_on(name: &str, fence: u64) -> ErrorObject {
     ErrorObject::new(Kind::Conflict, format!("nobody holds {name} with token {fence} through this daemon; nothing was written"))
 }
 
-async fn fenced(lease: &Lease, batch: Batch) -> Result<tenure_kv::Revision, ErrorObject> {
+async fn fenced(lease: &Lease, batch: Batch) -> Result<Revision, ErrorObject> {
     lease.using(|held| async move { held.commit(batch).await }).await
 }

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tenure_kv::{
-    Batch, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since, Store,
+    Batch, Beside, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since, Store,
 };
 use tracing::Instrument;
 
@@ -97,6 +97,10 @@ impl Store for Measured {
 
     async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
         self.trip("scan", self.store.scan(range, from, limit)).await
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        self.trip("bucket", self.store.bucket(name)).await
     }
 
     async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {

@@ -1,6 +1,7 @@
 //! The daemon: accepts clients, serves them, and leaves in good order.
 
 mod asking;
+mod buckets;
 pub(crate) mod config;
 mod connection;
 mod elections;
@@ -56,6 +57,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::config::command_line;
 use self::{
+    buckets::Buckets,
     leases::Everywhere,
     measured::Measured,
     metrics::Metrics,
@@ -142,6 +144,7 @@ struct Daemon {
     /// The same.
     measured: Arc<Measured>,
     metrics: Arc<Metrics>,
+    buckets: Buckets,
     sessions: Arc<Sessions>,
     observers: Arc<Observers>,
     limits: Limits,
@@ -237,7 +240,7 @@ impl Server {
         let store = tenure_kv::open(&config.store).await.map_err(|error| {
             StartError::new(format!("cannot open the store {}: {}", redacted(&config.store), errors::of_store(error)))
         })?;
-        Ok(Self::listening(config, policies, claimed, listener, http, store))
+        Self::listening(config, policies, claimed, listener, http, store)
     }
 
     /// As [`start`](Self::start), in front of a store that is open already; the URL in `config` is not looked at.
@@ -248,7 +251,7 @@ impl Server {
         let policies = policies(&config)?;
         let (claimed, listener) = socket::claim(&config.socket, &config.access)?;
         let http = config.http.map(http::Bound::at).transpose()?;
-        Ok(Self::listening(config, policies, Some(claimed), listener, http, store))
+        Self::listening(config, policies, Some(claimed), listener, http, store)
     }
 
     /// What reads the policy again.
@@ -263,7 +266,7 @@ impl Server {
         listener: StdListener,
         http: Option<http::Bound>,
         store: Arc<dyn Store>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
@@ -272,7 +275,9 @@ impl Server {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let ended = CancellationToken::new();
         let sessions = Sessions::new(store.clone(), lease, sessions::LINGER, limits.lease_lengths, ended.clone());
+        let buckets = Buckets::new(store.clone()).map_err(|error| StartError::new(error.to_string()))?;
         let daemon = Arc::new(Daemon {
+            buckets,
             observers: Observers::new(sessions.clone()),
             sessions,
             store,
@@ -298,7 +303,7 @@ impl Server {
         if let Some(policy) = &config.policy {
             tracing::info!(policy = %policy.display(), rules = daemon.policies.rules(), "policy in force");
         }
-        Self { daemon, claimed, listener, http, drain: config.drain }
+        Ok(Self { daemon, claimed, listener, http, drain: config.drain })
     }
 
     /// Serves until `leave` resolves, then drains: clients are told, holders get their time, what is left is

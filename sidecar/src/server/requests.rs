@@ -10,17 +10,18 @@ use super::{
     connection::Connection,
     elections, errors,
     held::{self, Held},
-    inflight::{self, Slot},
+    inflight::{self, Finish, Slot},
     keys, kv,
     leases::Found,
     locks, members,
     operation::Operation,
     outbox::{Outbox, Room},
     sessions::millis,
+    subscriptions::Subscription,
 };
 use crate::protocol::{
-    Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, LeaseRef, LockCheck, METHODS, MemberWatchParams,
-    NoParams, SubscriptionCancel, VERSION, document, frame, frame::Request,
+    CAPABILITIES, Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, KvWatch, LeaseRef, LockCheck, METHODS,
+    MemberWatchParams, NoParams, SubscriptionCancel, VERSION, document, frame, frame::Request,
 };
 
 /// The shortest and the longest `heartbeat_ms`.
@@ -75,8 +76,9 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
                 Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
                 Err(error) => Err(error),
             },
-            "kv.watch" => match request.params().and_then(|params| keys::watch(connection, params)) {
-                Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
+            "kv.watch" => match request.params().and_then(|params| watch_keys(connection, &id, params, &mut operation)) {
+                Ok(Some(subscribed)) => return subscribed.begin(connection, &id, room, operation),
+                Ok(None) => return,
                 Err(error) => Err(error),
             },
             _ => match start(connection, id.clone(), &request, &mut operation) {
@@ -89,6 +91,50 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
         operation.end(now.as_ref().map(drop));
     }
     connection.outbox.answer(room, now.unwrap_or_else(|error| frame::failure(Some(&id), &error)));
+}
+
+/// The subscription of `kv.watch`; `None` where a bucket has to be opened first, and the request goes on meanwhile.
+fn watch_keys(
+    connection: &Arc<Connection>,
+    id: &Id,
+    params: KvWatch,
+    operation: &mut Option<Operation>,
+) -> Result<Option<Subscription<keys::Keys>>, ErrorObject> {
+    if params.bucket.is_none() {
+        return keys::watch(connection, Some(connection.daemon.buckets.own()), params).map(Some);
+    }
+    let slot = connection.inflight.admit(id.clone(), false)?;
+    let (connection, id, operation) = (connection.clone(), id.clone(), operation.take());
+    connection.clone().spawn(async move {
+        let opened = tokio::select! {
+            biased;
+            () = slot.cancel().cancelled() => {
+                operation.into_iter().for_each(Operation::cancelled);
+                return connection.outbox.finish(slot, Bytes::new(), None);
+            }
+            opened = connection.daemon.buckets.get(params.bucket.as_deref()) => opened,
+        };
+        let bucket = match opened {
+            Ok(bucket) => Some(bucket),
+            // As with the coordination bucket, this is no fault of the request.
+            Err(error) if error.kind() == Some(Kind::Unavailable) => None,
+            Err(error) => return finish(&connection.outbox, slot, operation, Err::<(Done, _), _>(error)),
+        };
+        let Some(room) = connection.outbox.room().await else { return };
+        // From here on it cannot be cancelled any more: what begins now is known to the client.
+        if let Finish::Cancelled(slot) = slot.finish(true) {
+            operation.into_iter().for_each(Operation::cancelled);
+            return connection.outbox.answer(room, slot.cancelled());
+        }
+        match keys::watch(&connection, bucket, params) {
+            Ok(subscribed) => subscribed.begin(&connection, &id, room, operation),
+            Err(error) => {
+                operation.into_iter().for_each(|operation| operation.end(Err(&error)));
+                connection.outbox.answer(room, frame::failure(Some(&id), &error));
+            }
+        }
+    });
+    Ok(None)
 }
 
 /// Of a line that wants no answer only what makes sense without one takes effect.
@@ -277,7 +323,7 @@ fn say_hello(connection: &Connection, hello: Hello) -> Result<HelloResult, Error
         server: super::SERVER.to_owned(),
         session: connection.session.clone(),
         store: connection.daemon.store_info(),
-        capabilities: METHODS.iter().map(|method| (*method).to_owned()).collect(),
+        capabilities: METHODS.iter().chain(CAPABILITIES).map(|name| (*name).to_owned()).collect(),
         limits: connection.daemon.limits.clone(),
     })
 }

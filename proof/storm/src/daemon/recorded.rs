@@ -248,6 +248,10 @@ impl Store for Recorded {
         committed
     }
 
+    async fn bucket(&self, name: &str) -> Result<tenure_kv::Beside> {
+        self.store.bucket(name).await
+    }
+
     fn outages(&self) -> u64 {
         self.store.outages()
     }

@@ -24,7 +24,8 @@ enum Wanted {
     Lock,
     Election,
     Group,
-    Key,
+    /// A key, of this bucket where one is named.
+    Key(Option<String>),
     /// The token of the hold of this lock.
     Token(String),
 }
@@ -58,7 +59,7 @@ fn wanted(before: &[String], typed: &str) -> Option<(Wanted, Option<PathBuf>)> {
     let mut command = &root;
     let mut path = Vec::new();
     let mut positional: Vec<&str> = Vec::new();
-    let mut socket = None;
+    let (mut socket, mut bucket) = (None, None);
     let mut words = before.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if word == "--" || word == "--store" || word.starts_with("--store=") {
@@ -66,6 +67,8 @@ fn wanted(before: &[String], typed: &str) -> Option<(Wanted, Option<PathBuf>)> {
         }
         if let Some(path) = word.strip_prefix("--socket=") {
             socket = Some(PathBuf::from(path));
+        } else if let Some(name) = word.strip_prefix("--bucket=") {
+            bucket = Some(name.to_owned());
         } else if word.starts_with('-') && word.len() > 1 {
             let takes = command.get_arguments().any(|argument| {
                 let long = argument.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long));
@@ -77,6 +80,7 @@ fn wanted(before: &[String], typed: &str) -> Option<(Wanted, Option<PathBuf>)> {
                 let value = words.next().and_then(|value| if value == "=" { words.next() } else { Some(value) });
                 match (word, value) {
                     ("--socket", Some(path)) => socket = Some(PathBuf::from(path)),
+                    ("--bucket", Some(name)) => bucket = Some(name.to_owned()),
                     ("--fence", None) if path == ["locks", "break"] => {
                         return Some((Wanted::Token((*positional.first()?).to_owned()), socket));
                     }
@@ -96,8 +100,8 @@ fn wanted(before: &[String], typed: &str) -> Option<(Wanted, Option<PathBuf>)> {
         (["wait" | "watch"], ["lock"]) => Wanted::Lock,
         (["elect"], []) | (["wait" | "watch"], ["leader"]) => Wanted::Election,
         (["members" | "join"], []) | (["watch"], ["members"]) => Wanted::Group,
-        (["kv", "get" | "put" | "create" | "update" | "del" | "purge" | "ls" | "watch" | "history"], []) => Wanted::Key,
-        (["wait"], ["key"]) | (["watch"], ["kv"]) => Wanted::Key,
+        (["kv", "get" | "put" | "create" | "update" | "del" | "purge" | "ls" | "watch" | "history"], []) => Wanted::Key(bucket),
+        (["wait"], ["key"]) | (["watch"], ["kv"]) => Wanted::Key(bucket),
         _ => return None,
     };
     Some((wanted, socket))
@@ -118,8 +122,11 @@ async fn names(wanted: &Wanted, typed: &str, socket: PathBuf) -> Option<Vec<Stri
             Some(names)
         }
         Wanted::Group => named(&client.call("member.groups", prefix).await.ok()?, "groups"),
-        Wanted::Key => {
-            let params = if typed.is_empty() { json!({}) } else { prefix };
+        Wanted::Key(bucket) => {
+            let mut params = if typed.is_empty() { json!({}) } else { prefix };
+            if let Some(bucket) = bucket {
+                params["bucket"] = json!(bucket);
+            }
             let answer = client.call("kv.keys", params).await.ok()?;
             Some(answer["keys"].as_array()?.iter().filter_map(|key| Some(key.as_str()?.to_owned())).collect())
         }
@@ -151,12 +158,14 @@ mod tests {
             ("locks break x --fence ", Some(Wanted::Token("x".to_owned()))),
             ("elect ", Some(Wanted::Election)),
             ("join we", Some(Wanted::Group)),
-            ("kv del a", Some(Wanted::Key)),
-            ("kv delete a", Some(Wanted::Key)),
+            ("kv del a", Some(Wanted::Key(None))),
+            ("kv delete a", Some(Wanted::Key(None))),
+            ("kv --bucket b get ", Some(Wanted::Key(Some("b".to_owned())))),
+            ("kv get --bucket=b a", Some(Wanted::Key(Some("b".to_owned())))),
             ("kv put a b", None),
             ("wait leader ", Some(Wanted::Election)),
             ("watch members ", Some(Wanted::Group)),
-            ("watch kv ", Some(Wanted::Key)),
+            ("watch kv ", Some(Wanted::Key(None))),
             ("watch ", None),
             ("", None),
             ("lo", None),

@@ -13,6 +13,10 @@ use super::{End, exit::Failure, keep::store::check_name};
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
+
+    /// A key-value bucket of this name instead of the coordination bucket's range for applications
+    #[arg(long, value_name = "NAME", global = true)]
+    bucket: Option<String>,
 }
 
 const MORE: &str = "\
@@ -20,6 +24,7 @@ Examples:
   tenure kv put config/color green --ttl 1h
   tenure kv get config/color --raw
   tenure kv watch --prefix config/ -o jsonl
+  tenure kv history color --bucket settings      another bucket, made with `nats kv add settings`
   tenure lock nightly -- sh -c './report | tenure kv put reports/last - --fence'
 
 Exit code:
@@ -30,7 +35,7 @@ Exit code:
       another (update, --revision), or the hold that fences is over (--fence)
   74  unknown: nobody said whether it was written; read it back
   77  denied
-  125 Tenure failed and wrote nothing: no daemon, the store is out of reach
+  125 Tenure failed and wrote nothing: no daemon, no such bucket, the store is out of reach
 
 Keys are letters, digits, - / _ = and single dots. A value is up to 1 MB of any bytes. Data goes to
 standard output, everything else to standard error.
@@ -74,7 +79,7 @@ enum Verb {
     #[command(visible_alias = "keys", after_help = "Example:\n  tenure kv ls config/ --raw | xargs -n 1 tenure kv get")]
     Ls(read::List),
 
-    /// Print what the bucket still knows of a key: the latest write, also where that deleted it
+    /// Print what the bucket still has of a key, oldest first: of the coordination bucket the latest write
     #[command(after_help = "Example:\n  tenure kv history config/color -o jsonl")]
     History(read::History),
 
@@ -85,17 +90,26 @@ enum Verb {
 
 /// Runs the subcommand.
 pub(super) async fn run(args: Args) -> Result<End, Failure> {
-    match args.verb {
-        Verb::Get(get) => read::get(get).await,
-        Verb::Ls(list) => read::list(list).await,
-        Verb::History(history) => read::history(history).await,
-        Verb::Watch(args) => watch::watch(args).await,
-        Verb::Put(put) => write::put(put).await,
-        Verb::Create(put) => write::create(put).await,
-        Verb::Update(update) => write::update(update).await,
-        Verb::Del(remove) => write::delete(remove).await,
-        Verb::Purge(remove) => write::purge(remove).await,
+    let bucket = args.bucket;
+    if let Some(name) = &bucket {
+        tenure_kv::check_bucket(name).map_err(|error| Failure::usage(error.to_string()))?;
     }
+    match args.verb {
+        Verb::Get(get) => read::get(get, bucket).await,
+        Verb::Ls(list) => read::list(list, bucket).await,
+        Verb::History(history) => read::history(history, bucket).await,
+        Verb::Watch(args) => watch::watch(args, bucket).await,
+        Verb::Put(put) => write::put(put, bucket).await,
+        Verb::Create(put) => write::create(put, bucket).await,
+        Verb::Update(update) => write::update(update, bucket).await,
+        Verb::Del(remove) => write::delete(remove, bucket).await,
+        Verb::Purge(remove) => write::purge(remove, bucket).await,
+    }
+}
+
+/// What names the bucket in a hint.
+fn flag(bucket: Option<&str>) -> String {
+    bucket.map(|name| format!(" --bucket {name}")).unwrap_or_default()
 }
 
 fn check_key(key: &str) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub(super) struct Get {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Only the write of this revision; the bucket keeps the latest
+    /// Only the write of this revision, if the bucket keeps it
     #[arg(long, value_name = "N")]
     revision: Option<u64>,
 
@@ -92,10 +92,10 @@ const WRITE: [Column; 4] = [
 
 const KEYS: [Column; 1] = [Column { head: "KEY", width: 0, right: false }];
 
-pub(super) async fn get(args: Get) -> Result<End, Failure> {
+pub(super) async fn get(args: Get, bucket: Option<String>) -> Result<End, Failure> {
     check_key(&args.key)?;
     let daemon = Daemon::at(&args.socket).await?;
-    let params = KvGet { key: args.key.clone(), bucket: None, revision: args.revision };
+    let params = KvGet { key: args.key.clone(), bucket, revision: args.revision };
     let found: KvEntry = daemon.call("kv.get", params).await?;
     let printer = Printer::new(args.output, &ENTRY);
     let Some(entry) = found.entry else {
@@ -122,12 +122,12 @@ pub(super) async fn get(args: Get) -> Result<End, Failure> {
     Ok(0.into())
 }
 
-pub(super) async fn list(args: List) -> Result<End, Failure> {
+pub(super) async fn list(args: List, bucket: Option<String>) -> Result<End, Failure> {
     let daemon = Daemon::at(&args.socket).await?;
     let prefix = Some(args.prefix).filter(|prefix| !prefix.is_empty());
     let (mut keys, mut after) = (Vec::new(), None);
     loop {
-        let params = KvKeys { prefix: prefix.clone(), after: after.take(), bucket: None };
+        let params = KvKeys { prefix: prefix.clone(), after: after.take(), bucket: bucket.clone() };
         let page: KvKeysListed = daemon.call("kv.keys", params).await?;
         keys.extend(page.keys.into_iter().map(|key| Listed { key }));
         match page.next {
@@ -143,10 +143,10 @@ pub(super) async fn list(args: List) -> Result<End, Failure> {
     Ok(0.into())
 }
 
-pub(super) async fn history(args: History) -> Result<End, Failure> {
+pub(super) async fn history(args: History, bucket: Option<String>) -> Result<End, Failure> {
     check_key(&args.key)?;
     let daemon = Daemon::at(&args.socket).await?;
-    let known: KvEntries = daemon.call("kv.history", KvHistory { key: args.key.clone(), bucket: None }).await?;
+    let known: KvEntries = daemon.call("kv.history", KvHistory { key: args.key.clone(), bucket }).await?;
     let printer = Printer::new(args.output, &WRITE);
     if known.entries.is_empty() {
         if args.output == Format::Json {

@@ -58,7 +58,7 @@ const COLUMNS: [Column; 4] = [
     Column { head: "VALUE", width: 0, right: false },
 ];
 
-pub(super) async fn watch(args: Watch) -> Result<End, Failure> {
+pub(super) async fn watch(args: Watch, bucket: Option<String>) -> Result<End, Failure> {
     if let Some(key) = &args.key {
         check_key(key)?;
     }
@@ -69,7 +69,7 @@ pub(super) async fn watch(args: Watch) -> Result<End, Failure> {
         let asked = KvWatch {
             key: args.key,
             prefix: args.prefix,
-            bucket: None,
+            bucket,
             from_revision: args.from_revision,
             updates_only: Some(args.updates_only),
         };

@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::Read, os::unix::ffi::OsStringExt, time::Duration};
 use serde::Serialize;
 use tenure_kv::MAX_VALUE;
 
-use super::{check_key, fence};
+use super::{check_key, fence, flag};
 use crate::{
     command::{
         End, Socket,
@@ -88,60 +88,61 @@ struct Done<'a> {
 
 const DONE: [Column; 2] = [Column { head: "KEY", width: 0, right: false }, Column { head: "REVISION", width: 0, right: true }];
 
-pub(super) async fn put(args: Put) -> Result<End, Failure> {
-    let (how, params) = args.read()?;
-    write("kv.put", &params.key, &params, &how).await
+pub(super) async fn put(args: Put, bucket: Option<String>) -> Result<End, Failure> {
+    let (how, params) = args.read(bucket)?;
+    write("kv.put", &params.key, params.bucket.as_deref(), &params, &how).await
 }
 
-pub(super) async fn create(args: Put) -> Result<End, Failure> {
-    let (how, params) = args.read()?;
-    write("kv.create", &params.key, &params, &how).await
+pub(super) async fn create(args: Put, bucket: Option<String>) -> Result<End, Failure> {
+    let (how, params) = args.read(bucket)?;
+    write("kv.create", &params.key, params.bucket.as_deref(), &params, &how).await
 }
 
-pub(super) async fn update(args: Update) -> Result<End, Failure> {
+pub(super) async fn update(args: Update, bucket: Option<String>) -> Result<End, Failure> {
     let revision = args.revision;
-    let (how, KvPut { key, value, value_b64, bucket, ttl_ms, fence_lease, lock, election, fence }) = args.put.read()?;
+    let (how, KvPut { key, value, value_b64, bucket, ttl_ms, fence_lease, lock, election, fence }) = args.put.read(bucket)?;
     let params = KvUpdate { key, value, value_b64, revision, bucket, ttl_ms, fence_lease, lock, election, fence };
-    write("kv.update", &params.key, &params, &how).await
+    write("kv.update", &params.key, params.bucket.as_deref(), &params, &how).await
 }
 
-pub(super) async fn delete(args: Remove) -> Result<End, Failure> {
-    let (how, params) = args.read()?;
-    write("kv.delete", &params.key, &params, &how).await
+pub(super) async fn delete(args: Remove, bucket: Option<String>) -> Result<End, Failure> {
+    let (how, params) = args.read(bucket)?;
+    write("kv.delete", &params.key, params.bucket.as_deref(), &params, &how).await
 }
 
-pub(super) async fn purge(args: Remove) -> Result<End, Failure> {
-    let (how, params) = args.read()?;
-    write("kv.purge", &params.key, &params, &how).await
+pub(super) async fn purge(args: Remove, bucket: Option<String>) -> Result<End, Failure> {
+    let (how, params) = args.read(bucket)?;
+    write("kv.purge", &params.key, params.bucket.as_deref(), &params, &how).await
 }
 
 impl Put {
-    fn read(self) -> Result<(How, KvPut), Failure> {
+    fn read(self, bucket: Option<String>) -> Result<(How, KvPut), Failure> {
         check_key(&self.key)?;
         if self.ttl.is_some_and(|ttl| ttl.is_zero()) {
             return Err(Failure::usage("--ttl 0 forgets nothing; leave it out for a value that stays"));
         }
-        let fence::Fence { lock, election, token } = self.how.fence()?;
+        let fence::Fence { lock, election, token } = self.how.fence(bucket.as_deref())?;
         let (value, value_b64) = value::encode(&bytes(self.value)?);
         let ttl_ms = self.ttl.map(|ttl| millis(ttl).max(1));
-        let params =
-            KvPut { key: self.key, value, value_b64, bucket: None, ttl_ms, fence_lease: None, lock, election, fence: token };
+        let params = KvPut { key: self.key, value, value_b64, bucket, ttl_ms, fence_lease: None, lock, election, fence: token };
         Ok((self.how, params))
     }
 }
 
 impl Remove {
-    fn read(self) -> Result<(How, KvDelete), Failure> {
+    fn read(self, bucket: Option<String>) -> Result<(How, KvDelete), Failure> {
         check_key(&self.key)?;
-        let fence::Fence { lock, election, token } = self.how.fence()?;
-        let params =
-            KvDelete { key: self.key, bucket: None, revision: self.revision, fence_lease: None, lock, election, fence: token };
+        let fence::Fence { lock, election, token } = self.how.fence(bucket.as_deref())?;
+        let params = KvDelete { key: self.key, bucket, revision: self.revision, fence_lease: None, lock, election, fence: token };
         Ok((self.how, params))
     }
 }
 
 impl How {
-    fn fence(&self) -> Result<fence::Fence, Failure> {
+    fn fence(&self, bucket: Option<&str>) -> Result<fence::Fence, Failure> {
+        if self.fence && bucket.is_some() {
+            return Err(Failure::usage("--fence works in the coordination bucket only; leave out --bucket, or --fence"));
+        }
         if self.fence { fence::from_environment() } else { Ok(fence::Fence::default()) }
     }
 }
@@ -162,9 +163,9 @@ fn bytes(value: OsString) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-async fn write(method: &str, key: &str, params: &impl Serialize, how: &How) -> Result<End, Failure> {
+async fn write(method: &str, key: &str, bucket: Option<&str>, params: &impl Serialize, how: &How) -> Result<End, Failure> {
     let daemon = Daemon::at(&how.socket).await?;
-    let written: Written = daemon.call(method, params).await.map_err(|failure| explained(failure, method, key))?;
+    let written: Written = daemon.call(method, params).await.map_err(|failure| explained(failure, method, key, bucket))?;
     let done = Done { key, revision: written.revision };
     if how.raw {
         data(format!("{}\n", done.revision).as_bytes());
@@ -177,16 +178,20 @@ async fn write(method: &str, key: &str, params: &impl Serialize, how: &How) -> R
 }
 
 /// What to do about a write that failed.
-fn explained(failure: Failure, method: &str, key: &str) -> Failure {
+fn explained(failure: Failure, method: &str, key: &str, bucket: Option<&str>) -> Failure {
     let Failure { code, message } = failure;
+    let flag = flag(bucket);
+    // The store's own word for the key is of no use here. A fence's message names the hold instead.
+    let of_key = ["is at revision", "is not as expected"].iter().any(|said| message.contains(&format!("{key} {said}")));
     let message = match code {
-        exit::UNKNOWN => format!("{message}; it may have been written: see `tenure kv get {key}`"),
-        // The store's own word for the key is of no use here. A fence's message names the hold instead.
-        exit::CONFLICT if message.contains(&format!("data.{key} ")) => match method {
+        exit::UNKNOWN => format!("{message}; it may have been written: see `tenure kv get {key}{flag}`"),
+        exit::CONFLICT if of_key => match method {
             "kv.create" => {
                 format!("{key} has a value already; nothing was written. To replace it use `tenure kv put` or `update`")
             }
-            _ => format!("the latest write to {key} is another; nothing was written. See `tenure kv get {key}`, and decide anew"),
+            _ => format!(
+                "the latest write to {key} is another; nothing was written. See `tenure kv get {key}{flag}`, and decide anew"
+            ),
         },
         _ => message,
     };

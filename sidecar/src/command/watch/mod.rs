@@ -42,6 +42,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", conflicts_with = "name")]
     prefix: Option<String>,
 
+    /// Keys of this key-value bucket instead of the coordination bucket's
+    #[arg(long, value_name = "NAME")]
+    bucket: Option<String>,
+
     /// Leave out how it is at the beginning
     #[arg(long)]
     updates_only: bool,
@@ -115,6 +119,12 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
     if args.prefix.is_some() && args.what != What::Kv {
         return Err(Failure::usage("--prefix is for keys: write `tenure watch kv --prefix TEXT`"));
     }
+    if let Some(bucket) = &args.bucket {
+        if args.what != What::Kv {
+            return Err(Failure::usage("--bucket is for keys: write `tenure watch kv KEY --bucket NAME`"));
+        }
+        tenure_kv::check_bucket(bucket).map_err(|error| Failure::usage(error.to_string()))?;
+    }
     if let Some(name) = &args.name {
         check_name(subject, name)?;
     }
@@ -125,9 +135,11 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
     let teller = Teller::new(sender, args.updates_only);
     let feed = async {
         match (args.prefix, args.name) {
-            (Some(prefix), _) => feed::of_keys(&daemon, KvWatch { prefix: Some(prefix), ..KvWatch::default() }, teller).await,
-            (None, Some(name)) => feed::run(&daemon, args.what, name, teller).await,
-            (None, None) => Err(Failure::usage("name what to watch; see `tenure watch --help`")),
+            (prefix, key) if args.what == What::Kv => {
+                feed::of_keys(&daemon, KvWatch { prefix, key, bucket: args.bucket, ..KvWatch::default() }, teller).await
+            }
+            (_, Some(name)) => feed::run(&daemon, args.what, name, teller).await,
+            (_, None) => Err(Failure::usage("name what to watch; see `tenure watch --help`")),
         }
     };
     if !args.command.is_empty() {
