@@ -12,7 +12,8 @@ use std::{
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tenure_kv::{
-    Batch, Beside, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since, Store,
+    Batch, Beside, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since,
+    Store,
 };
 use tracing::Instrument;
 
