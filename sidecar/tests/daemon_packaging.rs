@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
 };
@@ -48,4 +49,25 @@ fn the_image_keeps_its_store_and_its_socket_where_its_volumes_are() {
     for line in ["store = \"file:/var/lib/tenure/tenure.db\"", "socket = \"/run/tenure/tenured.sock\""] {
         assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line}:\n{shown}");
     }
+}
+
+#[test]
+fn an_upgrade_goes_through_where_the_configuration_was_removed() {
+    let stubs = tempfile::tempdir().unwrap();
+    for name in ["systemd-sysusers", "systemd-tmpfiles", "chown"] {
+        let path = stubs.path().join(name);
+        fs::write(&path, "#!/bin/sh\n[ \"${0##*/}\" != chown ] || exec test -e \"$2\"\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/debian/postinst");
+    let done = Command::new("/bin/sh").arg(script).args(["configure", "0.0.9"]).env("PATH", stubs.path()).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn a_reload_looks_at_the_configuration_first() {
+    let unit = packaging("systemd/tenured.service");
+    let reload: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    assert_eq!((reload.len(), reload[0]), (2, "/usr/bin/tenured config check"));
+    assert!(reload[1].contains("kill -HUP"), "{reload:?}");
 }
