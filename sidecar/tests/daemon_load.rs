@@ -290,3 +290,33 @@ fn a_daemon_that_has_no_descriptors_left_keeps_its_promises_and_recovers() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("cannot accept"), "it did run out: {said}");
 }
+
+#[test]
+fn many_who_wait_and_go_at_once_keep_nobody_from_renewals() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "2s"]);
+    let mut holder = daemon.connect();
+    let (lease, _) = holder.acquire("kept");
+    let _front = daemon.connect().acquire("hot");
+    let crowd: Vec<_> = (0..32)
+        .map(|_| {
+            let mut wire = daemon.connect();
+            for _ in 0..64 {
+                wire.send("lock.acquire", &json!({ "name": "hot" }));
+            }
+            wire
+        })
+        .collect();
+    let requests = |wire: &mut Wire| wire.call("status", json!({})).unwrap()["requests"].as_u64().unwrap();
+    let begun = Instant::now();
+    while requests(&mut holder) < 2_000 {
+        assert!(begun.elapsed() < 4 * PATIENCE, "they never wait");
+    }
+    drop(crowd);
+    let begun = Instant::now();
+    while requests(&mut holder) > 0 {
+        assert!(begun.elapsed() < 4 * PATIENCE, "they never go");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let check = holder.call("lock.check", json!({ "lease": lease })).expect("the lock of who had nothing to do with them");
+    assert_eq!(check["held"], true);
+}
