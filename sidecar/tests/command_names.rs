@@ -45,6 +45,10 @@ fn names_are_those_there_are() {
     }
     assert_eq!(names(&daemon, &["kv", "get", "config/"]), ["config/color", "config/size"]);
     assert_eq!(names(&daemon, &["watch", "kv", "j"]), ["jobs/1"]);
+    // Of whoever may write a key, and none of what one asks for.
+    daemon.rpc("kv.put", r#"{"key":"--socket=/tmp/other.sock","value":"x"}"#);
+    let keys = names(&daemon, &["kv", "get", ""]);
+    assert!(keys.contains(&"jobs/1".to_owned()) && !keys.iter().any(|key| key.starts_with('-')), "{keys:?}");
     for words in [&["lock", "y"][..], &["lock", "-"], &["lock", "x", "--", ""], &["status", ""], &[""], &[]] {
         assert!(names(&daemon, words).is_empty(), "{words:?}");
     }

@@ -374,3 +374,12 @@ fn wrong_parameters_are_named() {
     wire.call("subscription.cancel", json!({ "subscription": "w_1" })).unwrap();
     observe(&mut wire, "e");
 }
+
+#[test]
+fn nobody_leads_the_elections_of_sessions_among_themselves() {
+    let daemon = Daemon::start();
+    let mut wire = daemon.connect();
+    let error = wire.call("election.campaign", json!({ "name": "tenure/janitor", "wait_ms": 0 })).unwrap_err();
+    assert_eq!((kind(&error).as_str(), &error["data"]["param"]), ("invalid_params", &json!("name")), "{error}");
+    wire.call("election.campaign", json!({ "name": "tenure", "wait_ms": 0 })).unwrap();
+}

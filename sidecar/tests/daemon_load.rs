@@ -290,3 +290,72 @@ fn a_daemon_that_has_no_descriptors_left_keeps_its_promises_and_recovers() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("cannot accept"), "it did run out: {said}");
 }
+
+#[test]
+fn many_who_wait_and_go_at_once_keep_nobody_from_renewals() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "2s"]);
+    let mut holder = daemon.connect();
+    let (lease, _) = holder.acquire("kept");
+    let _front = daemon.connect().acquire("hot");
+    let crowd: Vec<_> = (0..32)
+        .map(|_| {
+            let mut wire = daemon.connect();
+            for _ in 0..64 {
+                wire.send("lock.acquire", &json!({ "name": "hot" }));
+            }
+            wire
+        })
+        .collect();
+    let requests = |wire: &mut Wire| wire.call("status", json!({})).unwrap()["requests"].as_u64().unwrap();
+    let begun = Instant::now();
+    while requests(&mut holder) < 2_000 {
+        assert!(begun.elapsed() < 4 * PATIENCE, "they never wait");
+    }
+    drop(crowd);
+    let begun = Instant::now();
+    while requests(&mut holder) > 0 {
+        assert!(begun.elapsed() < 4 * PATIENCE, "they never go");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let check = holder.call("lock.check", json!({ "lease": lease })).expect("the lock of who had nothing to do with them");
+    assert_eq!(check["held"], true);
+}
+
+#[test]
+fn the_checks_of_one_user_leave_room_for_others() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s"]);
+    let mut wire = daemon.connect();
+    let check = json!({ "check": "tcp:127.0.0.1:1", "interval_ms": 3_600_000 });
+    let mut join = |id: u32| wire.call("member.join", json!({ "group": "g", "id": id.to_string(), "checks": vec![&check; 16] }));
+    let first = join(0).unwrap();
+    (1..64).for_each(|id| drop(join(id).unwrap()));
+    let error = join(64).unwrap_err();
+    assert_eq!((kind(&error).as_str(), &error["data"]["limit"]), ("limit", &json!("checks_per_uid")), "{error}");
+    wire.call("member.join", json!({ "group": "g", "id": "plain" })).expect("one without a check");
+    wire.call("member.leave", json!({ "lease": first["lease"] })).unwrap();
+    let again = json!({ "group": "g", "id": "64", "checks": [check] });
+    wire.call("member.join", again).expect("what was given back");
+}
+
+#[test]
+fn what_the_watches_of_one_user_leave_unread_is_bounded_for_all_of_them() {
+    let daemon = Daemon::with(&["--store", "memory:", "--stall", "600s"]);
+    let mut deaf = daemon.connect();
+    for _ in 0..96 {
+        deaf.send("kv.watch", &json!({ "prefix": "" }));
+    }
+    let mut wire = daemon.connect();
+    let subscriptions = |wire: &mut Wire| wire.call("status", json!({})).unwrap()["subscriptions"].as_u64().unwrap();
+    let begun = Instant::now();
+    while subscriptions(&mut wire) < 96 {
+        assert!(begun.elapsed() < PATIENCE, "they never begin");
+    }
+    // Less than one of them may keep, and more than all.
+    let value = "x".repeat(100_000);
+    (0..20).for_each(|n| drop(wire.call("kv.put", json!({ "key": format!("k{n}"), "value": value })).unwrap()));
+    let begun = Instant::now();
+    while subscriptions(&mut wire) == 96 {
+        assert!(begun.elapsed() < PATIENCE, "all of them keep everything");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -292,3 +292,21 @@ fn users_and_groups_are_those_that_the_kernel_tells() {
     let told = primary.call("status", json!({})).unwrap()["policy"].take();
     assert!(told["rules"] == 4 && !told["problem"].is_null() && !told.to_string().contains("bob"), "{told}");
 }
+
+#[test]
+fn a_write_is_fenced_only_by_a_lock_that_may_be_used() {
+    let rules = format!("[[allow]]\nuser = {0}\nmethods = [\"lock\", \"kv\", \"election\"]\nprefix = \"mine.\"\n", own());
+    let (daemon, policy) = daemon(&rules);
+    let (mut holder, mut other) = (daemon.connect(), daemon.connect());
+    let (_, fence) = holder.acquire("mine.lock");
+    let put = |fence: u64| json!({ "key": "mine.key", "value": "x", "lock": "mine.lock", "fence": fence });
+    other.call("kv.put", put(fence)).expect("a lock that may be used");
+    let without = rules.replace("\"lock\", ", "");
+    reload(&daemon, &policy, &format!("{without}\n{without}"), |found| found["rules"] == 2);
+    // Whatever the token: the answer does not tell whether it is right.
+    for fence in [fence, fence + 1] {
+        denied(&mut other, "kv.put", put(fence), "lock.use");
+    }
+    let election = json!({ "key": "mine.key", "election": "theirs.election", "fence": 1 });
+    denied(&mut other, "kv.delete", election, "election.use");
+}

@@ -36,6 +36,8 @@ pub(super) struct Attempt {
     outages: u64,
     /// The session has to see that the ticket goes.
     open: bool,
+    /// It waited with many others of its session.
+    crowded: bool,
     /// Told when the ticket is broken, from before it can be; `None` once a guard has it.
     ended: Option<Arc<watch::Sender<Option<Loss>>>>,
 }
@@ -64,6 +66,7 @@ impl Attempt {
             token: None,
             outages: inner.store.outages(),
             open: false,
+            crowded: false,
             ended: Some(Arc::new(watch::Sender::new(None))),
         })
     }
@@ -257,6 +260,7 @@ impl Attempt {
         loop {
             let turn = async {
                 if hearsay && let Some(crowd) = place.crowd(&tickets) {
+                    self.crowded = true;
                     match crowd.turn(self.token.unwrap_or_default()).await? {
                         Turn::First => return Ok(true),
                         // A view is hearsay where it says that our ticket is gone: the search below proves it, or a
@@ -311,6 +315,11 @@ impl Attempt {
         self.open = false;
         inner.granted(&self.ticket, token);
         Ok(Guard::new(&self.mutex, self.ticket.clone(), token, self.outages, ended))
+    }
+
+    /// Whether it waited with many others of its session.
+    pub(super) const fn was_crowded(&self) -> bool {
+        self.crowded
     }
 
     pub(super) async fn withdraw(mut self) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tenure_kv::{ClockExt, Entry, Key, KeyRange, Revision};
+use tenure_kv::{ClockExt, Entry, Key, KeyRange, Moment, Revision};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 16;
 /// Dead sessions that are remembered.
 const DEAD_KEPT: usize = 1_024;
+/// From one look at the holder to the next, by those of crowds who turn away.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,11 @@ pub(super) enum Turn {
 
 /// Who of a session waits for which lock.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(StdMutex<HashMap<Key, Line>>);
+pub(crate) struct Lines {
+    by_lock: StdMutex<HashMap<Key, Line>>,
+    /// When one of a crowd that turned away last looked who holds the lock.
+    looked: StdMutex<Option<Moment>>,
+}
 
 #[derive(Debug, Default)]
 struct Line {
@@ -65,7 +71,18 @@ impl Lines {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<Key, Line>> {
-        locked(&self.0)
+        locked(&self.by_lock)
+    }
+
+    /// Whether one of a crowd that turns away may look who holds the lock. Where thousands do at once the look of each,
+    /// which costs as much as there are tickets, would keep the session from its renewals.
+    pub(super) fn may_look(&self, now: Moment) -> bool {
+        let mut looked = locked(&self.looked);
+        let may = looked.is_none_or(|last| now >= last + BETWEEN_LOOKS);
+        if may {
+            *looked = Some(now);
+        }
+        may
     }
 }
 

@@ -142,13 +142,18 @@ impl Mutex {
             attempt.queue_up().await?;
             attempt.win().await
         };
-        tokio::select! {
+        let crowded = tokio::select! {
             biased;
             outcome = first => return outcome.and_then(|()| attempt.grant()),
-            // What takes longer goes on in the session.
-            () = stop => drop(clock.timeout(COURTESY, attempt.withdraw()).await),
+            () = stop => attempt.was_crowded(),
+        };
+        // What takes longer goes on in the session.
+        let _ = clock.timeout(COURTESY, attempt.withdraw()).await;
+        let waited = clock.now().saturating_since(begun);
+        if crowded && !self.session.inner().lines.may_look(clock.now()) {
+            return Err(self.held_by(None, waited));
         }
-        Err(self.not_acquired(clock.now().saturating_since(begun)).await)
+        Err(self.not_acquired(waited).await)
     }
 
     /// Who holds the lock and who waits, as of one read.
@@ -196,8 +201,12 @@ impl Mutex {
 
     async fn not_acquired(&self, waited: Duration) -> Error {
         // Who holds it is a courtesy; it must not delay the answer.
-        let look = self.session.inner().clock.timeout(COURTESY, self.queue()).await;
-        let holder = look.ok().and_then(Result::ok).and_then(|queue| queue.holder);
+        let inner = self.session.inner();
+        let look = inner.clock.timeout(COURTESY, locks::holder(&*inner.store, &self.name)).await;
+        self.held_by(look.ok().and_then(Result::ok).flatten(), waited)
+    }
+
+    fn held_by(&self, holder: Option<locks::Holder>, waited: Duration) -> Error {
         let message = match &holder {
             Some(holder) => format!("the lock {} is held by {holder}", self.name()),
             None => format!("the lock {} was not acquired in {waited:?}", self.name()),

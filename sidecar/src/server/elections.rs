@@ -28,6 +28,9 @@ use crate::protocol::{
     Written, value,
 };
 
+/// What elections are called that sessions run in among themselves.
+const OWN: &str = "tenure/";
+
 /// The parameter that holds a value.
 const fn named(value_b64: Option<&String>) -> &'static str {
     if value_b64.is_some() { "value_b64" } else { "value" }
@@ -50,6 +53,11 @@ impl Campaign {
         cancel: CancellationToken,
     ) -> Result<Self, ErrorObject> {
         errors::check_name("name", &params.name)?;
+        if params.name.starts_with(OWN) {
+            // Who led there and did nothing would leave dead members in every group.
+            let said = format!("election.campaign: name: what begins with {OWN} is Tenure's own; use another name");
+            return Err(errors::param("name", said));
+        }
         let value_in = named(params.value_b64.as_ref());
         let value = value::decode_any(params.value.take(), params.value_b64.take())?.unwrap_or_default();
         let ElectionCampaign { wait_ms, lease_ms, .. } = params;

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use tenure::{Candidate, Error, Guard, Leadership, Loss, Member};
 use tenure_kv::{Batch, Revision};
 
-use super::errors;
+use super::{errors, quota::Taken};
 use crate::protocol::ErrorObject;
 
 /// The kinds of leases.
@@ -64,8 +64,8 @@ impl fmt::Display for Kind {
 pub(super) enum Held {
     Lock(Guard),
     Leadership(Leadership),
-    /// A member, and where its record was first written.
-    Member(Member, Revision),
+    /// A member, where its record was first written, and what its checks count for.
+    Member(Member, Revision, #[expect(dead_code, reason = "given back when it is dropped")] Vec<Taken>),
 }
 
 impl Held {
@@ -82,7 +82,7 @@ impl Held {
         match self {
             Self::Lock(guard) => guard.name(),
             Self::Leadership(leadership) => leadership.name(),
-            Self::Member(member, _) => member.group(),
+            Self::Member(member, ..) => member.group(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Held {
         match self {
             Self::Lock(guard) => guard.token(),
             Self::Leadership(leadership) => leadership.term(),
-            Self::Member(_, joined) => *joined,
+            Self::Member(_, joined, _) => *joined,
         }
     }
 
@@ -100,8 +100,8 @@ impl Held {
         match self {
             Self::Lock(guard) => guard.remaining(),
             Self::Leadership(leadership) => leadership.remaining(),
-            Self::Member(member, _) if member.loss().is_some() => Duration::ZERO,
-            Self::Member(member, _) => member.session().remaining(),
+            Self::Member(member, ..) if member.loss().is_some() => Duration::ZERO,
+            Self::Member(member, ..) => member.session().remaining(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Held {
         match self {
             Self::Lock(guard) => guard.lost().boxed(),
             Self::Leadership(leadership) => leadership.lost().boxed(),
-            Self::Member(member, _) => member.lost().boxed(),
+            Self::Member(member, ..) => member.lost().boxed(),
         }
     }
 
@@ -147,7 +147,7 @@ impl Held {
         match self {
             Self::Lock(guard) => guard.release().await,
             Self::Leadership(leadership) => leadership.resign().await,
-            Self::Member(member, _) => member.leave().await,
+            Self::Member(member, ..) => member.leave().await,
         }
     }
 }
@@ -156,7 +156,7 @@ impl Held {
 pub(super) async fn give_up(held: &mut Option<Held>) -> Result<(), Error> {
     match held {
         Some(Held::Lock(guard)) => return guard.give_up().await,
-        Some(Held::Member(member, _)) => return member.leave().await,
+        Some(Held::Member(member, ..)) => return member.leave().await,
         Some(Held::Leadership(_)) | None => {}
     }
     match held.take() {

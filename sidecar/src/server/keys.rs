@@ -15,6 +15,7 @@ use super::{
     connection::Connection,
     errors,
     policy::{Ability, Sight},
+    quota::Unread,
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{ErrorObject, Happening, Kind, KvWatch, value};
@@ -70,6 +71,7 @@ pub(super) fn watch(
         told: (since == Since::Current).then(HashSet::new),
         unread: VecDeque::new(),
         bytes: 0,
+        of_user: connection.unread.clone(),
         end,
     })
 }
@@ -104,8 +106,16 @@ pub(super) struct Keys {
     /// What came while the client was waited for.
     unread: VecDeque<Happening>,
     bytes: usize,
+    /// What all watches of the same user keep.
+    of_user: Unread,
     /// Why nothing comes after that.
     end: Option<String>,
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.of_user.give_back(self.bytes);
+    }
 }
 
 #[async_trait]
@@ -113,7 +123,9 @@ impl Source for Keys {
     async fn next(&mut self) -> Result<Happening, String> {
         loop {
             if let Some(happening) = self.unread.pop_front() {
-                self.bytes -= size(&happening);
+                let size = size(&happening);
+                self.bytes -= size;
+                self.of_user.give_back(size);
                 return Ok(happening);
             }
             if let Some(reason) = &self.end {
@@ -126,10 +138,12 @@ impl Source for Keys {
     }
 
     async fn overrun(&mut self) {
-        while self.synced && self.end.is_none() && self.bytes < MOST_UNREAD {
+        while self.synced && self.end.is_none() && self.bytes < MOST_UNREAD && self.of_user.has_room() {
             match self.pull().await {
                 Ok(Some(happening)) => {
-                    self.bytes += size(&happening);
+                    let size = size(&happening);
+                    self.bytes += size;
+                    self.of_user.add(size);
                     self.unread.push_back(happening);
                 }
                 Ok(None) => {}

@@ -18,6 +18,7 @@ use super::{
     held::{self, Held},
     leases::handle,
     policy::Ability,
+    quota::Taken,
     sessions::Sessions,
     subscriptions::{Source, Subscription},
 };
@@ -45,6 +46,7 @@ pub(super) struct Join {
     group: String,
     id: String,
     options: JoinOptions,
+    checks: Vec<Taken>,
     asking: Asking,
 }
 
@@ -69,8 +71,10 @@ impl Join {
             let said = format!("member.join: checks: {}; one member may have at most {MAX_CHECKS}", params.checks.len());
             return Err(errors::param("checks", said));
         }
+        let mut checks = Vec::new();
         for check in params.checks {
             options = options.check(check_of(&check)?);
+            checks.push(connection.checks.take()?);
         }
         if let Some(limit) = params.leave_when_critical_ms {
             options = options.leave_when_critical_for(Duration::from_millis(limit));
@@ -79,7 +83,7 @@ impl Join {
             options = options.label(label);
         }
         let id = params.id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-        Ok(Self { group: params.group, id, options, asking })
+        Ok(Self { group: params.group, id, options, checks, asking })
     }
 
     /// Joins, or gives up in good order.
@@ -92,7 +96,7 @@ impl Join {
         }
         let tried = tried.map(|member| {
             let joined = member.revision();
-            Held::Member(member, joined)
+            Held::Member(member, joined, self.checks)
         });
         let granted = self.asking.granted(&connection, tried, session).await?;
         let joined = MemberJoined {
@@ -156,7 +160,7 @@ pub(super) async fn update(connection: Arc<Connection>, params: MemberUpdate) ->
     };
     let revision = lease
         .using(|held| async move {
-            let Held::Member(member, _) = &*held else {
+            let Held::Member(member, ..) = &*held else {
                 return Err(ErrorObject::new(Kind::NotHeld, "the lease was given up before this"));
             };
             let member = member.clone();
@@ -172,7 +176,7 @@ pub(super) fn beat(connection: &Connection, LeaseRef { lease: handle }: &LeaseRe
     let lease = connection.leases.find(handle).held_as(held::Kind::Member, handle)?;
     // Taken by nobody but a leave, which takes the handle first.
     if let Ok(held) = lease.held.try_read()
-        && let Some(Held::Member(member, _)) = &*held
+        && let Some(Held::Member(member, ..)) = &*held
     {
         member.beat();
     }

@@ -25,6 +25,31 @@ pub(super) struct Limit {
     pub(super) most: usize,
 }
 
+/// Bytes that wait to be read, of all who share this, and how many there may be.
+#[derive(Clone, Debug)]
+pub(super) struct Unread {
+    bytes: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Unread {
+    pub(super) fn new(most: usize) -> Self {
+        Self { bytes: Arc::default(), most }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) < self.most
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// One of them, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Taken(Quota);

@@ -44,7 +44,8 @@ pub(in crate::command) fn complete(words: &[String]) {
     let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, names(&wanted, typed, socket)).await });
     runtime.shutdown_background();
     let Ok(Some(mut names)) = found else { return };
-    names.retain(|name| name.starts_with(typed.as_str()));
+    // What somebody else has called a lock must not be taken for an option.
+    names.retain(|name| name.starts_with(typed.as_str()) && !name.starts_with('-'));
     names.truncate(MOST);
     print(&names.iter().map(|name| format!("{name}\n")).collect::<String>());
 }

@@ -47,6 +47,9 @@ struct About {
     group: Option<String>,
     key: Option<String>,
     bucket: Option<String>,
+    /// Of a write that is fenced by a hold of whichever connection.
+    lock: Option<String>,
+    election: Option<String>,
 }
 
 /// Sees what one peer may see, by the rules of the moment it was made.
@@ -162,10 +165,17 @@ impl Policies {
         };
         // The method itself refuses that it is missing.
         let Some(name) = name else { return Ok(()) };
-        match policy.judge(who, Object { ability, bucket, name: &name }) {
+        let judge = |ability, bucket, named, name: &str| match policy.judge(who, Object { ability, bucket, name }) {
             Verdict::Allowed => Ok(()),
-            verdict => Err(self.denied(who, ability, Some((named, &name)), verdict == Verdict::Denied)),
-        }
+            verdict => Err(self.denied(who, ability, Some((named, name)), verdict == Verdict::Denied)),
+        };
+        judge(ability, bucket, named, &name)?;
+        // It acts for the holder, and its answer tells whether there is one.
+        let fences = [(about.lock, Ability::USE_LOCKS), (about.election, Ability::USE_ELECTIONS)];
+        fences
+            .into_iter()
+            .filter_map(|(name, ability)| Some((name?, ability)))
+            .try_for_each(|(name, ability)| judge(ability, None, Named::Name, &name))
     }
 
     /// What `who` may see of the names that `ability` is about.

@@ -31,6 +31,8 @@ pub(in crate::server) struct Ability {
 impl Ability {
     pub(super) const ADMIN: Self = Self { family: Family::Admin, part: Part::Use };
     pub(in crate::server) const SEE_LOCKS: Self = Self { family: Family::Lock, part: Part::Observe };
+    pub(super) const USE_LOCKS: Self = Self { family: Family::Lock, part: Part::Use };
+    pub(super) const USE_ELECTIONS: Self = Self { family: Family::Election, part: Part::Use };
     pub(in crate::server) const SEE_ELECTIONS: Self = Self { family: Family::Election, part: Part::Observe };
     pub(in crate::server) const SEE_GROUPS: Self = Self { family: Family::Member, part: Part::Observe };
     pub(in crate::server) const SEE_KEYS: Self = Self { family: Family::Kv, part: Part::Observe };
