@@ -46,7 +46,11 @@ impl Ear {
     }
 
     fn command(&self, directory: &TempDir) -> Command {
-        let mut command = command(&directory.path().join("s.sock"), &["--store", "memory:"]);
+        self.command_on("memory:", directory)
+    }
+
+    fn command_on(&self, store: &str, directory: &TempDir) -> Command {
+        let mut command = command(&directory.path().join("s.sock"), &["--store", store]);
         command.env("NOTIFY_SOCKET", directory.path().join("notify"));
         command
     }
@@ -88,7 +92,7 @@ fn the_service_manager_is_told() {
     assert!(ready.contains("READY=1"), "{ready}");
     signal(&daemon, Signal::SIGTERM);
     let stopping = ear.next();
-    assert!(stopping.contains("STOPPING=1") && stopping.contains("EXTEND_TIMEOUT_USEC=5000000"), "{stopping}");
+    assert!(stopping.contains("STOPPING=1") && stopping.contains("EXTEND_TIMEOUT_USEC=10000000"), "{stopping}");
     holder.call("lock.release", json!({ "lease": lease })).unwrap();
     assert_eq!(wait(&mut daemon).code(), Some(0));
 }
@@ -129,11 +133,12 @@ fn nobody_is_refused_while_a_daemon_takes_over_the_socket() {
     let socket = directory.path().join("s.sock");
     let ear = Ear::in_directory(&directory);
     let kept = UnixListener::bind(&socket).unwrap();
+    let store = format!("file:{}", directory.path().join("tenure.db").display());
 
     // Whoever connects before there is a daemon waits for it.
     let mut early = connects_at_once(&socket);
     let asked = early.send("ping", &json!({}));
-    let mut first = Mortal::spawn(&mut activated(ear.command(&directory), &kept));
+    let mut first = Mortal::spawn(&mut activated(ear.command_on(&store, &directory), &kept));
     assert!(ear.next().contains("READY=1"));
     early.result(asked).unwrap();
     let (lease, _) = early.acquire("a");
@@ -147,7 +152,7 @@ fn nobody_is_refused_while_a_daemon_takes_over_the_socket() {
     assert_eq!(wait(&mut first).code(), Some(0));
     assert!(socket.exists());
 
-    let mut second = Mortal::spawn(&mut activated(ear.command(&directory), &kept));
+    let mut second = Mortal::spawn(&mut activated(ear.command_on(&store, &directory), &kept));
     let granted = late.result(asked).unwrap();
     late.call("lock.release", json!({ "lease": granted["lease"] })).unwrap();
     signal(&second, Signal::SIGTERM);
@@ -174,4 +179,17 @@ fn what_is_no_socket_is_refused() {
     daemon.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("ListenStream=") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn two_daemons_on_one_socket_cannot_each_have_a_store_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let kept = UnixListener::bind(directory.path().join("s.sock")).unwrap();
+    let mut command = activated(command(&directory.path().join("s.sock"), &["--store", "memory:"]), &kept);
+    let mut daemon = Mortal::spawn(command.stderr(Stdio::piped()));
+    let code = wait(&mut daemon).code();
+    let mut said = String::new();
+    daemon.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("use file: or nats:") && said.lines().count() == 1, "{said}");
 }

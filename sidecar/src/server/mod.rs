@@ -226,6 +226,12 @@ impl Server {
     async fn start_on(config: Config, given: Option<StdListener>) -> Result<Self, StartError> {
         let policies = policies(&config)?;
         let (claimed, listener) = match given {
+            // A handed-over socket outlives a daemon, so a second one may serve there while the first still drains.
+            Some(_) if config.store.trim() == "memory:" => {
+                return Err(StartError::new(
+                    "the socket was handed over, and with memory: two daemons on it would grant the same lock; use file: or nats:",
+                ));
+            }
             Some(listener) => {
                 let made = listener.set_nonblocking(true);
                 made.map_err(|error| StartError::new(format!("cannot listen on the socket that was handed over: {error}")))?;

@@ -165,10 +165,15 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, ExitCode> {
     })
 }
 
-/// On standard output. Nobody reads it: nothing to do about that.
+/// On standard output. Nobody reads it any more: nothing to do about that.
 fn print(text: &str) -> ExitCode {
-    let _ = io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("cannot write the output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// One line on standard error; nobody reading it is no reason to fail.

@@ -10,6 +10,9 @@ use sd_notify::NotifyState;
 
 use super::StartError;
 
+/// What the daemon may need to end beside its drain.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// The socket that the service manager listens on for this daemon; `None` where it does not.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub(super) fn reloading() {
 /// The daemon leaves, which takes up to `drain`.
 pub(super) fn stopping(drain: Duration) {
     // It kills after a time of its own that may be shorter.
-    let most = u32::try_from(drain.as_micros()).unwrap_or(u32::MAX);
+    let most = u32::try_from((drain + MARGIN).as_micros()).unwrap_or(u32::MAX);
     tell(&[NotifyState::Stopping, NotifyState::Status("draining"), NotifyState::ExtendTimeoutUsec(most)]);
 }
 
