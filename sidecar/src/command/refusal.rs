@@ -57,7 +57,7 @@ pub(super) fn failure(method: &str, error: &CallError) -> Failure {
     match error.object() {
         Some(object) => {
             // No bucket is not the same as no value in it.
-            let no_bucket = object.kind() == Some(Kind::NotFound) && !object.data["bucket"].is_null();
+            let no_bucket = object.kind() == Some(Kind::NotFound) && object.data.contains_key("bucket");
             let code = if no_bucket { exit::FAILED } else { code(method, object.kind()) };
             let said = if code == exit::USAGE { object.message.clone() } else { format!("tenured: {}", object.message) };
             Failure::new(code, said)
