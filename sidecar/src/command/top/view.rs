@@ -96,6 +96,16 @@ fn table(
     frame.render_stateful_widget(table, area, &mut state);
 }
 
+/// The columns of what somebody holds and others wait for.
+const HELD: [Constraint; 6] = [
+    Constraint::Fill(2),
+    Constraint::Fill(3),
+    Constraint::Length(7),
+    Constraint::Length(7),
+    Constraint::Length(4),
+    Constraint::Length(BAR as u16 + 7),
+];
+
 fn locks(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let rows = model.locks().into_iter().map(|lock| {
         let (who, token, age, lease) = match &lock.holder {
@@ -105,15 +115,7 @@ fn locks(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         Row::new([printable(&lock.name), who, token, age, lock.waiters.len().to_string(), lease])
     });
     let rows = rows.collect();
-    let widths = [
-        Constraint::Fill(2),
-        Constraint::Fill(3),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(4),
-        Constraint::Length(BAR as u16 + 7),
-    ];
-    table(frame, model, area, &["LOCK", "HOLDER", "TOKEN", "FOR", "WAIT", "LEASE"], &widths, rows, true);
+    table(frame, model, area, &["LOCK", "HOLDER", "TOKEN", "FOR", "WAIT", "LEASE"], &HELD, rows, true);
 }
 
 fn elections(frame: &mut Frame<'_>, model: &Model, area: Rect) {
@@ -132,15 +134,7 @@ fn elections(frame: &mut Frame<'_>, model: &Model, area: Rect) {
         }
     });
     let rows = rows.collect();
-    let widths = [
-        Constraint::Fill(2),
-        Constraint::Fill(3),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(4),
-        Constraint::Length(BAR as u16 + 7),
-    ];
-    table(frame, model, area, &["ELECTION", "LEADER", "TERM", "FOR", "WAIT", "LEASE"], &widths, rows, true);
+    table(frame, model, area, &["ELECTION", "LEADER", "TERM", "FOR", "WAIT", "LEASE"], &HELD, rows, true);
 }
 
 fn groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
