@@ -143,6 +143,37 @@ async fn writers_that_share_a_fence_do_not_refuse_each_other() {
     }
 }
 
+/// Holders write the same value again and again, and find each other in the way, until one of them is no longer the
+/// holder. What stands there then looks like what it wrote, and is not.
+#[tokio::test]
+async fn what_looks_like_the_write_itself_is_told_from_it() {
+    for store in both("alike").await {
+        let store = Arc::new(store);
+        for round in 0..40 {
+            let (guard, value) = (key(format!("guard.{round}")), key(format!("value.{round}")));
+            let held = store.put(&guard, "first holder").await.unwrap();
+            let writers = (0..8).map(|_| {
+                let (store, guard, value) = (store.clone(), guard.clone(), value.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let write = Op::put(value.clone(), "same").fenced(guard.clone(), held);
+                        if let Err(error) = store.commit(write.into()).await {
+                            return error;
+                        }
+                    }
+                })
+            });
+            let writers: Vec<_> = writers.collect();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            store.put(&guard, "second holder").await.unwrap();
+            for error in futures::future::join_all(writers).await {
+                let error = error.unwrap();
+                assert!(error.is_conflict(), "round {round}: {error:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_lost_acknowledgement_is_unknown() {
     let server = NatsServer::start().await;

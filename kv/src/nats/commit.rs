@@ -30,22 +30,27 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
             Expect::At(revision) => Some(revision.get()),
         })
         .collect();
+    // A server that stands alone says what it did.
+    let mark = (clustered && !writer.plain).then(|| uuid::Uuid::new_v4().simple().to_string());
+    let mark = mark.as_deref();
     let begun = Instant::now();
     let mut tries = 0;
     let mut busy = false;
     loop {
         let sent = Instant::now();
-        match writer.attempt(ops, &expected).await {
+        match writer.attempt(ops, &expected, mark).await {
             Ok(revision) => return Ok(Revision::new(revision)),
             Err(Refusal::Final(error)) => return Err(error),
             Err(Refusal::Wrong { found }) => {
                 if clustered {
                     prove(writer, reader, ops, &expected, found, if busy { begun } else { sent }).await?;
-                    if busy {
-                        by_another(reader, ops, &expected, found).await?;
+                    if busy && let Some(revision) = by_itself(reader, ops, &expected, mark, found).await? {
+                        return Ok(revision);
                     }
                 }
-                reconsider(reader, clustered, ops, &mut expected, found).await?;
+                if let Some(revision) = reconsider(reader, clustered, ops, &mut expected, mark, found).await? {
+                    return Ok(revision);
+                }
             }
             Err(Refusal::Busy(why)) => {
                 // Nothing would refuse a second copy of it.
@@ -121,30 +126,74 @@ async fn prove(
     Err(Error::unknown(message))
 }
 
-/// Whether it was another's write that refused one of which an earlier attempt found the key busy: that, too, may have
-/// been said by a server that led before, while the one that leads applied it.
-async fn by_another(reader: Reader<'_>, ops: &[Op], expected: &[Option<u64>], found: u64) -> Result<()> {
+/// The revision of the write itself, if it was what refused one of which an earlier attempt found the key busy: that,
+/// too, may have been said by a server that led before, while the one that leads applied it.
+async fn by_itself(
+    reader: Reader<'_>,
+    ops: &[Op],
+    expected: &[Option<u64>],
+    mark: Option<&str>,
+    found: u64,
+) -> Result<Option<Revision>> {
     let fences = ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| fence.key.clone());
     let keys: Vec<Key> = ops.iter().map(|op| op.key.clone()).chain(fences).collect();
     for look in 0..LOOKS {
-        let Ok(entries) = reader.entries(&keys).await else {
-            sleep(pause(look)).await;
-            continue;
-        };
-        let ours = |((op, expected), entry): ((&Op, &Option<u64>), &Option<Entry>)| {
-            let moved = |entry: &&Entry| expected.is_none_or(|expected| entry.revision.get() > expected);
-            entry.as_ref().filter(moved).is_some_and(|entry| leaves(op, entry))
-        };
-        if ops.iter().zip(expected).zip(&entries).any(ours) {
-            return Err(Error::unknown(format!("the write to {} was refused for what may be that write itself", ops[0].key)));
-        }
-        // A replica that is behind shows neither.
-        if found == 0 || entries.iter().flatten().any(|entry| entry.revision.get() >= found) {
-            return Ok(());
+        match look_for_itself(reader, ops, expected, mark, found, &keys).await? {
+            Seen::Itself(revision) => return Ok(Some(revision)),
+            Seen::Another => return Ok(None),
+            Seen::Neither => {}
         }
         sleep(pause(look)).await;
     }
     Err(Error::unknown(format!("the write to {} was refused, and the replicas that answer reads do not show why", ops[0].key)))
+}
+
+/// What a look at what was in the way of a write shows.
+enum Seen {
+    /// The write itself, whose last revision that is.
+    Itself(Revision),
+    Another,
+    /// Too little.
+    Neither,
+}
+
+/// One look at `keys`, those of `ops` first.
+async fn look_for_itself(
+    reader: Reader<'_>,
+    ops: &[Op],
+    expected: &[Option<u64>],
+    mark: Option<&str>,
+    found: u64,
+    keys: &[Key],
+) -> Result<Seen> {
+    let Ok(entries) = reader.entries(keys).await else { return Ok(Seen::Neither) };
+    for (i, (op, entry)) in ops.iter().zip(&entries).enumerate() {
+        let Some(entry) = entry else { continue };
+        if expected[i].is_none_or(|expected| entry.revision.get() > expected) && leaves(op, entry) {
+            match is_marked(reader, entry, mark).await {
+                Ok(true) => return Ok(Seen::Itself(last(ops, i, entry))),
+                Ok(false) => {}
+                Err(error @ Error::Unknown { .. }) => return Err(error),
+                Err(_) => return Ok(Seen::Neither),
+            }
+        }
+    }
+    // A replica that is behind shows neither.
+    let shown = found == 0 || entries.iter().flatten().any(|entry| entry.revision.get() >= found);
+    Ok(if shown { Seen::Another } else { Seen::Neither })
+}
+
+/// Whether `entry`, which is what the write would have left, is that write's.
+async fn is_marked(reader: Reader<'_>, entry: &Entry, mark: Option<&str>) -> Result<bool> {
+    let Some(mark) = mark else {
+        return Err(Error::unknown(format!("the write to {} was refused for what may be that write itself", entry.key)));
+    };
+    Ok(reader.mark(entry).await?.is_some_and(|found| found == mark))
+}
+
+/// The revision of the last of `ops`, of which the one at `place` made `entry`: theirs follow each other.
+fn last(ops: &[Op], place: usize, entry: &Entry) -> Revision {
+    Revision::new(entry.revision.get() + (ops.len() - 1 - place) as u64)
 }
 
 /// Whether `op` leaves its key as `entry` shows it.
@@ -172,8 +221,15 @@ async fn still(writer: Writer<'_>, ops: &[Op], expected: &[Option<u64>], begun: 
 }
 
 /// After a refusal: sets the expectations under which absent keys can be written over their tombstones, or
-/// fails with what the refusal proves.
-async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &mut [Option<u64>], found: u64) -> Result<()> {
+/// fails with what the refusal proves. The revision is that of the write, if that was what refused it.
+async fn reconsider(
+    reader: Reader<'_>,
+    clustered: bool,
+    ops: &[Op],
+    expected: &mut [Option<u64>],
+    mark: Option<&str>,
+    found: u64,
+) -> Result<Option<Revision>> {
     let absent: Vec<usize> = (0..ops.len()).filter(|i| ops[*i].expect == Expect::Absent).collect();
     match ops {
         [op] if absent.is_empty() && (op.fence.is_none() || op.expect == Expect::Any) => return Err(single(op, found)),
@@ -184,7 +240,7 @@ async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &
     if alone && found == 0 {
         // The tombstone expected there is gone.
         expected[0] = Some(0);
-        return Ok(());
+        return Ok(None);
     }
     let keys: Vec<Key> = absent.iter().map(|i| ops[*i].key.clone()).collect();
     let strict = absent.len() == ops.len() && ops.iter().all(|op| op.fence.is_none());
@@ -194,7 +250,12 @@ async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &
             let ours = absent.iter().any(|i| ops[*i].key == live.key && leaves(&ops[*i], live));
             // A former leader may know of a tombstone that the one that leads has forgotten, and has written over.
             if clustered && alone && ours && live.revision.get() > found {
-                return Err(Error::unknown(format!("{} was refused for what may be that write itself", live.key)));
+                let unread = |error: Error| {
+                    Error::unknown(format!("the write to {} was refused for what may be itself", live.key)).caused_by(error)
+                };
+                if is_marked(reader, live, mark).await.map_err(unread)? {
+                    return Ok(Some(live.revision));
+                }
             }
             return Err(Error::conflict(&live.key, Some(live.revision)));
         }
@@ -209,7 +270,7 @@ async fn reconsider(reader: Reader<'_>, clustered: bool, ops: &[Op], expected: &
         let late = alone && entries.iter().all(|entry| seen(entry) < found);
         let gone = late && look >= ENOUGH && entries.iter().all(Option::is_none);
         if moved && !late || gone {
-            return Ok(());
+            return Ok(None);
         }
         if !strict {
             return Err(several(reader, ops, found).await);

@@ -13,6 +13,7 @@ use super::{
     names::{Names, number},
     replies::Replies,
     walk::{Most, walk},
+    write::MARK,
 };
 use crate::{Entry, Error, Key, KeyRange, Page, Result, Revision};
 
@@ -73,6 +74,23 @@ impl Reader<'_> {
             self.walk(&self.names.subject(key), Start::At(revision.get()), Most::ONE).await?.pop()
         };
         Ok(found.filter(|entry| entry.key == *key && entry.revision == revision))
+    }
+
+    /// The mark of the write that made `entry`. `None` where it has none.
+    ///
+    /// # Errors
+    /// When there was no answer, or the entry has been written over.
+    pub(super) async fn mark(&self, entry: &Entry) -> Result<Option<String>> {
+        let what = || format!("reading whose write {} is", entry.key);
+        let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
+        let body = json!({ "seq": entry.revision.get() }).to_string().into();
+        let message = self.link.ask_patiently(&subject, None, body, self.timeout).await.map_err(|e| e.of_read(&what()))?;
+        match (message.status, &message.headers) {
+            (None, Some(headers)) if number(headers, header::NATS_SEQUENCE) == Some(entry.revision.get()) => {
+                Ok(headers.get(MARK).map(ToString::to_string))
+            }
+            _ => Err(Error::unavailable(format!("{}: it is no longer there", what()))),
+        }
     }
 
     /// What a consumer of its own delivers of what is there.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, HeaderValue, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -12,6 +12,9 @@ use super::{
     names::Names,
 };
 use crate::{Change, Error, Fence, Key, Op, Result, Revision, Ttl};
+
+/// The header with what tells one write from all others.
+pub(super) const MARK: HeaderName = HeaderName::from_static("Tenure-Write");
 
 /// What a writer needs.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +55,10 @@ struct Ack {
 }
 
 impl Writer<'_> {
-    /// Tries once to apply `ops`, each key at its entry of `expected`, and returns the last revision.
-    pub(super) async fn attempt(&self, ops: &[Op], expected: &[Option<u64>]) -> Result<u64, Refusal> {
-        let messages = self.messages(ops, expected);
+    /// Tries once to apply `ops`, each key at its entry of `expected`, and returns the last revision. The `mark` tells
+    /// what it writes from any other write.
+    pub(super) async fn attempt(&self, ops: &[Op], expected: &[Option<u64>], mark: Option<&str>) -> Result<u64, Refusal> {
+        let messages = self.messages(ops, expected, mark);
         let what = match ops {
             [op] => format!("the write to {}", op.key),
             _ => format!("the write to {} and {} more", ops[0].key, ops.len() - 1),
@@ -84,12 +88,15 @@ impl Writer<'_> {
 
     /// The messages that say it all. One message has room for one expectation; when an operation has two
     /// (of its own key and a fence), a message of its own carries the fence.
-    fn messages(&self, ops: &[Op], expected: &[Option<u64>]) -> Vec<Message> {
+    fn messages(&self, ops: &[Op], expected: &[Option<u64>], mark: Option<&str>) -> Vec<Message> {
         let mut carriers: Vec<Message> = Vec::new();
         let mut carried: Vec<&Fence> = Vec::new();
         let mut messages = Vec::with_capacity(ops.len());
         for (op, expected) in ops.iter().zip(expected) {
             let mut message = self.change(op);
+            if let Some(mark) = mark {
+                message.headers.insert(MARK, mark);
+            }
             match (expected, &op.fence) {
                 (Some(revision), fence) => {
                     message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, value(revision));
