@@ -80,7 +80,8 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// The latest entry of `key`, tombstones included while the store keeps them.
     ///
-    /// It may lag behind commits acknowledged elsewhere; a commit is the truth.
+    /// It may lag behind commits acknowledged to others; a commit is the truth. What was acknowledged to this handle a
+    /// moment ago shows, unless the store has lost it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store is out of reach.

@@ -174,6 +174,38 @@ async fn what_looks_like_the_write_itself_is_told_from_it() {
     }
 }
 
+/// Any server of a cluster answers reads, also one that has not got the last write yet.
+#[tokio::test]
+async fn who_writes_reads_what_was_written() {
+    for store in both("own").await {
+        let (range, others) = (KeyRange::new("mine.>").unwrap(), store.clone());
+        let noise = tokio::spawn(async move {
+            for n in 0_u64.. {
+                let _ = others.put(&key(format!("noise.{}", n % 16)), vec![0; 2_048]).await;
+            }
+        });
+        for round in 0..300_u32 {
+            let (one, two) = (key(format!("mine.{}", round % 7)), key("mine.batch"));
+            let at = store.put(&one, round.to_string()).await.unwrap();
+            let found = store.entry(&one).await.unwrap().unwrap();
+            assert_eq!((found.revision, found.value().unwrap().as_ref()), (at, round.to_string().as_bytes()), "round {round}");
+            let batch = Batch::new().and(Op::put(one.clone(), "batch")).and(Op::put(two.clone(), "batch"));
+            let at = store.commit(batch).await.unwrap();
+            let found = store.entries(&[one.clone(), two.clone()]).await.unwrap();
+            let found: Vec<_> = found.into_iter().map(|entry| entry.map(|entry| entry.revision.get())).collect();
+            assert_eq!(found, [Some(at.get() - 1), Some(at.get())], "round {round}");
+            let at = store.put(&two, "listed").await.unwrap();
+            let page = store.scan(&range, Revision::ZERO, 100).await.unwrap();
+            assert!(page.entries.iter().any(|entry| entry.key == two && entry.revision == at), "round {round}: {page:?}");
+            store.commit(Op::delete(one.clone()).ttl(Ttl::MIN).into()).await.unwrap();
+            let page = store.scan(&range, Revision::ZERO, 100).await.unwrap();
+            assert!(page.entries.iter().all(|entry| entry.key != one), "round {round}: {page:?}");
+            assert!(store.entry(&one).await.unwrap().is_none_or(|entry| !entry.is_live()), "round {round}");
+        }
+        noise.abort();
+    }
+}
+
 #[tokio::test]
 async fn a_lost_acknowledgement_is_unknown() {
     let server = NatsServer::start().await;

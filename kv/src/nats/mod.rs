@@ -13,6 +13,7 @@ mod examine;
 mod follow;
 mod link;
 mod names;
+mod own;
 mod permissions;
 mod plain;
 mod read;
@@ -39,6 +40,7 @@ use self::{
     bucket::Facts,
     link::{Failure, Link},
     names::Names,
+    own::Own,
     plain::Traits,
     read::Reader,
     replies::Replies,
@@ -81,6 +83,8 @@ struct Inner {
     checked: AtomicU64,
     /// What an ordinary bucket can; `None` of the one for coordination.
     plain: Option<Traits>,
+    /// What was written lately, where reads are answered by servers that may be behind.
+    own: Option<Own>,
 }
 
 impl Nats {
@@ -144,7 +148,8 @@ impl Nats {
         let info = Info { url, shared: true, replicas: facts.replicas };
         let checked = AtomicU64::new(link.health().borrow().losses);
         let (link, replies) = (Arc::new(link), Arc::new(replies));
-        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None }) })
+        let own = facts.clustered.then(Own::new);
+        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None, own }) })
     }
 }
 
@@ -157,6 +162,28 @@ impl Inner {
     fn writer(&self) -> Writer<'_> {
         let (plain, roll_up) = (self.plain.is_some(), self.plain.is_some_and(|plain| plain.rollup));
         Writer { link: &self.link, names: &self.names, timeout: self.options.timeout, plain, roll_up }
+    }
+
+    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
+        match &self.own {
+            Some(own) => own.entry(self.reader(), key).await,
+            None => self.reader().entry(key).await,
+        }
+    }
+
+    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
+        match &self.own {
+            Some(own) => own.scan(self.reader(), range, from, limit).await,
+            None => self.reader().scan(range, from, limit).await,
+        }
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Revision> {
+        let revision = commit::commit(self.writer(), self.reader(), self.facts.clustered, batch).await?;
+        if let Some(own) = &self.own {
+            own.note(&batch.ops, revision);
+        }
+        Ok(revision)
     }
 
     /// After a reconnect the server may be another one, and too old.
@@ -184,20 +211,23 @@ impl Store for Nats {
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.inner.reader().entry(key).await
+        self.inner.entry(key).await
     }
 
     async fn entries(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>> {
-        self.inner.reader().entries(keys).await
+        match &self.inner.own {
+            Some(own) => own.entries(self.inner.reader(), keys).await,
+            None => self.inner.reader().entries(keys).await,
+        }
     }
 
     async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
-        self.inner.reader().scan(range, from, limit).await
+        self.inner.scan(range, from, limit).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         self.inner.check_server()?;
-        commit::commit(self.inner.writer(), self.inner.reader(), self.inner.facts.clustered, &batch).await
+        self.inner.commit(&batch).await
     }
 
     async fn bucket(&self, name: &str) -> Result<Beside> {

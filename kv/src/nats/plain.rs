@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use super::{Inner, bucket, commit, consumer::Start, names::Names, target::bucket_name, walk::Most, watch};
+use super::{Inner, bucket, consumer::Start, names::Names, own::Own, target::bucket_name, walk::Most, watch};
 use crate::{Beside, Bucket, Change, Entry, Error, Event, Expect, Info, Key, KeyRange, Op, Result, Revision, Since};
 
 /// What the settings of a bucket allow.
@@ -43,7 +43,8 @@ pub(super) async fn open(store: &Arc<Inner>, name: &str) -> Result<Beside> {
     let info = Info { url: format!("{server}/{name}"), shared: true, replicas: facts.replicas };
     let (link, replies) = (store.link.clone(), store.replies.clone());
     let (options, checked) = (store.options.clone(), AtomicU64::new(link.health().borrow().losses));
-    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner { link, replies, names, options, facts, info, checked, plain })))))
+    let own = facts.clustered.then(Own::new);
+    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner { link, replies, names, options, facts, info, checked, plain, own })))))
 }
 
 /// What can be done with the bucket, or why nothing.
@@ -112,7 +113,7 @@ impl fmt::Debug for Plain {
 #[async_trait]
 impl Bucket for Plain {
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.0.reader().entry(key).await
+        self.0.entry(key).await
     }
 
     async fn entry_at(&self, key: &Key, revision: Revision) -> Result<Option<Entry>> {
@@ -145,7 +146,7 @@ impl Bucket for Plain {
             None => op,
         };
         store.check_server()?;
-        commit::commit(store.writer(), store.reader(), store.facts.clustered, &op.into()).await
+        store.commit(&op.into()).await
     }
 
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
