@@ -18,8 +18,9 @@ const KEPT: Duration = Duration::from_secs(10);
 const MOST: usize = 1_024;
 /// No tombstone is gone before that: until then a key that shows nothing is one that the replica does not have yet.
 const TOMBSTONES_LAST: Duration = Duration::from_secs(1);
-/// How long a replica that has it is looked for. A bucket that went back has none.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a replica that has it is looked for: each try may ask another one. A bucket that was made anew, or went
+/// back, has none, and those who hold something there are to hear of it soon.
+const PATIENCE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// The last acknowledged write to a key.
@@ -90,13 +91,11 @@ impl Own {
         }
     }
 
-    /// No longer believes in its writes to `keys`.
-    fn forget<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) {
+    /// No longer believes in what was written.
+    fn forget(&self) {
         let mut notes = self.notes();
-        for key in keys {
-            notes.newer.remove(key);
-            notes.older.remove(key);
-        }
+        notes.newer.clear();
+        notes.older.clear();
     }
 
     /// Those of `keys` of which a later write is known than what was found.
@@ -122,7 +121,7 @@ impl Own {
             let entries = reader.entries(keys).await?;
             let found = entries.iter().map(|entry| entry.as_ref().map(|entry| entry.revision));
             let behind = self.behind(keys.iter().zip(found));
-            if behind.is_empty() || !search.goes_on(self, &behind).await {
+            if behind.is_empty() || !search.goes_on(self).await {
                 return Ok(entries);
             }
         }
@@ -134,7 +133,7 @@ impl Own {
         loop {
             let entry = reader.entry(key).await?;
             let behind = self.behind(std::iter::once((key, entry.as_ref().map(|entry| entry.revision))));
-            if behind.is_empty() || !search.goes_on(self, &behind).await {
+            if behind.is_empty() || !search.goes_on(self).await {
                 return Ok(entry);
             }
         }
@@ -154,7 +153,7 @@ impl Own {
                     behind = entries.into_iter().flatten().filter(Entry::is_live).map(|entry| entry.key).collect();
                 }
             }
-            if behind.is_empty() || !search.goes_on(self, &behind).await {
+            if behind.is_empty() || !search.goes_on(self).await {
                 return Ok(page);
             }
         }
@@ -172,10 +171,10 @@ impl Search {
         Self { begun: Instant::now(), pause: Duration::from_millis(1) }
     }
 
-    /// Waits before the next try. False when it has lasted too long: then what was written is no longer believed in.
-    async fn goes_on(&mut self, own: &Own, behind: &[Key]) -> bool {
+    /// Waits before the next try. False when it has lasted too long: then it is probably another bucket.
+    async fn goes_on(&mut self, own: &Own) -> bool {
         if self.begun.elapsed() >= PATIENCE {
-            own.forget(behind);
+            own.forget();
             return false;
         }
         sleep(self.pause).await;
