@@ -22,7 +22,7 @@ mod sync;
 
 pub use embedded::{commits, listeners};
 pub use orders::in_many_orders;
-pub use server::{answers, lease};
+pub use server::{answers, lease, wakes};
 
 // What the files name as their own crate's.
 use tenure::Loss;

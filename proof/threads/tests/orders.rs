@@ -1,6 +1,6 @@
 //! Each in many orders.
 
-use tenure_threads::{answers, commits, in_many_orders, lease, listeners, session};
+use tenure_threads::{answers, commits, in_many_orders, lease, listeners, session, wakes};
 
 #[test]
 fn what_a_file_store_shows_is_on_disk() {
@@ -60,4 +60,14 @@ fn a_lost_lease_stays_lost() {
 #[test]
 fn a_former_bucket_says_nothing_of_the_next() {
     in_many_orders(3_000, session::a_former_bucket_says_nothing_of_the_next);
+}
+
+#[test]
+fn no_wake_of_a_connection_is_lost() {
+    in_many_orders(3_000, wakes::no_wake_is_lost);
+}
+
+#[test]
+fn no_task_of_a_connection_is_forgotten() {
+    in_many_orders(3_000, wakes::no_task_is_forgotten);
 }

@@ -20,7 +20,7 @@ use tokio::{
     },
     time::Instant,
 };
-use tokio_util::{codec::FramedRead, sync::CancellationToken, task::TaskTracker};
+use tokio_util::{codec::FramedRead, sync::CancellationToken};
 
 use super::{
     Daemon, errors,
@@ -34,6 +34,7 @@ use super::{
     sessions::millis,
     subscriptions::Subscriptions,
     users::Quotas,
+    work::{Work, Worker},
 };
 use crate::protocol::{
     ConnectionStatus, ErrorObject, Goaway, Kind, Status,
@@ -59,7 +60,7 @@ pub(super) struct Connection {
     pub(super) subscriptions: Arc<Subscriptions>,
     pub(super) checks: Quota,
     pub(super) unread: Unread,
-    tasks: TaskTracker,
+    work: Work,
     /// In milliseconds; 0 for none.
     heartbeat: AtomicU64,
     waits: Mutex<Arc<Waits>>,
@@ -118,7 +119,7 @@ impl Connection {
             peer,
             checks: quotas.checks,
             unread: quotas.unread,
-            tasks: TaskTracker::new(),
+            work: Work::default(),
             heartbeat: AtomicU64::new(0),
             waits: Mutex::default(),
             daemon,
@@ -180,10 +181,9 @@ impl Connection {
         self.spawn(abandon(leases));
     }
 
-    /// Runs `task` as this connection's own: the connection waits for it, and it ends with the daemon.
+    /// Runs `task` within this connection's own, which waits for it at its end.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let ended = self.daemon.ended.clone();
-        self.tasks.spawn(async move { ended.run_until_cancelled(task).await });
+        self.work.add(task);
     }
 }
 
@@ -198,13 +198,18 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, q
     tracing::debug!(session = connection.session, pid = connection.peer.pid, uid = connection.peer.uid, "connected");
     let (reader, writer) = stream.into_split();
     let mut lines = FramedRead::new(reader, LineDecoder::new(daemon.limits.line_bytes));
+    let mut worker = Worker::new(&connection.work);
     let mut writing = pin!(write(&connection, writer));
     let end = {
         let mut reading = pin!(read(&connection, &mut lines));
+        let mut working = pin!(worker.run());
         let mut told = false;
         loop {
             tokio::select! {
+                // What is read is done and what is done is written in one go.
+                biased;
                 end = &mut reading => break end,
+                () = &mut working => {}
                 _ = &mut writing => break End::Gone,
                 () = connection.peer.died() => break End::Died,
                 // The one comes before the other, and both may be news here at the same time.
@@ -227,10 +232,11 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, q
     };
     connection.leases.closed.cancel();
     connection.subscriptions.close(end == End::Leaving);
-    let finish = async {
-        connection.tasks.close();
-        connection.tasks.wait().await;
+    let working = async {
+        worker.finish().await;
         connection.outbox.close();
+        // What is left to say may want something undone.
+        worker.run().await;
     };
     let say = async {
         if !matches!(end, End::Gone | End::Died)
@@ -239,7 +245,11 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, q
             linger(end, writer, lines.get_mut()).await;
         }
     };
-    tokio::join!(abandon(leases), finish, say);
+    tokio::select! {
+        ((), ()) = async { tokio::join!(abandon(leases), say) } => {}
+        () = working => {}
+    }
+    worker.finish().await;
 }
 
 /// Reads lines until there are no more.

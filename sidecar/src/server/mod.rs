@@ -24,6 +24,7 @@ mod outbox;
 mod peer;
 pub(crate) mod policy;
 mod process;
+mod quiet;
 mod quota;
 mod release;
 mod requests;
@@ -36,6 +37,7 @@ mod toml_file;
 #[cfg(feature = "otlp")]
 mod traces;
 mod users;
+mod work;
 
 use std::{
     net::SocketAddr,
@@ -64,6 +66,7 @@ use self::{
     observers::Observers,
     peer::{Peer, Processes},
     policy::Policies,
+    quiet::quiet,
     sessions::{Sessions, millis},
     socket::Claimed,
     users::{Place, Users},
@@ -426,7 +429,7 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
 
 async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, place: Place) {
     let ended = daemon.ended.clone();
-    ended.run_until_cancelled(connection::serve(daemon, stream, peer, place.quotas.clone())).await;
+    quiet(ended.run_until_cancelled(connection::serve(daemon, stream, peer, place.quotas.clone()))).await;
 }
 
 async fn refuse(error: ErrorObject, mut stream: UnixStream) {

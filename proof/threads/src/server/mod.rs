@@ -5,6 +5,7 @@
 pub mod answers;
 pub mod lease;
 mod played;
+pub mod wakes;
 
 use played::{connection, elections, errors, held, sessions};
 
@@ -16,9 +17,13 @@ mod inflight;
 mod leases;
 #[path = "../../../../sidecar/src/server/outbox.rs"]
 mod outbox;
+#[path = "../../../../sidecar/src/server/quiet.rs"]
+mod quiet;
 #[path = "../../../../sidecar/src/server/quota.rs"]
 mod quota;
 #[path = "../../../../sidecar/src/server/release.rs"]
 mod release;
 #[path = "../../../../sidecar/src/server/tally.rs"]
 mod tally;
+#[path = "../../../../sidecar/src/server/work.rs"]
+mod work;
