@@ -163,7 +163,9 @@ mod tests {
         let (work, done) = (Work::default(), Arc::new(AtomicUsize::new(0)));
         for _ in 0..3 {
             let done = done.clone();
-            work.add(async move { drop(done.fetch_add(1, Ordering::SeqCst)) });
+            work.add(async move {
+                done.fetch_add(1, Ordering::SeqCst);
+            });
         }
         let mut worker = Worker::new(&work);
         for turn in 1..=3 {
