@@ -148,12 +148,15 @@ mod tests {
             move || {
                 for round in 1..=rounds {
                     // A step behind its taker: some come while it polls, some between, some after.
-                    while slot.lock().unwrap().is_none() {
-                        thread::yield_now();
-                    }
-                    let waker = slot.lock().unwrap().take();
+                    let waker = loop {
+                        let taken = slot.lock().unwrap().take();
+                        match taken {
+                            Some(waker) => break waker,
+                            None => thread::yield_now(),
+                        }
+                    };
                     sent.store(round, Ordering::SeqCst);
-                    waker.unwrap().wake();
+                    waker.wake();
                 }
             }
         });
@@ -165,10 +168,6 @@ mod tests {
                 *slot.lock().unwrap() = Some(context.waker().clone());
                 if sent.load(Ordering::SeqCst) >= round { Poll::Ready(()) } else { Poll::Pending }
             })));
-            if sent.load(Ordering::SeqCst) == round {
-                // The next one's waker is not this one's.
-                slot.lock().unwrap().take();
-            }
         }
         sender.join().unwrap();
     }
