@@ -149,7 +149,7 @@ async fn writers_that_share_a_fence_do_not_refuse_each_other() {
 async fn what_looks_like_the_write_itself_is_told_from_it() {
     for store in both("alike").await {
         let store = Arc::new(store);
-        for round in 0..40 {
+        for round in 0..20 {
             let (guard, value) = (key(format!("guard.{round}")), key(format!("value.{round}")));
             let held = store.put(&guard, "first holder").await.unwrap();
             let writers = (0..8).map(|_| {
@@ -184,7 +184,7 @@ async fn who_writes_reads_what_was_written() {
                 let _ = others.put(&key(format!("noise.{}", n % 16)), vec![0; 2_048]).await;
             }
         });
-        for round in 0..300_u32 {
+        for round in 0..100_u32 {
             let (one, two) = (key(format!("mine.{}", round % 7)), key("mine.batch"));
             let at = store.put(&one, round.to_string()).await.unwrap();
             let found = store.entry(&one).await.unwrap().unwrap();
