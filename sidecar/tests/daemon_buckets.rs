@@ -4,6 +4,12 @@
 
 mod daemon_support;
 
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
+
 use daemon_support::{Daemon, Wire};
 use serde_json::{Value as Json, json};
 
@@ -111,4 +117,21 @@ fn what_is_wrong_with_a_bucket_is_said() {
     assert_eq!(wire.call("status", json!({})).unwrap()["subscriptions"], 0);
     let hello = wire.call("hello", json!({ "protocol": [1] })).unwrap();
     assert!(hello["capabilities"].as_array().unwrap().contains(&json!("buckets")));
+}
+
+#[test]
+fn whoever_hangs_up_while_a_watch_begins_leaves_none() {
+    let daemon = Daemon::start();
+    for n in 0..50 {
+        let mut wire = daemon.connect();
+        let watch =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "kv.watch", "params": { "bucket": format!("b{n}"), "prefix": "" } });
+        // In one piece with the end, so that there is nobody any more once the bucket is open.
+        wire.stream.write_all(format!("{watch}\n").as_bytes()).unwrap();
+        wire.stream.shutdown(Shutdown::Write).unwrap();
+        wire.stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        wire.stream.read_to_end(&mut Vec::new()).expect("the connection ends");
+    }
+    let status = daemon.connect().call("status", json!({})).unwrap();
+    assert_eq!((&status["subscriptions"], &status["requests"]), (&json!(0), &json!(0)), "{status}");
 }

@@ -87,6 +87,8 @@ pub(super) struct Subscriptions {
 struct Table {
     last: u64,
     running: HashMap<u64, Running>,
+    /// The connection has ended: what is still being begun would never end.
+    closed: bool,
 }
 
 /// One that has not ended, counted until it is dropped.
@@ -140,6 +142,9 @@ impl Subscriptions {
     /// A subscription to `source`, which is not read yet.
     pub(super) fn add<S: Source>(self: &Arc<Self>, source: S) -> Result<Subscription<S>, ErrorObject> {
         let mut table = self.table();
+        if table.closed {
+            return Err(ErrorObject::new(Kind::Cancelled, "the connection was closed before the subscription began"));
+        }
         if table.running.len() >= self.limit {
             let said = format!("this connection has {} subscriptions; cancel one, or use another connection", self.limit);
             return Err(ErrorObject::limit("subscriptions", said));
@@ -164,9 +169,13 @@ impl Subscriptions {
         Ok(Done {})
     }
 
-    /// Ends all, and tells so where the daemon is leaving.
+    /// Ends all for good, and tells so where the daemon is leaving.
     pub(super) fn close(&self, leaving: bool) {
-        let running = std::mem::take(&mut self.table().running);
+        let running = {
+            let mut table = self.table();
+            table.closed = true;
+            std::mem::take(&mut table.running)
+        };
         if leaving {
             running.keys().for_each(|number| self.say_last(*number, Happening::End { reason: LEAVING.to_owned() }, None));
         }
