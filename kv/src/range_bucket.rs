@@ -7,8 +7,10 @@ use futures::{StreamExt, stream::BoxStream};
 
 use crate::{Bucket, Entry, Error, Event, Key, KeyRange, Op, Result, Revision, Since, Store};
 
-/// How many keys are read at once.
+/// How many keys are read at once from a server, where a page is copied.
 const PAGE: usize = 512;
+/// How many are from this process, where each page goes through all keys.
+const OWN_PAGE: usize = 16_384;
 
 /// The keys under one key of a store, without what they have in common. It keeps the latest write to each.
 #[derive(Debug)]
@@ -55,14 +57,17 @@ impl Bucket for RangeBucket {
         let range = self.range(range)?;
         let mut keys = Vec::new();
         let mut from = Revision::ZERO;
+        let most = if self.store.info().shared { PAGE } else { OWN_PAGE };
         loop {
             // Values are let go page by page.
-            let page = self.store.scan(&range, from, PAGE).await?;
+            let page = self.store.scan(&range, from, most).await?;
             keys.extend(page.entries.iter().filter_map(|entry| inner(&self.parent, &entry.key)));
             if page.complete {
                 return Ok(keys);
             }
             from = page.through.next();
+            // A store of this process may have answered without a wait.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -81,7 +81,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// The latest entry of `key`, tombstones included while the store keeps them.
     ///
     /// It may lag behind commits acknowledged to others; a commit is the truth. What was acknowledged to this handle a
-    /// moment ago shows, unless the store has lost it.
+    /// moment ago shows here and in [`scan`](Self::scan), unless the store has lost it or the servers that answer have
+    /// lagged for long.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the store is out of reach.

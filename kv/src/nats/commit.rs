@@ -40,12 +40,19 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
         let sent = Instant::now();
         match writer.attempt(ops, &expected, mark).await {
             Ok(revision) => return Ok(Revision::new(revision)),
+            // What was called busy before may have been applied.
+            Err(Refusal::Final(error)) if clustered && busy && !error.is_unknown() => {
+                return Err(Error::unknown(format!("the write to {} was called busy before, and now: {error}", ops[0].key)));
+            }
             Err(Refusal::Final(error)) => return Err(error),
             Err(Refusal::Wrong { found }) => {
                 if clustered {
                     prove(writer, reader, ops, &expected, found, if busy { begun } else { sent }).await?;
-                    if busy && let Some(revision) = by_itself(reader, ops, &expected, mark, found).await? {
-                        return Ok(revision);
+                    if busy {
+                        let refused = Refused { ops, expected: &expected, mark, found, begun };
+                        if let Some(revision) = by_itself(reader, &refused).await? {
+                            return Ok(revision);
+                        }
                     }
                 }
                 if let Some(revision) = reconsider(reader, clustered, ops, &mut expected, mark, found).await? {
@@ -126,26 +133,36 @@ async fn prove(
     Err(Error::unknown(message))
 }
 
-/// The revision of the write itself, if it was what refused one of which an earlier attempt found the key busy: that,
-/// too, may have been said by a server that led before, while the one that leads applied it.
-async fn by_itself(
-    reader: Reader<'_>,
-    ops: &[Op],
-    expected: &[Option<u64>],
-    mark: Option<&str>,
+/// A write of which an attempt was refused because `found` stood somewhere, after another one had found a key busy.
+struct Refused<'a> {
+    ops: &'a [Op],
+    expected: &'a [Option<u64>],
+    mark: Option<&'a str>,
     found: u64,
-) -> Result<Option<Revision>> {
+    begun: Instant,
+}
+
+impl Refused<'_> {
+    fn unknown(&self, why: &str) -> Error {
+        Error::unknown(format!("the write to {} was refused after it had found its keys busy, and {why}", self.ops[0].key))
+    }
+}
+
+/// The revision of the write itself, if that was what refused it: "busy", too, may have been said by a server that led
+/// before, while the one that leads applied it.
+async fn by_itself(reader: Reader<'_>, refused: &Refused<'_>) -> Result<Option<Revision>> {
+    let ops = refused.ops;
     let fences = ops.iter().filter_map(|op| op.fence.as_ref()).map(|fence| fence.key.clone());
     let keys: Vec<Key> = ops.iter().map(|op| op.key.clone()).chain(fences).collect();
     for look in 0..LOOKS {
-        match look_for_itself(reader, ops, expected, mark, found, &keys).await? {
+        match look_for_itself(reader, refused, &keys).await? {
             Seen::Itself(revision) => return Ok(Some(revision)),
             Seen::Another => return Ok(None),
-            Seen::Neither => {}
+            Seen::Neither if refused.begun.elapsed() >= reader.timeout => break,
+            Seen::Neither => sleep(pause(look)).await,
         }
-        sleep(pause(look)).await;
     }
-    Err(Error::unknown(format!("the write to {} was refused, and the replicas that answer reads do not show why", ops[0].key)))
+    Err(refused.unknown("the replicas that answer reads do not show why"))
 }
 
 /// What a look at what was in the way of a write shows.
@@ -157,38 +174,38 @@ enum Seen {
     Neither,
 }
 
-/// One look at `keys`, those of `ops` first.
-async fn look_for_itself(
-    reader: Reader<'_>,
-    ops: &[Op],
-    expected: &[Option<u64>],
-    mark: Option<&str>,
-    found: u64,
-    keys: &[Key],
-) -> Result<Seen> {
+/// One look at `keys`, those of the operations first.
+///
+/// What expects nothing of its own key leaves no proof that it was not applied and written over since: then another's
+/// write is taken for the first.
+async fn look_for_itself(reader: Reader<'_>, refused: &Refused<'_>, keys: &[Key]) -> Result<Seen> {
+    let Refused { ops, expected, mark, found, .. } = *refused;
     let Ok(entries) = reader.entries(keys).await else { return Ok(Seen::Neither) };
+    // A replica that is behind shows neither.
+    if found > 0 && !entries.iter().flatten().any(|entry| entry.revision.get() >= found) {
+        return Ok(Seen::Neither);
+    }
+    let mut proven = expected.iter().all(Option::is_none);
     for (i, (op, entry)) in ops.iter().zip(&entries).enumerate() {
-        let Some(entry) = entry else { continue };
-        if expected[i].is_none_or(|expected| entry.revision.get() > expected) && leaves(op, entry) {
-            match is_marked(reader, entry, mark).await {
-                Ok(true) => return Ok(Seen::Itself(last(ops, i, entry))),
-                Ok(false) => {}
-                Err(error @ Error::Unknown { .. }) => return Err(error),
-                Err(_) => return Ok(Seen::Neither),
-            }
+        let Some(entry) = entry else {
+            proven |= expected[i] == Some(0);
+            continue;
+        };
+        let at = entry.revision.get();
+        if expected[i].is_some_and(|expected| at <= expected) {
+            // Of all or nothing this part is missing.
+            proven |= expected[i] == Some(at);
+            continue;
+        }
+        let Ok(origin) = reader.origin(entry).await else { return Ok(Seen::Neither) };
+        match mark {
+            Some(mark) if origin.mark.as_deref() == Some(mark) => return Ok(Seen::Itself(last(ops, i, entry))),
+            None if leaves(op, entry) => return Err(refused.unknown("what stands there may be that write itself")),
+            // It took the place that the write was to take.
+            _ => proven |= expected[i].is_some() && origin.replaced == expected[i],
         }
     }
-    // A replica that is behind shows neither.
-    let shown = found == 0 || entries.iter().flatten().any(|entry| entry.revision.get() >= found);
-    Ok(if shown { Seen::Another } else { Seen::Neither })
-}
-
-/// Whether `entry`, which is what the write would have left, is that write's.
-async fn is_marked(reader: Reader<'_>, entry: &Entry, mark: Option<&str>) -> Result<bool> {
-    let Some(mark) = mark else {
-        return Err(Error::unknown(format!("the write to {} was refused for what may be that write itself", entry.key)));
-    };
-    Ok(reader.mark(entry).await?.is_some_and(|found| found == mark))
+    if proven { Ok(Seen::Another) } else { Err(refused.unknown("others have written since")) }
 }
 
 /// The revision of the last of `ops`, of which the one at `place` made `entry`: theirs follow each other.
@@ -245,16 +262,25 @@ async fn reconsider(
     let keys: Vec<Key> = absent.iter().map(|i| ops[*i].key.clone()).collect();
     let strict = absent.len() == ops.len() && ops.iter().all(|op| op.fence.is_none());
     for look in 0..LOOKS {
-        let entries = reader.entries(&keys).await?;
+        let unread = |error: Error| {
+            let said = format!("the write to {} was refused, and what stands there cannot be read", ops[0].key);
+            if clustered { Error::unknown(said).caused_by(error) } else { error }
+        };
+        let entries = reader.entries(&keys).await.map_err(unread)?;
         if let Some(live) = entries.iter().flatten().find(|entry| entry.is_live()) {
-            let ours = absent.iter().any(|i| ops[*i].key == live.key && leaves(&ops[*i], live));
+            let ours = absent.iter().copied().find(|i| ops[*i].key == live.key && leaves(&ops[*i], live));
             // A former leader may know of a tombstone that the one that leads has forgotten, and has written over.
-            if clustered && alone && ours && live.revision.get() > found {
-                let unread = |error: Error| {
-                    Error::unknown(format!("the write to {} was refused for what may be itself", live.key)).caused_by(error)
-                };
-                if is_marked(reader, live, mark).await.map_err(unread)? {
-                    return Ok(Some(live.revision));
+            if let Some(place) = ours
+                && clustered
+                && live.revision.get() > found
+            {
+                let origin = reader.origin(live).await.map_err(unread)?;
+                match mark {
+                    Some(mark) if origin.mark.as_deref() == Some(mark) => return Ok(Some(last(ops, place, live))),
+                    Some(_) => {}
+                    None => {
+                        return Err(Error::unknown(format!("the write to {} was refused for what may be itself", live.key)));
+                    }
                 }
             }
             return Err(Error::conflict(&live.key, Some(live.revision)));

@@ -51,6 +51,8 @@ struct Notes {
     newer: HashMap<Key, Note>,
     older: HashMap<Key, Note>,
     since: Instant,
+    /// Since when no read has shown what was written.
+    doubted: Option<Instant>,
 }
 
 impl Notes {
@@ -65,7 +67,7 @@ pub(super) struct Own(Mutex<Notes>);
 
 impl Own {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Notes { newer: HashMap::new(), older: HashMap::new(), since: Instant::now() }))
+        Self(Mutex::new(Notes { newer: HashMap::new(), older: HashMap::new(), since: Instant::now(), doubted: None }))
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -91,26 +93,47 @@ impl Own {
         }
     }
 
-    /// No longer believes in what was written.
-    fn forget(&self) {
+    /// Whether a search for what was written goes on. Where it has been in vain for too long, by whomever, it is probably
+    /// another bucket, and what was written is no longer believed in.
+    fn is_worth_a_search(&self) -> bool {
         let mut notes = self.notes();
-        notes.newer.clear();
-        notes.older.clear();
+        let doubted = notes.doubted.filter(|since| since.elapsed() < 10 * PATIENCE).unwrap_or_else(Instant::now);
+        notes.doubted = Some(doubted);
+        let worth = doubted.elapsed() < PATIENCE;
+        if !worth {
+            notes.newer.clear();
+            notes.older.clear();
+            notes.doubted = None;
+        }
+        worth
     }
 
-    /// Those of `keys` of which a later write is known than what was found.
+    /// Those of which a later write is known than what was found.
     fn behind<'a>(&self, found: impl Iterator<Item = (&'a Key, Option<Revision>)>) -> Vec<Key> {
-        let notes = self.notes();
-        let behind = |(key, found): &(&Key, _)| notes.get(key).is_some_and(|note| note.is_after(*found));
-        found.filter(behind).map(|(key, _)| key.clone()).collect()
+        let mut notes = self.notes();
+        let (mut behind, mut shown) = (Vec::new(), false);
+        for (key, found) in found {
+            if let Some(note) = notes.get(key) {
+                if note.is_after(found) {
+                    behind.push(key.clone());
+                } else {
+                    shown |= found.is_some();
+                }
+            }
+        }
+        if shown && behind.is_empty() {
+            notes.doubted = None;
+        }
+        behind
     }
 
-    /// What was written in `range` after all that `page` shows, and may yet have been deleted by others.
-    fn missing(&self, range: &KeyRange, page: &Page) -> Vec<Key> {
+    /// What was written in `range` at `from` or later and after all that `page` shows, and may yet have been deleted by
+    /// others.
+    fn missing(&self, range: &KeyRange, from: Revision, page: &Page) -> Vec<Key> {
         let notes = self.notes();
         let all = notes.newer.iter().chain(&notes.older);
-        let missing =
-            |(key, note): &(&Key, &Note)| note.live && note.revision > page.through && note.is_young() && range.contains(key);
+        let least = page.through.next().max(from);
+        let missing = |(key, note): &(&Key, &Note)| note.live && note.revision >= least && note.is_young() && range.contains(key);
         all.filter(missing).map(|(key, _)| key.clone()).collect()
     }
 
@@ -139,6 +162,18 @@ impl Own {
         }
     }
 
+    /// What was written to `key` at `revision`, from a replica that has it if it is one's own last.
+    pub(super) async fn entry_at(&self, reader: Reader<'_>, key: &Key, revision: Revision) -> Result<Option<Entry>> {
+        let mut search = Search::begin();
+        loop {
+            let entry = reader.entry_at(key, revision).await?;
+            let own = entry.is_none() && self.notes().get(key).is_some_and(|note| note.revision == revision && note.is_young());
+            if !own || !search.goes_on(self).await {
+                return Ok(entry);
+            }
+        }
+    }
+
     /// What is in `range`, from a replica that has one's own writes.
     pub(super) async fn scan(&self, reader: Reader<'_>, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
         let mut search = Search::begin();
@@ -146,7 +181,7 @@ impl Own {
             let page = reader.scan(range, from, limit).await?;
             let mut behind = self.behind(page.entries.iter().map(|entry| (&entry.key, Some(entry.revision))));
             if behind.is_empty() && page.complete {
-                behind = self.missing(range, &page);
+                behind = self.missing(range, from, &page);
                 if !behind.is_empty() {
                     // Others may have deleted it, which that replica would show as well.
                     let entries = self.entries(reader, &behind).await?;
@@ -162,19 +197,17 @@ impl Own {
 
 /// The search for a replica that is not behind.
 struct Search {
-    begun: Instant,
     pause: Duration,
 }
 
 impl Search {
-    fn begin() -> Self {
-        Self { begun: Instant::now(), pause: Duration::from_millis(1) }
+    const fn begin() -> Self {
+        Self { pause: Duration::from_millis(1) }
     }
 
-    /// Waits before the next try. False when it has lasted too long: then it is probably another bucket.
+    /// Waits before the next try. False when there is to be none.
     async fn goes_on(&mut self, own: &Own) -> bool {
-        if self.begun.elapsed() >= PATIENCE {
-            own.forget();
+        if !own.is_worth_a_search() {
             return false;
         }
         sleep(self.pause).await;

@@ -117,7 +117,10 @@ impl Bucket for Plain {
     }
 
     async fn entry_at(&self, key: &Key, revision: Revision) -> Result<Option<Entry>> {
-        self.0.reader().entry_at(key, revision).await
+        match &self.0.own {
+            Some(own) => own.entry_at(self.0.reader(), key, revision).await,
+            None => self.0.reader().entry_at(key, revision).await,
+        }
     }
 
     async fn history(&self, key: &Key, most: usize) -> Result<Vec<Entry>> {

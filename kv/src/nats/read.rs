@@ -13,7 +13,7 @@ use super::{
     names::{Names, number},
     replies::Replies,
     walk::{Most, walk},
-    write::MARK,
+    write::{EXPECTED_OF, MARK},
 };
 use crate::{Entry, Error, Key, KeyRange, Page, Result, Revision};
 
@@ -38,6 +38,14 @@ pub(super) struct Reader<'a> {
     pub(super) timeout: Duration,
     /// Whether the stream answers direct gets.
     pub(super) direct: bool,
+}
+
+/// What a stored write says of itself.
+pub(super) struct Origin {
+    /// The mark of the commit that made it, if that has one.
+    pub(super) mark: Option<String>,
+    /// Which revision of its key it expected.
+    pub(super) replaced: Option<u64>,
 }
 
 /// What an answer of several messages says.
@@ -76,18 +84,22 @@ impl Reader<'_> {
         Ok(found.filter(|entry| entry.key == *key && entry.revision == revision))
     }
 
-    /// The mark of the write that made `entry`. `None` where it has none.
+    /// Where `entry` comes from.
     ///
     /// # Errors
     /// When there was no answer, or the entry has been written over.
-    pub(super) async fn mark(&self, entry: &Entry) -> Result<Option<String>> {
+    pub(super) async fn origin(&self, entry: &Entry) -> Result<Origin> {
         let what = || format!("reading whose write {} is", entry.key);
         let subject = format!("$JS.API.DIRECT.GET.{}", self.names.stream);
         let body = json!({ "seq": entry.revision.get() }).to_string().into();
         let message = self.link.ask_patiently(&subject, None, body, self.timeout).await.map_err(|e| e.of_read(&what()))?;
         match (message.status, &message.headers) {
             (None, Some(headers)) if number(headers, header::NATS_SEQUENCE) == Some(entry.revision.get()) => {
-                Ok(headers.get(MARK).map(ToString::to_string))
+                let of_another = headers.get(EXPECTED_OF).is_some();
+                Ok(Origin {
+                    mark: headers.get(MARK).map(ToString::to_string),
+                    replaced: number(headers, header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE).filter(|_| !of_another),
+                })
             }
             _ => Err(Error::unavailable(format!("{}: it is no longer there", what()))),
         }

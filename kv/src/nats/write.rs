@@ -16,6 +16,9 @@ use crate::{Change, Error, Fence, Key, Op, Result, Revision, Ttl};
 /// The header with what tells one write from all others.
 pub(super) const MARK: HeaderName = HeaderName::from_static("Tenure-Write");
 
+/// The header with the subject of an expected revision, where that is not the message's own.
+pub(super) const EXPECTED_OF: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
+
 /// What a writer needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer<'a> {
@@ -150,7 +153,7 @@ impl Writer<'_> {
 
     fn fence(&self, message: &mut Message, fence: &Fence) {
         message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, value(&fence.revision.get()));
-        message.headers.insert("Nats-Expected-Last-Subject-Sequence-Subject", self.names.subject(&fence.key));
+        message.headers.insert(EXPECTED_OF, self.names.subject(&fence.key));
     }
 
     async fn single(&self, message: Message, what: &str) -> Result<u64, Refusal> {

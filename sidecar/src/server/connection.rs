@@ -45,6 +45,8 @@ use crate::protocol::{
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Lines are written together up to about this many bytes.
 const WRITE_TOGETHER: usize = 64 << 10;
+/// So many lines are dealt with before others have their turn, as far as they take no time of their own.
+const LINES_AT_ONCE: u32 = 32;
 /// How long the rest of a line may take to arrive that stood in the socket when the heartbeat ran out.
 const BENEFIT_OF_DOUBT: Duration = Duration::from_millis(50);
 
@@ -232,6 +234,7 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, q
     };
     connection.leases.closed.cancel();
     connection.subscriptions.close(end == End::Leaving);
+    connection.outbox.no_more_room();
     let working = async {
         worker.finish().await;
         connection.outbox.close();
@@ -256,15 +259,28 @@ pub(super) async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, q
 async fn read(connection: &Arc<Connection>, lines: &mut FramedRead<OwnedReadHalf, LineDecoder>) -> End {
     let mut heard = Instant::now();
     let mut silent = false;
+    let mut at_once = 0;
     loop {
+        at_once += 1;
+        if at_once == LINES_AT_ONCE {
+            at_once = 0;
+            tokio::task::yield_now().await;
+        }
+        let mut doubted = false;
         let room = loop {
             tokio::select! {
                 biased;
                 room = connection.outbox.room() => break room,
-                // It reads no answers either.
                 () = silence(connection, heard), if !silent => {
-                    silent = true;
-                    connection.go_silent();
+                    // It may be the daemon that had no time to write.
+                    if doubted {
+                        // It reads no answers either.
+                        silent = true;
+                        connection.go_silent();
+                    } else {
+                        doubted = true;
+                        heard = in_doubt(connection, heard);
+                    }
                 }
             }
         };
@@ -276,8 +292,7 @@ async fn read(connection: &Arc<Connection>, lines: &mut FramedRead<OwnedReadHalf
                 () = silence(connection, heard), if !silent => {
                     // The daemon itself may have been stopped while the client went on writing.
                     if is_readable(lines.get_ref()) {
-                        let heartbeat = connection.heartbeat().unwrap_or_default();
-                        heard = (Instant::now() + BENEFIT_OF_DOUBT).checked_sub(heartbeat).unwrap_or(heard);
+                        heard = in_doubt(connection, heard);
                     } else {
                         silent = true;
                         connection.go_silent();
@@ -300,6 +315,12 @@ async fn read(connection: &Arc<Connection>, lines: &mut FramedRead<OwnedReadHalf
             None => return End::Eof,
         }
     }
+}
+
+/// When a client that is silent would have been heard last, if it were so in a moment.
+fn in_doubt(connection: &Connection, heard: Instant) -> Instant {
+    let heartbeat = connection.heartbeat().unwrap_or_default();
+    (Instant::now() + BENEFIT_OF_DOUBT).checked_sub(heartbeat).unwrap_or(heard)
 }
 
 fn refuse_long(connection: &Connection, room: Room) {

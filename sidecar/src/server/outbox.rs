@@ -176,6 +176,11 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// Gives no more leave: nothing new begins that would have to be answered.
+    pub(super) fn no_more_room(&self) {
+        self.room.close();
+    }
+
     /// Lets the writer end once everything has been said.
     pub(super) fn close(&self) {
         self.state().closed = true;

@@ -7,14 +7,16 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
 };
 
 use futures::task::AtomicWaker;
 
 use crate::sync::atomic::{AtomicBool, Ordering};
 
-/// So many times in a row; then others have their turn.
+/// So many times in a row, and no longer than that; then others have their turn.
 const IN_A_ROW: u32 = 16;
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// Whether a future is being polled, and was woken meanwhile.
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl<F: Future> Future for Quiet<F> {
         let Self { bell, waker, inner } = &mut *self;
         bell.outside.register(context.waker());
         let mut inside = Context::from_waker(waker);
+        let begun = Instant::now();
         for _ in 0..IN_A_ROW {
             bell.polling.store(true, Ordering::SeqCst);
             // What rang until here is seen by the poll that follows.
@@ -70,6 +73,9 @@ impl<F: Future> Future for Quiet<F> {
             }
             if !bell.rung.load(Ordering::SeqCst) {
                 return Poll::Pending;
+            }
+            if begun.elapsed() >= AT_ONCE {
+                break;
             }
         }
         context.waker().wake_by_ref();
@@ -124,6 +130,19 @@ mod tests {
         let mut few = quiet(restless(IN_A_ROW - 1));
         assert!(Pin::new(&mut few).poll(&mut context).is_ready());
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn what_takes_its_time_is_not_polled_again_at_once() {
+        let count = Arc::new(Count::default());
+        let waker = waker(count.clone());
+        let mut slow = quiet(poll_fn(|context| {
+            thread::sleep(AT_ONCE);
+            context.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        assert!(Pin::new(&mut slow).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
     }
 
     #[test]

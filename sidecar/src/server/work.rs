@@ -118,10 +118,11 @@ impl Drop for Worker<'_> {
     fn drop(&mut self) {
         let mut queue = self.work.queue();
         queue.closed = true;
+        let waker = queue.waker.take();
         let new = std::mem::take(&mut queue.new);
         drop(queue);
         // Outside the lock: what they drop may add some.
-        drop(new);
+        drop((waker, new));
     }
 }
 
