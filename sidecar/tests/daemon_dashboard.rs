@@ -3,6 +3,7 @@
 
 mod daemon_support;
 mod http_rig;
+mod promql;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use http_rig::{get, start};
+use promql::{Exported, labels};
 use serde_json::Value as Json;
 
 fn file(path: &str) -> String {
@@ -21,66 +23,103 @@ fn file(path: &str) -> String {
 /// A family: its type, and the labels of its samples.
 type Families = BTreeMap<String, (String, BTreeSet<String>)>;
 
-/// The page of a daemon that was used, the names of all its samples, and its families.
-fn scraped() -> (BTreeSet<String>, Families) {
+/// The samples of a daemon that was used, and its families.
+fn scraped() -> (Exported, Families) {
     let (daemon, http) = start(&["--lease", "60s"]);
     daemon.connect().acquire("x");
     let page = get(http, "/metrics").body;
-    let name = |sample: &str| sample.split(['{', ' ']).next().unwrap().to_owned();
-    let samples: Vec<_> = page.lines().filter(|line| !line.starts_with('#')).collect();
+    let mut samples = Exported::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, rest) = line.split_once(['{', ' ']).unwrap();
+        let labels = rest.rsplit_once('}').map_or("", |(labels, _)| labels);
+        let of_name = samples.entry(name.to_owned()).or_default();
+        for (label, value) in labels.split("\",").filter_map(|label| label.split_once("=\"")) {
+            of_name.entry(label.to_owned()).or_default().insert(value.trim_end_matches('"').to_owned());
+        }
+    }
     let mut families = Families::new();
     for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (family, kind) = line.split_once(' ').unwrap();
-        let parts = ["", "_bucket", "_sum", "_count"].map(|part| format!("{family}{part}"));
-        let of_family = samples.iter().filter(|sample| parts.contains(&name(sample)));
-        let labels = of_family.flat_map(|sample| {
-            let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
-            let names = labels.split("\",").filter_map(|label| label.split_once("=\"")).map(|(name, _)| name.to_owned());
-            names.filter(|name| name != "le").collect::<Vec<_>>()
-        });
-        families.insert(family.to_owned(), (kind.to_owned(), labels.collect()));
+        let of_family = ["", "_bucket", "_sum", "_count"].map(|part| samples.get(&format!("{family}{part}")));
+        let labels = of_family.into_iter().flatten().flat_map(BTreeMap::keys).filter(|label| *label != "le");
+        families.insert(family.to_owned(), (kind.to_owned(), labels.cloned().collect()));
     }
-    (samples.into_iter().map(name).collect(), families)
+    (samples, families)
 }
 
-/// The words in `text` that are names of our metrics.
-fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
-    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-    words.filter(|word| word.starts_with("tenure_") || word.starts_with("process_"))
+/// The names in `text` between `begin` and whatever is no part of a name.
+fn names_after<'a>(text: &'a str, begin: &'a str) -> impl Iterator<Item = &'a str> {
+    let rests = text.split(begin).skip(1);
+    rests.map(|rest| rest.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap())
 }
 
-fn queries(page: &Json, found: &mut Vec<String>) {
-    match page {
-        Json::Object(fields) => {
-            for (name, value) in fields {
-                match value.as_str() {
-                    Some(text) if name == "expr" || name == "query" || name == "definition" => found.push(text.to_owned()),
-                    _ => queries(value, found),
-                }
-            }
+/// What is asked for on the dashboard, with what is told of each answer.
+fn asked(page: &Json, found: &mut Vec<(String, String)>) {
+    if let Some(expr) = page["expr"].as_str() {
+        found.push((expr.to_owned(), page["legendFormat"].as_str().unwrap_or_default().to_owned()));
+    }
+    let inside = page.as_object().map(|fields| fields.values().collect()).or(page.as_array().map(|all| all.iter().collect()));
+    inside.unwrap_or_else(Vec::new).into_iter().for_each(|page| asked(page, found));
+}
+
+#[test]
+fn every_question_of_the_dashboard_has_an_answer() {
+    let (exported, _) = scraped();
+    let board: Json = serde_json::from_str(&file("packaging/grafana/tenure.json")).unwrap();
+    let filled = |text: &str| text.replace("$__rate_interval", "5m").replace("$job", "tenured").replace("$instance", "a:9464");
+    let mut panels = Vec::new();
+    asked(&board["panels"], &mut panels);
+    assert!(panels.len() > 20, "{panels:?}");
+    for (expr, legend) in panels {
+        let labels = labels(&filled(&expr), &exported).unwrap_or_else(|error| panic!("{expr}: {error}"));
+        for name in names_after(&legend, "{{") {
+            assert!(labels.contains(name), "{expr}: the legend tells {name}, and there are {labels:?}");
         }
-        Json::Array(all) => all.iter().for_each(|value| queries(value, found)),
-        _ => {}
+    }
+    let choices: Vec<_> =
+        board["templating"]["list"].as_array().unwrap().iter().filter_map(|v| v["definition"].as_str()).collect();
+    assert_eq!(choices.len(), 2, "{choices:?}");
+    for choice in choices {
+        let inside = choice.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')')).unwrap();
+        let (expr, label) = inside.rsplit_once(", ").unwrap();
+        let labels = labels(&filled(expr), &exported).unwrap_or_else(|error| panic!("{choice}: {error}"));
+        assert!(labels.contains(label), "{choice}");
+    }
+    let ids: Vec<_> = board["panels"].as_array().unwrap().iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "panels have ids of their own");
+}
+
+#[test]
+fn every_alert_can_fire() {
+    let (exported, _) = scraped();
+    let rules = file("packaging/prometheus/tenure.rules.yml");
+    let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() >= 8, "{alerts:?}");
+    for alert in alerts {
+        let expr = alert.lines().find_map(|line| line.trim().strip_prefix("expr: ")).unwrap_or_else(|| panic!("{alert}"));
+        let labels = labels(expr, &exported).unwrap_or_else(|error| panic!("{expr}: {error}"));
+        for name in names_after(alert, "$labels.") {
+            assert!(labels.contains(name), "{alert} tells {name}, and there are {labels:?}");
+        }
     }
 }
 
 #[test]
-fn the_dashboard_and_the_alerts_name_metrics_that_exist() {
-    let (known, _) = scraped();
-    let board: Json = serde_json::from_str(&file("packaging/grafana/tenure.json")).unwrap();
-    let mut asked = Vec::new();
-    queries(&board, &mut asked);
-    let rules = file("packaging/prometheus/tenure.rules.yml");
-    let exprs = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(str::to_owned).collect::<Vec<_>>();
-    for (what, texts) in [("dashboard", asked), ("alerts", exprs)] {
-        let named: Vec<_> = texts.iter().flat_map(|text| metrics_in(text)).collect();
-        assert!(named.len() >= 8, "too few in the {what}: {named:?}");
-        for name in named {
-            assert!(known.contains(name), "the {what} name {name}, which is not exported");
-        }
+fn what_is_wrong_with_an_expression_is_found() {
+    let (exported, _) = scraped();
+    for (wrong, said) in [
+        ("sum(tenure_leases", ""),
+        ("rate(tenure_renewals_total)", "matrix"),
+        ("tenure_lease", "not exported"),
+        ("tenure_leases{reason=\"closed\"}", "no label reason"),
+        ("rate(tenure_leases_lost_total{reason!~\"closed|tired\"}[5m])", "is never \"tired\""),
+        ("sum by (method) (tenure_leases)", "only"),
+        ("histogram_quantile(0.5, sum by (kind) (rate(tenure_wait_seconds_bucket[5m])))", "no le"),
+        ("sum by (job) (tenure_connections) > tenure_connections_max", "never match"),
+    ] {
+        let error = labels(wrong, &exported).expect_err(wrong);
+        assert!(error.contains(said), "{wrong}: {error}");
     }
-    let ids: Vec<_> = board["panels"].as_array().unwrap().iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "panels have ids of their own");
 }
 
 #[test]
