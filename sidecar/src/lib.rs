@@ -12,5 +12,6 @@ pub mod fuzzing;
 pub mod protocol;
 pub mod server;
 mod sync;
+mod usage;
 
 pub use client::{CallError, Client, ConnectError, Notices, Notification, Subscription};

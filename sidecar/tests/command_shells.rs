@@ -80,6 +80,9 @@ fn wrong_usage_is_64_and_one_line_that_helps() {
         (&["completions"][..], "SHELL"),
         (&["completions", "cmd"], "bash, elvish, fish, powershell, zsh"),
         (&["man", "a", "b"], "tenure man --help"),
+        (&["lokc", "x"], "(did you mean lock?)"),
+        (&["lock", "x", "--wiat", "3s", "--", "true"], "(did you mean --wait?)"),
+        (&["members", "x", "-o", "jsno"], "(did you mean json?)"),
     ] {
         let (code, errors) = outcome(&mut tenure(arguments));
         assert_eq!((code, errors.lines().count()), (64, 1), "{arguments:?}: {errors}");

@@ -94,11 +94,16 @@ fn what_is_wrong_in_a_file_is_told_by_file_and_line() {
         assert!(stderr.contains(&expected) && stderr.lines().count() == 1 && !stderr.contains("hush"), "{expected}: {stderr}");
     }
     // A wrong command line is one, here too.
-    for arguments in
-        [&["config"][..], &["config", "chekc"], &["config", "check", "--lease", "1ms"], &["config", "show", "--nonsense"]]
-    {
+    for (arguments, remedy) in [
+        (&["config"][..], "--help"),
+        (&["config", "chekc"], "(did you mean check?)"),
+        (&["config", "check", "--lease", "1ms"], "--lease"),
+        (&["config", "show", "--nonsense"], "--help"),
+        (&["config", "show", "--stoer", "memory:"], "(did you mean --store?)"),
+    ] {
         let (code, _, stderr) = said(&tenured(home.path(), arguments).output().unwrap());
         assert!(code == Some(64) && stderr.lines().count() == 1, "{arguments:?}: {stderr}");
+        assert!(stderr.contains(remedy), "{arguments:?}: {stderr}");
     }
 }
 

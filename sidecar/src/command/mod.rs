@@ -8,6 +8,7 @@ mod daemon;
 mod doctor;
 mod elect;
 mod exit;
+mod help;
 mod join;
 mod keep;
 mod kv;
@@ -32,6 +33,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use self::exit::Failure;
+use crate::usage::in_a_line;
 
 /// Locks, elections and groups for programs and scripts, kept by the daemon `tenured` or straight in a store.
 #[derive(Debug, Parser)]
@@ -90,7 +92,7 @@ pub fn main() -> ExitCode {
         say::say(&format!("internal error, please report it: {panic}"));
         std::process::exit(exit::FAILED.into());
     }));
-    let end = match Cli::try_parse() {
+    let end = match help::read() {
         Ok(cli) => dispatch(cli.command),
         Err(error) => explain(&error),
     };
@@ -155,12 +157,9 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
         };
         return Err(Failure::usage(format!("say what to do{what}; see `{path} --help`")));
     }
-    let text = error.render().to_string();
-    let wrong: Vec<&str> =
-        text.lines().take_while(|line| !line.trim().is_empty()).map(|line| line.trim().trim_start_matches("error: ")).collect();
     let misshapen = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
     let hint = if misshapen && path != "tenure" { format!("write `{}`, or ", usage(command)) } else { String::new() };
-    Err(Failure::usage(format!("{}; {hint}see `{path} --help`", wrong.join(" "))))
+    Err(Failure::usage(format!("{}; {hint}see `{path} --help`", in_a_line(error))))
 }
 
 /// The subcommand that the arguments name, as far as they name one, and how it is written.

@@ -18,6 +18,7 @@ use super::{
     config::{self, Action, Asked, Effective, Refusal},
     logging, service,
 };
+use crate::usage::in_a_line;
 
 /// Descriptors of a connection: its socket, and its client's process if that has no other.
 const DESCRIPTORS: u64 = 2;
@@ -159,7 +160,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Asked, ExitCode> {
     config::asked(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print(&error.render().to_string()),
         _ => {
-            say(&format!("{}; see tenured --help", config::in_a_line(&error)));
+            say(&format!("{}; see tenured --help", in_a_line(&error)));
             ExitCode::from(config::USAGE)
         }
     })

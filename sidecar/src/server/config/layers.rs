@@ -161,13 +161,6 @@ fn flag(setting: &'static Setting) -> Arg {
     flag.value_parser(move |text: &str| (setting.put)(&mut Settings::default(), text).map(|()| text.to_owned()))
 }
 
-/// What is wrong with a command line, in a line.
-pub(crate) fn in_a_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
-    first.strip_prefix("error: ").unwrap_or(first).to_owned()
-}
-
 impl Asked {
     /// All settings: those asked for, then those of the environment and of the file.
     ///

@@ -8,7 +8,7 @@ mod show;
 
 pub(crate) use self::{
     check::check,
-    layers::{Action, Asked, Effective, asked, command as command_line, in_a_line},
+    layers::{Action, Asked, Effective, asked, command as command_line},
     settings::Settings,
     show::show,
 };
@@ -38,7 +38,7 @@ impl Refusal {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn of_flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<super::Config, String> {
     let arguments = std::iter::once("tenured".into()).chain(arguments);
-    match asked(arguments).map_err(|error| in_a_line(&error))? {
+    match asked(arguments).map_err(|error| crate::usage::in_a_line(&error))? {
         Asked { file: None, action: Action::Serve, flags } => {
             layers::merged(&flags, &|_| None, None).map(|effective| effective.settings.config).map_err(|error| error.to_string())
         }
