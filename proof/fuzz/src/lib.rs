@@ -1,5 +1,6 @@
 //! Fuzz targets for everything that Tenure reads and others write: the wire, the store's URL, keys, the records in the
-//! bucket and in the file, the daemon's flags and its files. There is nothing encrypted in Tenure yet, so no envelope to open.
+//! bucket and in the file, the daemon's flags and its files, paths and queries of its HTTP listener. There is nothing encrypted in
+//! Tenure yet, so no envelope to open.
 //!
 //! A target is a test in `tests/`. In `cargo test` it takes every file of its corpus
 //! (`tests/__fuzz__/<target>/corpus`), and for a second what chance makes: noise, and mutations of the corpus. Longer,

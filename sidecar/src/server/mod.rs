@@ -8,7 +8,7 @@ mod elections;
 mod errors;
 mod held;
 mod holds;
-mod http;
+pub(crate) mod http;
 mod inflight;
 mod keys;
 mod kv;

@@ -43,6 +43,12 @@ impl Refusal {
         self
     }
 
+    /// The status and the message, for [`crate::fuzzing`].
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn told(self) -> (u16, String) {
+        (self.status.as_u16(), self.message)
+    }
+
     pub(super) fn answer(self) -> Response<Body> {
         let mut page = json!({ "error": { "kind": self.kind, "message": self.message } });
         if let (Some(age), Some(page)) = (self.age_ms, page.as_object_mut()) {

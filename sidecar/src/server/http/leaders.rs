@@ -55,6 +55,12 @@ impl Wanted {
     }
 }
 
+/// What a query wants, for [`crate::fuzzing`].
+#[cfg(feature = "fuzzing")]
+pub(super) fn wanted(query: &str) -> Result<(Option<Vec<u8>>, Option<Duration>), Refusal> {
+    Wanted::read(query).map(|wanted| (wanted.value, wanted.max_age))
+}
+
 /// `/v1/leader/NAME`.
 pub(super) async fn leader(site: &Site, name: &str, query: &str) -> Result<Response<Body>, Refusal> {
     errors::check_name("name", name).map_err(|error| Refusal::wrong(error.message))?;

@@ -29,6 +29,8 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::address::address;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::routes::question;
 use self::{groups::Group, kept::Kept, routes::Reply};
 use super::{ACCEPT_PAUSE, Daemon, StartError, observers::Observed};
 

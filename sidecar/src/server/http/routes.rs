@@ -115,6 +115,34 @@ async fn metrics(site: &Site, request: &Request<Incoming>) -> Result<Response<Bo
     Ok(text_page(StatusCode::OK, format.content_type(), page))
 }
 
+/// What a request for `target` asks, or the status and the message of what is wrong with it, for
+/// [`crate::fuzzing`]. `None` where it gets no further than the library that reads it.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn question(target: &[u8]) -> Option<Result<crate::fuzzing::Question, (u16, String)>> {
+    use crate::server::errors::check_name;
+
+    let target = hyper::Uri::try_from(target).ok()?;
+    let route = Route::of(target.path());
+    let read = route.and_then(|route| {
+        let (path, name) = match &route {
+            Route::Health => return Ok(crate::fuzzing::Question::about("/healthz")),
+            Route::Ready => return Ok(crate::fuzzing::Question::about("/readyz")),
+            Route::Metrics => return Ok(crate::fuzzing::Question::about("/metrics")),
+            Route::Leader(name) => ("/v1/leader/NAME", name),
+            Route::LeaderEvents(name) => ("/v1/leader/NAME/events", name),
+            Route::Members(name) => ("/v1/members/NAME", name),
+            Route::MemberEvents(name) => ("/v1/members/NAME/events", name),
+        };
+        check_name("name", name).map_err(|error| Refusal::wrong(error.message))?;
+        let mut question = crate::fuzzing::Question { name: name.to_string(), ..crate::fuzzing::Question::about(path) };
+        if matches!(route, Route::Leader(_)) {
+            (question.value, question.max_age) = leaders::wanted(target.query().unwrap_or_default())?;
+        }
+        Ok(question)
+    });
+    Some(read.map_err(Refusal::told))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
