@@ -89,8 +89,8 @@ async fn what_is_served_shown_and_told_goes_on_when_the_leader_of_the_stream_die
     assert_eq!(call("lock.check", json!({ "lease": held["lease"] })).await["held"], true);
     assert_eq!(refused(&client, "lock.acquire", json!({ "name": "secret.l", "wait_ms": 0 })).await, Kind::Denied);
     until("the dead server is found", async || {
-        let (_, findings) = doctor(["--store", &url]).await;
-        (levels(&findings, "replica") != ["ok", "ok"]).then_some(())
+        let (code, findings) = doctor(["--store", &url]).await;
+        (code == Some(2) && levels(&findings, "replica").contains(&"critical")).then_some(())
     })
     .await;
     assert_eq!(doctor(place).await.0, Some(0));

@@ -24,6 +24,22 @@ const LIMIT: Duration = Duration::from_secs(2);
 const REFUSAL: Duration = Duration::from_millis(300);
 /// A limit that is used up so far will soon be reached.
 const MUCH: u64 = 80;
+/// Servers that keep a copy tell each other of themselves every second.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// Says so where the server `name` is not there. One that died is called current for seconds more, and offline only after
+/// minutes; and a leader that has never heard of it since it leads tells nothing else.
+fn out_of_reach(name: &str, peer: &Value) -> Option<String> {
+    if peer["offline"].as_bool() == Some(true) {
+        return Some(format!("the copy on {name} is offline"));
+    }
+    let silent = Duration::from_nanos(peer["active"].as_u64()?);
+    if silent.is_zero() && peer["current"].as_bool() != Some(true) {
+        return Some(format!("the copy on {name} is out of reach: the leader has not heard of its server yet"));
+    }
+    let says = || format!("the copy on {name} is out of reach: its server was last heard of {} s ago", silent.as_secs());
+    (silent >= SILENT).then(says)
+}
 
 /// As [`crate::examine`].
 pub(crate) async fn examine(url: &str, lease: Duration) -> Result<Vec<Finding>> {
@@ -149,8 +165,8 @@ fn of_stream(names: &Names, info: &Value, replicas: Option<u16>) -> Vec<Finding>
     }
     for peer in cluster["replicas"].as_array().into_iter().flatten() {
         let name = peer["name"].as_str().unwrap_or("?");
-        findings.push(if peer["offline"].as_bool() == Some(true) {
-            Finding::critical("replica", format!("the copy on {name} is offline")).mend(format!("bring the server {name} back"))
+        findings.push(if let Some(says) = out_of_reach(name, peer) {
+            Finding::critical("replica", says).mend(format!("bring the server {name} back"))
         } else if peer["current"].as_bool() == Some(true) {
             Finding::ok("replica", format!("the copy on {name} is current"))
         } else {
@@ -250,5 +266,33 @@ fn failed(verb: &'static str, failure: Failure, refused: &mut Vec<&'static str>)
             None
         }
         other => Some(Finding::critical("read", other.of_read(&format!("a try to {verb}")).to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Level;
+
+    #[test]
+    fn a_server_that_is_not_heard_of_is_gone_whatever_else_is_said_of_it() {
+        let level = |peer: Value| {
+            let info = json!({ "config": { "num_replicas": 3 }, "cluster": { "leader": "a", "replicas": [peer] } });
+            let findings = of_stream(&Names::new("b"), &info, None);
+            let finding = findings.iter().find(|finding| finding.check == "replica").unwrap();
+            (finding.level, finding.says.clone())
+        };
+        let second = 1_000_000_000_u64;
+        for (peer, expected, says) in [
+            (json!({ "name": "b", "current": true, "active": second }), Level::Ok, "current"),
+            (json!({ "name": "b", "current": false, "active": second, "lag": 7 }), Level::Warning, "7 writes behind"),
+            (json!({ "name": "b", "current": true, "active": 9 * second }), Level::Critical, "9 s ago"),
+            (json!({ "name": "b", "current": false, "active": 17 * second }), Level::Critical, "17 s ago"),
+            (json!({ "name": "b", "current": false, "active": 0, "lag": 227 }), Level::Critical, "not heard of"),
+            (json!({ "name": "b", "current": false, "offline": true }), Level::Critical, "offline"),
+        ] {
+            let (found, said) = level(peer.clone());
+            assert!(found == expected && said.contains(says), "{peer}: {said}");
+        }
     }
 }
