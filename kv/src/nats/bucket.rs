@@ -74,6 +74,11 @@ pub(super) async fn info(link: &Link, names: &Names, options: &Options) -> Resul
             Ok(Err(error)) => Err(error.into_error(&what)),
             // A stream that is just being made does not answer at all.
             Err(error) if error.is_unavailable() && link.is_up() && left > PATIENCE => continue,
+            // How long the last of several tries was is of no interest.
+            Err(error) if error.is_unavailable() && begun.elapsed() >= options.timeout => Err(Error::unavailable(format!(
+                "{what}: no answer from NATS within {:?}; where its leader has just died there will be another in a moment",
+                options.timeout
+            ))),
             Err(error) => Err(error),
         };
     }
