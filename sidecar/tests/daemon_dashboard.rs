@@ -58,8 +58,8 @@ fn asked(page: &Json, found: &mut Vec<(String, String)>) {
     if let Some(expr) = page["expr"].as_str() {
         found.push((expr.to_owned(), page["legendFormat"].as_str().unwrap_or_default().to_owned()));
     }
-    let inside = page.as_object().map(|fields| fields.values().collect()).or(page.as_array().map(|all| all.iter().collect()));
-    inside.unwrap_or_else(Vec::new).into_iter().for_each(|page| asked(page, found));
+    page.as_object().into_iter().flat_map(|fields| fields.values()).for_each(|page| asked(page, found));
+    page.as_array().into_iter().flatten().for_each(|page| asked(page, found));
 }
 
 #[test]
