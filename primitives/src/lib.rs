@@ -64,7 +64,7 @@ pub use error::{Error, Loss, Result};
 pub use guard::Guard;
 pub use hold::OnLoss;
 pub use layout::{MAX_NAME, data_key, range_bucket};
-pub use locks::{Holder, Queue};
+pub use locks::{Holder, LockState, Queue};
 pub use membership::{
     Check, Group, Instance, InstanceState, JoinOptions, Member, MemberEvent, MemberRecord, MemberWatch, Members,
 };

@@ -28,6 +28,21 @@ pub struct Holder {
     pub since: SystemTime,
 }
 
+impl Holder {
+    /// What the ticket in `entry`, which is one of `session`'s, says of its owner.
+    pub(crate) fn of(entry: &Entry, session: &str) -> Self {
+        let record: TicketRecord = entry.value().and_then(decode).unwrap_or_default();
+        Self {
+            token: entry.revision,
+            session: session.to_owned(),
+            label: record.label,
+            host: record.host,
+            pid: record.pid,
+            since: entry.created,
+        }
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(label) = &self.label {
@@ -46,6 +61,23 @@ pub struct Queue {
     pub holder: Option<Holder>,
     /// Who waits, next first.
     pub waiters: Vec<Holder>,
+}
+
+/// How a lock is, as [`Mutex::observe`](crate::Mutex::observe) tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockState {
+    /// Who holds it.
+    pub holder: Option<Holder>,
+    /// Who is next, in the order of grants to come: the first [`SHOWN`](Self::SHOWN) of those who wait.
+    pub waiters: Vec<Holder>,
+    /// How many wait, those that are not shown included.
+    pub waiting: usize,
+}
+
+impl LockState {
+    /// So many of those who wait are shown. Each state is told whole, and a queue may have thousands of them.
+    pub const SHOWN: usize = 32;
 }
 
 /// Who holds the lock `name` and who waits, as of one look. Tickets of sessions that are known to be
@@ -145,15 +177,7 @@ async fn queues(store: &dyn Store, entries: Vec<Entry>) -> Result<BTreeMap<Strin
         if dead.contains(session) {
             continue;
         }
-        let record: TicketRecord = entry.value().and_then(decode).unwrap_or_default();
-        let ticket = Holder {
-            token: entry.revision,
-            session: session.to_owned(),
-            label: record.label,
-            host: record.host,
-            pid: record.pid,
-            since: entry.created,
-        };
+        let ticket = Holder::of(entry, session);
         let queue =
             queues.entry(name.to_owned()).or_insert_with(|| Queue { name: name.to_owned(), holder: None, waiters: Vec::new() });
         match queue.holder {

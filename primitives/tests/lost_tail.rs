@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder, SessionState};
 use tenure_kv::{
     Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
@@ -382,4 +382,29 @@ async fn a_leader_that_only_writes_goes_on_from_what_a_server_has_kept() {
     let write = || Op::put(Key::new("data.led").unwrap(), "x").into();
     soon("a fenced write", office.commit(write())).await.unwrap();
     assert!(office.is_leader());
+}
+
+#[tokio::test]
+async fn an_observer_tells_what_is_so_in_a_bucket_that_lost_its_last_writes() {
+    let server = Server::new();
+    let (holder, watcher) = (builder(&server).open().await.unwrap(), builder(&server).lease(LONG).open().await.unwrap());
+    let guard = holder.mutex("x").unwrap().lock().await.unwrap();
+    let mut states = watcher.mutex("x").unwrap().observe();
+    let mut next = async || soon("a state", states.next()).await.unwrap().unwrap().holder.map(|holder| holder.token);
+    assert_eq!(next().await, Some(guard.token()));
+    let (moment, ended) = (server.moment(), guard.token());
+    guard.release().await.unwrap();
+    assert_eq!(next().await, None);
+    let last = server.go_back(moment).await;
+    server.overtake(last).await;
+    // The ticket stands in everybody's way again, until its session has looked what came back.
+    let again = soon("the lock", watcher.mutex("x").unwrap().lock()).await.unwrap();
+    loop {
+        match next().await {
+            Some(token) if token == again.token() => break,
+            told => assert!(told.is_none_or(|token| token == ended), "{told:?}"),
+        }
+    }
+    again.release().await.unwrap();
+    assert_eq!(next().await, None);
 }

@@ -3,15 +3,18 @@
 mod attempt;
 mod behind;
 mod crowd;
+mod observe;
 mod strays;
+mod tickets;
 
 use std::{future::Future, time::Duration};
 
+use futures::stream::BoxStream;
 use tenure_kv::{ClockExt, Key};
 
 use self::{attempt::Attempt, behind::pass_over};
 pub(crate) use self::{crowd::Lines, strays::end_strays};
-use crate::{Error, Guard, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
+use crate::{Error, Guard, LockState, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
 
 /// How long whoever gives up waits for what is good to know and good to have done, but not worth a delay.
 const COURTESY: Duration = Duration::from_millis(250);
@@ -165,6 +168,42 @@ impl Mutex {
     /// Safe to drop.
     pub async fn queue(&self) -> Result<Queue> {
         locks::inspect(&*self.session.inner().store, self.name()).await
+    }
+
+    /// The state now and every later one: who holds the lock, and who waits. Level-triggered: states may be merged, the
+    /// last is always told, and a holder or waiter whose session is known to have ended is none. Whoever falls silent for
+    /// its lease is proven to have ended, although its ticket still stands.
+    ///
+    /// An `Err` says that the store has been out of reach for so long that what was told last may no longer be so; the
+    /// stream goes on, and tells the state again afterwards. It ends after [`Error::Lost`], when this session is.
+    ///
+    /// Costs a [`View`](crate::View) of the queue, which all of this process share, and two reads twice per lease, this
+    /// session's or the holder's if that is shorter: of the queue's front, and of the sessions of those who are shown. A
+    /// change costs the same however many wait; see [`LockState::SHOWN`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and [`Error::Lost`], as above, are told in the stream.
+    ///
+    /// # Cancel safety
+    /// Safe to drop at any time; that ends the observation.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use futures::StreamExt;
+    ///
+    /// let session = tenure::Session::open(tenure_kv::open("memory:").await?).await?;
+    /// let mutex = session.mutex("nightly-report")?;
+    /// let guard = mutex.lock().await?;
+    /// let mut states = mutex.observe();
+    /// let state = states.next().await.ok_or("the stream has ended")??;
+    /// assert_eq!(state.holder.map(|holder| holder.token), Some(guard.token()));
+    /// guard.release().await?;
+    /// let state = states.next().await.ok_or("the stream has ended")??;
+    /// assert_eq!(state.holder, None);
+    /// # Ok(()) }
+    /// ```
+    pub fn observe(&self) -> BoxStream<'static, Result<LockState>> {
+        observe::observe(self.session.inner(), &self.name)
     }
 
     pub(crate) const fn key(&self) -> &Key {

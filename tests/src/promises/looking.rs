@@ -73,11 +73,12 @@ pub async fn looking_can_be_dropped_at_every_wait(bed: &Bed) {
 
     let (mutex, race) = (onlooker.mutex("look").must("a lock name"), election(&onlooker, "look"));
     looks.at("queue()", async || mutex.queue().await).await;
+    looks.at("Mutex::observe()", async || mutex.observe().next().await.must("a state")).await;
     looks.at("inspect()", async || locks::inspect(seen, "look").await).await;
     looks.at("list()", async || locks::list(seen, "").await).await;
     looks.at("leader()", async || race.leader().await).await;
     looks.at("candidates()", async || race.candidates().await).await;
-    looks.at("observe()", async || race.observe().next().await.must("a state")).await;
+    looks.at("Election::observe()", async || race.observe().next().await.must("a state")).await;
     let members = group(&onlooker, "look");
     looks.at("members()", async || members.members().await).await;
     looks.at("members() of a store", async || membership::members(seen, "look").await).await;
@@ -179,6 +180,32 @@ pub async fn following_can_be_dropped_at_every_wait(bed: &Bed) {
     let next = async |value: &String| tokio::join!(member.set_value(value.clone()), until_heard(value)).1;
     at_every_wait("MemberWatch::next()", async || turn(), next, heard).await;
     member.leave().await.must("the leave");
+
+    let states = Mutex::new(session.mutex("follow").must("a lock name").observe());
+    let until_told = async |held: Option<Revision>| {
+        let mut states = states.lock().await;
+        loop {
+            if states.next().await.must("the stream goes on")?.holder.map(|holder| holder.token) == held {
+                return Ok::<_, tenure::Error>(());
+            }
+        }
+    };
+    let held = async || {
+        let guard = take(&session, "follow").await;
+        within(LONG, "the holder is told", until_told(Some(guard.token()))).await.must("the holder");
+        guard
+    };
+    let free = async |guard: Guard, when: &str| {
+        // Broken or not, it is over; and so is the next.
+        let _ = guard.release().await;
+        held().await.release().await.must(when);
+        within(LONG, format!("{when}, the last is told"), until_told(None)).await.must(when);
+    };
+    let next = async |guard: &Guard| {
+        let broken = locks::break_hold(&*store, "follow", guard.token());
+        tokio::join!(broken, until_told(None)).1
+    };
+    at_every_wait("the states of a lock", held, next, free).await;
 
     // Nobody is there to pick until somebody joins.
     let nobody = async || Balancer::follow(&line.store, "follow").await.must("a balancer");

@@ -33,6 +33,7 @@ mod healing;
 mod janitors;
 mod looking;
 mod losing;
+mod observing;
 mod offices;
 mod renewing;
 mod servers;
@@ -80,6 +81,9 @@ macro_rules! __promises {
             dropping: opening_can_be_dropped_at_every_wait;
             looking: looking_can_be_dropped_at_every_wait;
             looking: following_can_be_dropped_at_every_wait;
+            observing: onlookers_are_told_who_holds_and_who_waits;
+            observing: looking_on_at_a_lock_costs_little;
+            observing: onlookers_are_told_of_outages_and_resets;
             fencing: a_fence_needs_no_clock;
             fencing: a_conflict_is_not_a_loss;
             fencing: a_batch_is_fenced_as_a_whole;
