@@ -91,7 +91,7 @@ fn a_wait_for_a_lock_ends_when_it_is_free() {
     holder.line();
     assert_eq!(outcome(&mut wait(&daemon, &["lock", "x", "--timeout", "0s"])).0, 75);
     let waiting = Job::start(&mut wait(&daemon, &["lock", "x"]));
-    until("it waits", || daemon.rpc("status", "{}")["connections"].as_u64().unwrap() > 2);
+    until("it observes", || daemon.rpc("status", "{}")["subscriptions"] == 1);
     holder.signal(Signal::TERM);
     assert_eq!(waiting.end(), (0, String::new()));
 }

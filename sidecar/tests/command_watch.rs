@@ -106,7 +106,13 @@ fn a_lock_an_election_and_a_group_are_told_as_states() {
     let holds = daemon.run(&["--label", "me"], LONG);
     holds.line();
     let held = event(&lock);
-    assert_eq!((&held["event"], &held["holder"]["label"]), (&json!("held"), &json!("me")));
+    assert_eq!((&held["event"], &held["holder"]["label"], &held["waiting"]), (&json!("held"), &json!("me"), &json!(0)));
+    let waits = daemon.run(&["--label", "next"], LONG);
+    let queue = event(&lock);
+    assert_eq!((&queue["waiting"], &queue["waiters"][0]["label"]), (&json!(1), &json!("next")));
+    waits.signal(Signal::TERM);
+    assert_eq!(waits.end().0, 143);
+    assert_eq!(event(&lock)["waiting"], 0);
     let leads = daemon.start_tenure(&["elect", "e", "--value", "here", "--", "bash", "-c", LONG]);
     leads.line();
     let led = event(&leader);

@@ -78,6 +78,7 @@ fn what_no_rule_allows_is_denied_and_the_message_says_what_is_needed() {
         ("lock.acquire", json!({ "name": "seen" }), "lock.use"),
         ("lock.acquire", json!({ "name": "a.not.b" }), "lock.use"),
         ("lock.get", json!({ "name": "b" }), "lock.observe"),
+        ("lock.observe", json!({ "name": "b" }), "lock.observe"),
         ("election.campaign", json!({ "name": "b", "wait_ms": 0 }), "election.use"),
         ("election.leader", json!({ "name": "seen" }), "election.observe"),
         ("election.candidates", json!({ "name": "b" }), "election.observe"),
@@ -101,6 +102,7 @@ fn what_no_rule_allows_is_denied_and_the_message_says_what_is_needed() {
     }
     for (method, params) in [
         ("lock.get", json!({ "name": "seen" })),
+        ("lock.observe", json!({ "name": "seen" })),
         ("election.leader", json!({ "name": "a.e" })),
         ("member.list", json!({ "group": "a.g" })),
         ("kv.put", json!({ "key": "a.k", "value": "x" })),

@@ -171,7 +171,7 @@ impl Client {
         self.ask(method, params, |answer| Call::Waiting { answer, undo: Undo::of(method) }).await
     }
 
-    /// Subscribes with `method`, such as `election.observe` or `member.watch`: its events come here, and not among
+    /// Subscribes with `method`, such as `lock.observe`, `election.observe` or `member.watch`: its events come here, and not among
     /// the notices.
     ///
     /// # Errors

@@ -76,7 +76,7 @@ impl Undo {
         match method {
             "election.campaign" => Self::Release("election.resign"),
             "member.join" => Self::Release("member.leave"),
-            "election.observe" | "member.watch" | "kv.watch" => Self::Unsubscribe,
+            "lock.observe" | "election.observe" | "member.watch" | "kv.watch" => Self::Unsubscribe,
             _ => Self::Release("lock.release"),
         }
     }

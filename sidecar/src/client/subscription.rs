@@ -80,7 +80,8 @@ fn member_event(happening: Happening) -> Option<tenure::Result<MemberEvent>> {
         Happening::Leave { id, revision } => Ok(MemberEvent::Remove { id, revision: Revision::new(revision) }),
         Happening::Sync { revision } => Ok(MemberEvent::CaughtUp { revision: Revision::new(revision.unwrap_or_default()) }),
         Happening::End { reason } => Err(over(&format!("has ended: {reason}"))),
-        Happening::Leader { .. }
+        Happening::Lock(_)
+        | Happening::Leader { .. }
         | Happening::AskedToStepDown { .. }
         | Happening::Put { .. }
         | Happening::Delete { .. }

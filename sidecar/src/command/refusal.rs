@@ -19,6 +19,7 @@ pub(super) fn silence(method: &str) -> u8 {
             | "lock.check"
             | "lock.get"
             | "lock.list"
+            | "lock.observe"
             | "election.campaign"
             | "election.leader"
             | "election.candidates"

@@ -68,8 +68,8 @@ Examples:
 Nothing is printed. What was waited for may be over again by the time the next command runs: to do
 something while a lock is yours use `tenure lock`.
 
-A daemon that goes away meanwhile is waited for, as long as --timeout allows. A lock and a key are
-looked at twice a second.
+A daemon that goes away meanwhile is waited for, as long as --timeout allows. A key is looked at twice a
+second.
 
 Exit code:
   0   it is so
@@ -138,10 +138,10 @@ async fn wait(args: &Args) -> Result<End, Failure> {
             return Err(blind.map_or_else(|| in_vain(args), Failure::failed));
         }
         let limit = left.unwrap_or(Duration::MAX);
-        if args.what == What::Leader
+        if args.what != What::Key
             && blind.is_none()
-            && let Ok(led) = tokio::time::timeout(limit, somebody_leads(&daemon, &args.name)).await
-            && led?
+            && let Ok(told) = tokio::time::timeout(limit, until_told(&daemon, args)).await
+            && told?
         {
             return Ok(0.into());
         }
@@ -202,17 +202,28 @@ fn is_so(what: What, told: Json) -> serde_json::Result<bool> {
     })
 }
 
-/// Waits until somebody leads; false when the daemon has no more to tell.
-async fn somebody_leads(daemon: &Daemon, name: &str) -> Result<bool, Failure> {
-    let led = Notify::new();
-    let watching = subscribe(daemon, "election.observe", ElectionName { name: name.to_owned() }, |what| {
-        if matches!(what, Happening::Leader { leader: Some(_) }) {
-            led.notify_one();
+/// Waits until the daemon tells that it is so; false when it has no more to tell, or hears nothing of the store itself.
+async fn until_told(daemon: &Daemon, args: &Args) -> Result<bool, Failure> {
+    let (so, blind, name) = (Notify::new(), Notify::new(), args.name.clone());
+    let (method, params) = match args.what {
+        What::Lock => ("lock.observe", serde_json::json!(LockGet { name })),
+        What::Leader | What::Key => ("election.observe", serde_json::json!(ElectionName { name })),
+    };
+    let watching = subscribe(daemon, method, params, |what| {
+        let is_so = match what {
+            Happening::Leader { leader } => leader.is_some(),
+            Happening::Lock(lock) => lock.holder.is_none() && lock.waiting == 0,
+            Happening::Gap {} => return blind.notify_one(),
+            _ => false,
+        };
+        if is_so {
+            so.notify_one();
         }
     });
     tokio::select! {
         biased;
-        () = led.notified() => Ok(true),
+        () = so.notified() => Ok(true),
+        () = blind.notified() => Ok(false),
         end = watching => end.map(|_| false),
     }
 }

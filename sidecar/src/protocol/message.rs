@@ -252,7 +252,7 @@ pub struct LockCheck {
     pub fence: u64,
 }
 
-/// Parameters of `lock.get`.
+/// Parameters of `lock.get` and `lock.observe`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LockGet {
@@ -285,6 +285,17 @@ pub struct LockView {
     pub holder: Option<Owner>,
     /// Who waits, in the order of grants to come.
     pub waiters: Vec<Owner>,
+}
+
+/// What an `event` of `lock.observe` tells: how a lock is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LockStanding {
+    /// Who holds it, or null where nobody does.
+    pub holder: Option<Owner>,
+    /// Who is next, in the order of grants to come; not all of them where many wait.
+    pub waiters: Vec<Owner>,
+    /// How many wait, those that are not among `waiters` included.
+    pub waiting: usize,
 }
 
 /// Who holds a lock or waits for it.

@@ -37,6 +37,7 @@ methods! {
     "lock.check": LeaseRef => LockCheck, "Whether a lease is valid now. Takes any lease.";
     "lock.get": LockGet => LockView, "Who holds a lock and who waits for it.";
     "lock.list": LockList => Locks, "The locks that somebody holds or waits for.";
+    "lock.observe": LockGet => Subscribed, "Follows who holds a lock and who waits. Events: lock, sync, gap, end.";
     "lock.break": LockBreak => Done, "Ends one hold of a lock, whoever has it.";
     "election.campaign": ElectionCampaign => ElectionCampaigned, "Stands for election and waits to lead.";
     "election.proclaim": ElectionProclaim => Written, "Says something else as leader.";

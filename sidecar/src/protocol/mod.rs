@@ -26,8 +26,8 @@ pub use member::{
 };
 pub use message::{
     Cancel, ConnectionStatus, Done, Goaway, Hello, HelloResult, LeaseNotice, LeaseRef, LeaseState, Limits, LockAcquire,
-    LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockView, Locks, NoParams, Owner, PolicyStatus, SessionStatus, Status,
-    StoreInfo, Written,
+    LockAcquired, LockBreak, LockCheck, LockGet, LockList, LockStanding, LockView, Locks, NoParams, Owner, PolicyStatus,
+    SessionStatus, Status, StoreInfo, Written,
 };
 pub use methods::{CAPABILITIES, METHODS};
 pub use openrpc::document;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateView, LeaderView, MemberView};
+use super::{CandidateView, LeaderView, LockStanding, MemberView};
 
 /// Result of the methods that subscribe: events follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,8 @@ pub struct Event {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Happening {
+    /// How a lock is now.
+    Lock(LockStanding),
     /// Who leads now.
     Leader {
         /// Null when nobody does.
@@ -137,6 +139,9 @@ mod tests {
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
         let none: Event = serde_json::from_str(r#"{"subscription":"w_1","kind":"leader","leader":null,"later":1}"#).unwrap();
         assert_eq!(none.what, Happening::Leader { leader: None });
+        let free: Event =
+            serde_json::from_str(r#"{"subscription":"w_1","kind":"lock","holder":null,"waiters":[],"waiting":0}"#).unwrap();
+        assert_eq!(free.what, Happening::Lock(LockStanding::default()));
         let gap: Event = serde_json::from_str(r#"{"subscription":"w_1","kind":"gap","resume_revision":9}"#).unwrap();
         assert_eq!((gap.what, gap.resume_revision), (Happening::Gap {}, Some(9)));
     }

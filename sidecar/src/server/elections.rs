@@ -5,10 +5,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tenure::{Candidate, Election, Leader};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,10 +15,10 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
-    observers::{Known, Observed, Observers, Seen},
+    observers::{Observers, States},
     policy::Ability,
     sessions::{SessionUse, millis},
-    subscriptions::{Source, Subscription},
+    subscriptions::Subscription,
 };
 use crate::protocol::{
     CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
@@ -186,49 +184,17 @@ pub(super) fn observe(connection: &Connection, name: &str) -> Result<Subscriptio
     connection.subscriptions.add(follow(&connection.daemon.observers, name))
 }
 
-/// Who leads the election `name`, which must be a good name.
-pub(super) fn follow(observers: &Observers, name: &str) -> Leaders {
-    let observed = observers.of(name);
-    let mut states = observed.states.clone();
-    states.mark_changed();
-    Leaders { states, _observed: observed, progress: Progress::Begun }
-}
-
 /// Who leads, as events.
-pub(super) struct Leaders {
-    states: watch::Receiver<Known>,
-    _observed: Arc<Observed>,
-    progress: Progress,
+pub(super) type Leaders = States<Option<Leader>>;
+
+/// Who leads the election `name`, which must be a good name.
+pub(super) fn follow(observers: &Observers<Option<Leader>>, name: &str) -> Leaders {
+    States::follow(observers, name)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Begun,
-    /// The first state has been told.
-    Told,
-    Synced,
-}
-
-#[async_trait]
-impl Source for Leaders {
-    async fn next(&mut self) -> Result<Happening, String> {
-        if self.progress == Progress::Told {
-            self.progress = Progress::Synced;
-            return Ok(Happening::Sync { revision: None });
-        }
-        loop {
-            self.states.changed().await.map_err(|_| "leaving".to_owned())?;
-            match &self.states.borrow_and_update().seen {
-                Seen::OutOfReach if self.progress == Progress::Synced => return Ok(Happening::Gap {}),
-                Seen::Nothing | Seen::OutOfReach => {}
-                Seen::Leader(leader) => {
-                    if self.progress == Progress::Begun {
-                        self.progress = Progress::Told;
-                    }
-                    return Ok(Happening::Leader { leader: leader.as_ref().map(LeaderView::from) });
-                }
-            }
-        }
+impl From<&Option<Leader>> for Happening {
+    fn from(leader: &Option<Leader>) -> Self {
+        Self::Leader { leader: leader.as_ref().map(LeaderView::from) }
     }
 }
 

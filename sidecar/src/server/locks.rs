@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tenure::Mutex;
+use tenure::{LockState, Mutex};
 use tenure_kv::Revision;
 use tokio_util::sync::CancellationToken;
 
@@ -12,10 +12,14 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
+    observers::States,
     policy::Ability,
     sessions::SessionUse,
+    subscriptions::Subscription,
 };
-use crate::protocol::{Done, ErrorObject, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockView, Locks};
+use crate::protocol::{
+    Done, ErrorObject, Happening, LockAcquire, LockAcquired, LockBreak, LockGet, LockList, LockStanding, LockView, Locks,
+};
 
 /// A checked `lock.acquire`.
 pub(super) struct Acquire {
@@ -74,6 +78,22 @@ pub(super) async fn list(connection: Arc<Connection>, LockList { prefix }: LockL
     let sight = connection.sight(Ability::SEE_LOCKS, None);
     let queues = queues.await.map_err(|error| errors::of(&error))?.into_iter().filter(|queue| sight.sees(&queue.name));
     Ok(Locks { locks: queues.map(view).collect() })
+}
+
+/// `lock.observe`.
+pub(super) fn observe(connection: &Connection, name: &str) -> Result<Subscription<States<LockState>>, ErrorObject> {
+    errors::check_name("name", name)?;
+    connection.subscriptions.add(States::follow(&connection.daemon.lock_observers, name))
+}
+
+impl From<&LockState> for Happening {
+    fn from(state: &LockState) -> Self {
+        Self::Lock(LockStanding {
+            holder: state.holder.as_ref().map(errors::owner),
+            waiters: state.waiters.iter().map(errors::owner).collect(),
+            waiting: state.waiting,
+        })
+    }
 }
 
 fn view(queue: tenure::Queue) -> LockView {

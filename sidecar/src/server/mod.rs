@@ -50,6 +50,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tenure::{Leader, LockState};
 use tenure_kv::Store;
 use tokio::{
     io::AsyncWriteExt,
@@ -149,7 +150,8 @@ struct Daemon {
     metrics: Arc<Metrics>,
     buckets: Buckets,
     sessions: Arc<Sessions>,
-    observers: Arc<Observers>,
+    observers: Arc<Observers<Option<Leader>>>,
+    lock_observers: Arc<Observers<LockState>>,
     limits: Limits,
     policies: Arc<Policies>,
     processes: Arc<Processes>,
@@ -288,6 +290,7 @@ impl Server {
         let daemon = Arc::new(Daemon {
             buckets,
             observers: Observers::new(sessions.clone()),
+            lock_observers: Observers::new(sessions.clone()),
             sessions,
             store,
             measured,
@@ -353,6 +356,7 @@ impl Server {
             connections.close();
             connections.wait().await;
             daemon.observers.close().await;
+            daemon.lock_observers.close().await;
             daemon.sessions.close().await;
         });
         match left.await {
@@ -365,6 +369,7 @@ impl Server {
         connections.close();
         connections.wait().await;
         daemon.observers.close().await;
+        daemon.lock_observers.close().await;
         daemon.sessions.close().await;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One observer per election for all connections.
+//! One observer per election and per lock for all connections.
 
 use std::{
     collections::HashMap,
@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use futures::StreamExt;
-use tenure::Leader;
+use async_trait::async_trait;
+use futures::{StreamExt, stream::BoxStream};
+use tenure::{Leader, LockState, Session};
 use tenure_kv::Moment;
 use tokio::sync::watch;
 use tokio_util::{
@@ -15,54 +16,83 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::sessions::Sessions;
+use super::{sessions::Sessions, subscriptions::Source};
+use crate::protocol::Happening;
 
 /// The pause after the session behind an observer was lost, doubled from one to the next.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// The state of something with a name, as a session observes it.
+pub(super) trait Subject: Clone + PartialEq + Send + Sync + Sized + 'static {
+    /// What it is, for the log.
+    const WHAT: &'static str;
+
+    /// The states of what is called `name`, each with the moment when the store was asked where that is told.
+    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>>;
+}
+
+/// Who leads an election.
+impl Subject for Option<Leader> {
+    const WHAT: &'static str = "election";
+
+    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>> {
+        let looks = session.election(name)?.looks();
+        Ok(looks.map(|look| look.map(|look| (look.leader, Some(look.asked)))).boxed())
+    }
+}
+
+impl Subject for LockState {
+    const WHAT: &'static str = "lock";
+
+    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>> {
+        Ok(session.mutex(name)?.observe().map(|state| state.map(|state| (state, None))).boxed())
+    }
+}
+
 /// What an observer saw last.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Seen {
+pub(super) enum Seen<T> {
     /// Nothing yet.
     Nothing,
     /// The store is out of reach, so that what was seen before may be over.
     OutOfReach,
-    Leader(Option<Leader>),
+    State(T),
 }
 
-/// What is known of an election.
+/// What is known of what is observed.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) seen: Seen,
-    /// When the store was asked for it last, by the boot-time clock: it is no older. Changes without notice.
+pub(super) struct Known<T> {
+    pub(super) seen: Seen<T>,
+    /// When the store was asked for it last, by the boot-time clock: it is no older. Changes without notice, where it is
+    /// told at all.
     pub(super) asked: Moment,
 }
 
-/// An election that is observed until the last handle is dropped.
+/// What is observed until the last handle is dropped.
 #[derive(Debug)]
-pub(super) struct Observed {
-    pub(super) states: watch::Receiver<Known>,
+pub(super) struct Observed<T> {
+    pub(super) states: watch::Receiver<Known<T>>,
     _stop: DropGuard,
 }
 
-/// The observers of a daemon, by election.
+/// The observers of a daemon for one kind of thing, by name.
 #[derive(Debug)]
-pub(super) struct Observers {
+pub(super) struct Observers<T> {
     sessions: Arc<Sessions>,
-    running: Mutex<HashMap<String, Weak<Observed>>>,
+    running: Mutex<HashMap<String, Weak<Observed<T>>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Observers {
+impl<T: Subject> Observers<T> {
     pub(super) fn new(sessions: Arc<Sessions>) -> Arc<Self> {
         Arc::new(Self { sessions, running: Mutex::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() })
     }
 
-    /// The observer of the election `name`, which must be a good name.
-    pub(super) fn of(&self, name: &str) -> Arc<Observed> {
+    /// The observer of what is called `name`, which must be a good name.
+    pub(super) fn of(&self, name: &str) -> Arc<Observed<T>> {
         // Nothing that runs under this lock can panic half-way through a change.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(observed) = running.get(name).and_then(Weak::upgrade) {
@@ -87,18 +117,17 @@ impl Observers {
 }
 
 /// Observes with one session of the daemon after the other.
-async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Known>) {
+async fn observe<T: Subject>(sessions: &Sessions, name: &str, states: &watch::Sender<Known<T>>) {
     let mut pause = PAUSE;
     loop {
         match sessions.get(None).await {
             Ok(session) => {
                 // The name was checked; a session that is lost tells so through its stream.
-                if let Ok(election) = session.session().election(name) {
-                    let mut looks = election.looks();
-                    while let Some(look) = looks.next().await {
+                if let Ok(mut told) = T::states(session.session(), name) {
+                    while let Some(state) = told.next().await {
                         pause = PAUSE;
-                        let (seen, asked) = match look {
-                            Ok(look) => (Seen::Leader(look.leader), Some(look.asked)),
+                        let (seen, asked) = match state {
+                            Ok((state, asked)) => (Seen::State(state), asked),
                             Err(_) => (Seen::OutOfReach, None),
                         };
                         states.send_if_modified(|known| {
@@ -111,9 +140,9 @@ async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Known>)
                 }
             }
             Err(error) => {
-                tracing::debug!(election = name, %error, "cannot observe; trying again");
+                tracing::debug!(what = T::WHAT, name, %error, "cannot observe; trying again");
                 states.send_if_modified(|known| {
-                    let news = matches!(known.seen, Seen::Leader(_));
+                    let news = matches!(known.seen, Seen::State(_));
                     known.seen = Seen::OutOfReach;
                     news
                 });
@@ -121,5 +150,56 @@ async fn observe(sessions: &Sessions, name: &str, states: &watch::Sender<Known>)
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST);
+    }
+}
+
+/// How something is, as events.
+pub(super) struct States<T> {
+    states: watch::Receiver<Known<T>>,
+    _observed: Arc<Observed<T>>,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Begun,
+    /// The first state has been told.
+    Told,
+    Synced,
+}
+
+impl<T: Subject> States<T> {
+    /// Of what is called `name`, which must be a good name.
+    pub(super) fn follow(observers: &Observers<T>, name: &str) -> Self {
+        let observed = observers.of(name);
+        let mut states = observed.states.clone();
+        states.mark_changed();
+        Self { states, _observed: observed, progress: Progress::Begun }
+    }
+}
+
+#[async_trait]
+impl<T: Subject> Source for States<T>
+where
+    for<'a> Happening: From<&'a T>,
+{
+    async fn next(&mut self) -> Result<Happening, String> {
+        if self.progress == Progress::Told {
+            self.progress = Progress::Synced;
+            return Ok(Happening::Sync { revision: None });
+        }
+        loop {
+            self.states.changed().await.map_err(|_| "leaving".to_owned())?;
+            match &self.states.borrow_and_update().seen {
+                Seen::OutOfReach if self.progress == Progress::Synced => return Ok(Happening::Gap {}),
+                Seen::Nothing | Seen::OutOfReach => {}
+                Seen::State(state) => {
+                    if self.progress == Progress::Begun {
+                        self.progress = Progress::Told;
+                    }
+                    return Ok(Happening::from(state));
+                }
+            }
+        }
     }
 }

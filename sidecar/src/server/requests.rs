@@ -20,8 +20,8 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::protocol::{
-    CAPABILITIES, Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, KvWatch, LeaseRef, LockCheck, METHODS,
-    MemberWatchParams, NoParams, SubscriptionCancel, VERSION, document, frame, frame::Request,
+    CAPABILITIES, Cancel, Done, ElectionName, ErrorObject, Hello, HelloResult, Id, Kind, KvWatch, LeaseRef, LockCheck, LockGet,
+    METHODS, MemberWatchParams, NoParams, SubscriptionCancel, VERSION, document, frame, frame::Request,
 };
 
 /// The shortest and the longest `heartbeat_ms`.
@@ -66,6 +66,10 @@ pub(super) fn line(connection: &Arc<Connection>, line: &[u8], room: Room) {
                 .params()
                 .and_then(|SubscriptionCancel { subscription }| connection.subscriptions.cancel(&subscription))
                 .and_then(|r| connection.outbox.encode(&id, r)),
+            "lock.observe" => match request.params().and_then(|LockGet { name }| locks::observe(connection, &name)) {
+                Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),
+                Err(error) => Err(error),
+            },
             "election.observe" => {
                 match request.params().and_then(|ElectionName { name }| elections::observe(connection, &name)) {
                     Ok(subscribed) => return subscribed.begin(connection, &id, room, operation),

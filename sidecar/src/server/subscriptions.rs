@@ -280,7 +280,11 @@ impl<S: Source> Subscription<S> {
                     Err(reason) => break Some(End::Over(reason)),
                 };
                 let later = if lines.len() < TOGETHER { self.source.next().now_or_never() } else { None };
-                let merged = matches!((&what, &later), (Happening::Leader { .. }, Some(Ok(Happening::Leader { .. }))));
+                let merged = matches!(
+                    (&what, &later),
+                    (Happening::Leader { .. }, Some(Ok(Happening::Leader { .. })))
+                        | (Happening::Lock(_), Some(Ok(Happening::Lock(_))))
+                );
                 if !merged {
                     match self.line(what) {
                         Some(line) => lines.extend_from_slice(&line),

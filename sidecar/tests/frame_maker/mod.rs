@@ -15,6 +15,7 @@ const METHODS: [&str; 40] = [
     "lock.check",
     "lock.get",
     "lock.list",
+    "lock.observe",
     "lock.break",
     "election.campaign",
     "election.proclaim",

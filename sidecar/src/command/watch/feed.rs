@@ -1,24 +1,21 @@
-//! Where states come from: subscriptions to the daemon, and looks at what has none.
+//! Where states come from: subscriptions to the daemon.
 
 use std::{collections::BTreeMap, convert::Infallible};
 
 use tokio::sync::mpsc;
 
-use super::{
-    What, keys,
-    state::{LOOK, State},
-};
+use super::{What, keys, state::State};
 use crate::{
-    CallError,
     command::{
-        daemon::{Daemon, PATIENCE},
+        daemon::Daemon,
         exit::Failure,
         keep::Patience,
         live::{End, follow},
-        refusal,
     },
-    protocol::{ElectionName, Happening, Kind, KvWatch, LockGet, LockView, MemberView, MemberWatchParams},
+    protocol::{ElectionName, Happening, KvWatch, LockGet, LockStanding, MemberView, MemberWatchParams},
 };
+
+const OUT_OF_REACH: &str = "the store is out of reach";
 
 /// A state, or why what was told last may be over.
 pub(super) type News = Result<State, String>;
@@ -66,33 +63,18 @@ pub(super) async fn run(daemon: &Daemon, what: What, name: String, teller: Telle
 }
 
 async fn lock(daemon: &Daemon, name: &str, mut teller: Teller) -> Result<Infallible, Failure> {
-    let mut blind = false;
     loop {
-        let answer = tokio::time::timeout(PATIENCE, daemon.client().call_as("lock.get", LockGet { name: name.to_owned() })).await;
-        let Ok(answer) = answer else {
-            if !std::mem::replace(&mut blind, true) {
-                teller.send(Err("tenured does not answer".to_owned())).await;
-            }
-            continue;
-        };
-        match answer {
-            Ok(LockView { name, holder, waiters }) => {
-                blind = false;
+        let params = LockGet { name: name.to_owned() };
+        let end = follow(daemon, "lock.observe", params, async |what| match what {
+            Happening::Lock(LockStanding { holder, waiters, waiting }) => {
                 let event = if holder.is_some() { "held" } else { "free" };
-                teller.state(State::Lock { name, event, holder, waiters }).await;
+                teller.state(State::Lock { name: name.to_owned(), event, holder, waiters, waiting }).await;
             }
-            Err(CallError::Closed) => {
-                teller.send(Err("tenured went away; waiting for the next one".to_owned())).await;
-                daemon.reconnect(Patience::Forever).await?;
-            }
-            Err(error) if matches!(error.kind(), Some(Kind::Unavailable | Kind::UnknownOutcome | Kind::Limit)) => {
-                if !std::mem::replace(&mut blind, true) {
-                    teller.send(Err(format!("tenured: {error}"))).await;
-                }
-            }
-            Err(error) => return Err(refusal::failure("lock.get", &error)),
-        }
-        tokio::time::sleep(LOOK).await;
+            Happening::Gap {} => teller.send(Err(OUT_OF_REACH.to_owned())).await,
+            _ => {}
+        })
+        .await?;
+        again(daemon, end, &teller).await?;
     }
 }
 
@@ -104,7 +86,7 @@ async fn leader(daemon: &Daemon, name: &str, mut teller: Teller) -> Result<Infal
                 let event = if leader.is_some() { "led" } else { "vacant" };
                 teller.state(State::Leader { name: name.to_owned(), event, leader }).await;
             }
-            Happening::Gap {} => teller.send(Err("the store is out of reach".to_owned())).await,
+            Happening::Gap {} => teller.send(Err(OUT_OF_REACH.to_owned())).await,
             _ => {}
         })
         .await?;

@@ -83,8 +83,9 @@ Examples:
   tenure watch kv --prefix config/ --updates-only -- ./reload
 
 First comes how it is, then every change until interrupted. These are states: changes in quick
-succession may be told as the last of them. A lock is looked at twice a second. While the daemon or the
-store is out of reach it says so on standard error, and goes on afterwards with what has changed.
+succession may be told as the last of them. Of a lock `waiters` are the first of those who wait, and `waiting`
+is how many there are. While the daemon or the store is out of reach it says so on standard error, and goes
+on afterwards with what has changed.
 
 A COMMAND runs once for each change, never two at a time: of what changes while one runs the latest
 state is kept, of keys that of each key. It gets the state as one line of JSON on standard input, the

@@ -1,6 +1,6 @@
 //! A state as it is told: to people, to programs as JSON, and to a command as variables.
 
-use std::{ffi::OsString, time::Duration};
+use std::ffi::OsString;
 
 use serde::Serialize;
 
@@ -39,7 +39,10 @@ pub(super) enum State {
         name: String,
         event: &'static str,
         holder: Option<Owner>,
+        /// Who is next. Where many wait not all of them.
         waiters: Vec<Owner>,
+        /// How many wait.
+        waiting: usize,
     },
     Leader {
         name: String,
@@ -83,8 +86,8 @@ impl State {
     pub(super) fn row(&self) -> Vec<Cell> {
         let (colour, revision, state) = match self {
             Self::Lock { holder: None, .. } => (Colour::Warning, None, String::new()),
-            Self::Lock { holder: Some(holder), waiters, .. } => {
-                let waiting = if waiters.is_empty() { String::new() } else { format!(", {} waiting", waiters.len()) };
+            Self::Lock { holder: Some(holder), waiting, .. } => {
+                let waiting = if *waiting == 0 { String::new() } else { format!(", {waiting} waiting") };
                 (Colour::Good, Some(holder.fence), Person::from(holder.clone()).to_string() + &waiting)
             }
             Self::Leader { leader: None, .. } => (Colour::Warning, None, String::new()),
@@ -113,8 +116,8 @@ impl State {
         let mut set =
             vec![("TENURE_KIND", kind.to_owned()), ("TENURE_NAME", name.to_owned()), ("TENURE_EVENT", event.to_owned())];
         match self {
-            Self::Lock { holder, waiters, .. } => {
-                set.push(("TENURE_WAITERS", waiters.len().to_string()));
+            Self::Lock { holder, waiting, .. } => {
+                set.push(("TENURE_WAITERS", waiting.to_string()));
                 if let Some(holder) = holder {
                     set.push(("TENURE_TOKEN", holder.fence.to_string()));
                     set.push(("TENURE_HOLDER", ageless(holder.clone())));
@@ -158,9 +161,6 @@ fn ageless(who: impl Into<Person>) -> String {
     Person { since: None, ..who.into() }.to_string()
 }
 
-/// How often a lock is looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_latest_state_of_one_thing_takes_the_place_of_the_one_before() {
-        let free = || State::Lock { name: "x".to_owned(), event: "free", holder: None, waiters: Vec::new() };
+        let free = || State::Lock { name: "x".to_owned(), event: "free", holder: None, waiters: Vec::new(), waiting: 0 };
         assert!(put("a", "1").replaces(&put("a", "2")) && free().replaces(&free()));
         assert!(!put("a", "1").replaces(&put("b", "1")));
     }

@@ -69,7 +69,7 @@ pub(super) async fn leader(site: &Site, name: &str, query: &str) -> Result<Respo
     let mut states = observed.states.clone();
     let _ = tokio::time::timeout(FIRST_LOOK, states.wait_for(|known| known.seen != Seen::Nothing)).await;
     let Known { seen, asked } = states.borrow().clone();
-    let Seen::Leader(leader) = seen else {
+    let Seen::State(leader) = seen else {
         let said = "the store is out of reach, so who leads is not known; ask again";
         return Err(Refusal::unavailable("unavailable", said));
     };

@@ -20,6 +20,7 @@ use std::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
+use tenure::Leader;
 use tenure_kv::Key;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -83,7 +84,7 @@ impl Bound {
 #[derive(Debug)]
 struct Site {
     daemon: Arc<Daemon>,
-    leaders: Kept<Observed>,
+    leaders: Kept<Observed<Option<Leader>>>,
     groups: Kept<Group>,
     streams: Arc<Semaphore>,
     tasks: TaskTracker,

@@ -30,7 +30,7 @@ pub(super) fn access(method: &str) -> Option<Access> {
         "lock.release" | "lock.check" | "election.proclaim" | "election.resign" | "election.transfer" | "member.update"
         | "member.beat" | "member.leave" => Access::Free,
         "lock.acquire" => one(Family::Lock, Part::Use, Named::Name),
-        "lock.get" => one(Family::Lock, Part::Observe, Named::Name),
+        "lock.get" | "lock.observe" => one(Family::Lock, Part::Observe, Named::Name),
         "lock.list" => Access::Many(Ability::SEE_LOCKS),
         "lock.break" => Access::One(Ability::ADMIN, Named::Name),
         "election.list" => Access::Many(Ability::SEE_ELECTIONS),
