@@ -120,7 +120,7 @@ func notSent(method string) *Error {
 // Methods that change nothing by themselves once their connection is gone. Any other may have been done.
 var harmless = map[string]bool{
 	"hello": true, "ping": true, "status": true, "rpc.discover": true, "cancel": true, "subscription.cancel": true,
-	"lock.acquire": true, "lock.check": true, "lock.get": true, "lock.list": true,
+	"lock.acquire": true, "lock.check": true, "lock.get": true, "lock.list": true, "lock.observe": true,
 	"election.campaign": true, "election.leader": true, "election.candidates": true, "election.list": true, "election.observe": true,
 	"member.join": true, "member.beat": true, "member.list": true, "member.groups": true, "member.watch": true,
 	"kv.get": true, "kv.keys": true, "kv.history": true, "kv.watch": true,

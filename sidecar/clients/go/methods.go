@@ -77,6 +77,11 @@ func (c *Client) ListLocks(ctx context.Context, prefix string) ([]LockView, erro
 	return found.Locks, err
 }
 
+// ObserveLock follows who holds a lock and who waits: events lock, sync, gap, end.
+func (c *Client) ObserveLock(ctx context.Context, name string) (*Subscription, error) {
+	return c.subscribe(ctx, "lock.observe", map[string]any{"name": name}, 0)
+}
+
 // BreakLock ends the hold of a lock that has this token, and no other; for administrators.
 func (c *Client) BreakLock(ctx context.Context, name string, fence uint64) error {
 	_, err := c.Call(ctx, "lock.break", map[string]any{"name": name, "fence": fence})

@@ -131,7 +131,12 @@ type Entry struct {
 // The last one of every subscription that was not closed by its owner is "end", with a Reason: one that the daemon gave, or
 // "slow_reader" (too many events waited here), "disconnected" or "closed".
 type Event struct {
-	Kind           string  `json:"kind"`
+	Kind string `json:"kind"`
+	// Holder of a lock now, nil for nobody; Waiters are the first of those who wait, and Waiting is how many do.
+	Holder  *Owner  `json:"holder,omitempty"`
+	Waiters []Owner `json:"waiters,omitempty"`
+	Waiting int     `json:"waiting,omitempty"`
+
 	Leader         *Leader `json:"leader,omitempty"`
 	Member         *Member `json:"member,omitempty"`
 	ID             string  `json:"id,omitempty"`

@@ -241,6 +241,8 @@ func (r *run) step(step object) error {
 		var err error
 		var s *tenure.Subscription
 		switch step["subscribe"] {
+		case "lock.observe":
+			s, err = client.ObserveLock(soon, name(p, "name"))
 		case "election.observe":
 			s, err = client.Observe(soon, name(p, "name"))
 		case "member.watch":

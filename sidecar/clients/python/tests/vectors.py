@@ -205,7 +205,8 @@ class Run:
             self.started[step["cancel"]][1].cancel()
         elif "subscribe" in step:
             client, p = self.client(on), self.filled(step["params"])
-            subscribe = {"election.observe": lambda: client.observe(p["name"]),
+            subscribe = {"lock.observe": lambda: client.observe_lock(p["name"]),
+                         "election.observe": lambda: client.observe(p["name"]),
                          "member.watch": lambda: client.watch_members(p["group"]),
                          "kv.watch": lambda: client.watch(**p)}[step["subscribe"]]
             self.subscriptions[step["as"]] = self.way.run(subscribe)

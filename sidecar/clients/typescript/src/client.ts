@@ -257,6 +257,11 @@ export class Client implements AsyncDisposable {
     return read<{ locks: LockView[] }>(await this.call("lock.list", params({ prefix }), options)).locks;
   }
 
+  /** Follows who holds a lock and who waits: events `lock`, `sync`, `gap`, `end`. */
+  observeLock(name: string, options: Abortable = {}): Promise<Subscription> {
+    return this.#subscribe("lock.observe", { name }, options);
+  }
+
   /** Ends the hold of a lock that has this token, and no other; for administrators. */
   async lockBreak(name: string, fence: number, options: Abortable = {}): Promise<void> {
     await this.call("lock.break", { name, fence }, options);

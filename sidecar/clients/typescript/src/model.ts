@@ -132,6 +132,8 @@ export interface KeyPage {
  * reason: one that the daemon gave, or `slow_reader` (too many events waited here), `disconnected` or `closed`.
  */
 export type Event =
+  /** How a lock is now. `waiters` are the first of those who wait, and `waiting` is how many do. */
+  | { kind: "lock"; holder: Owner | null; waiters: Owner[]; waiting: number }
   | { kind: "leader"; leader: Leader | null }
   | { kind: "join" | "update"; member: Member }
   | { kind: "leave"; id: string; revision: number }

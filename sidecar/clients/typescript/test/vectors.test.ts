@@ -115,6 +115,7 @@ class Run implements AsyncDisposable {
     else if ("subscribe" in step) {
       const client = await this.#client(on), given = this.#filled(step.params);
       const subscribe: Record<string, () => Promise<Subscription>> = {
+        "lock.observe": () => client.observeLock(given.name),
         "election.observe": () => client.observe(given.name),
         "member.watch": () => client.watchMembers(given.group),
         "kv.watch": () => client.watch({

@@ -11,7 +11,7 @@ from typing import Any
 #: Methods that change nothing by themselves once their connection is gone. Any other may have been done.
 HARMLESS = frozenset((
     "hello", "ping", "status", "rpc.discover", "cancel", "subscription.cancel",
-    "lock.acquire", "lock.check", "lock.get", "lock.list",
+    "lock.acquire", "lock.check", "lock.get", "lock.list", "lock.observe",
     "election.campaign", "election.leader", "election.candidates", "election.list", "election.observe",
     "member.join", "member.beat", "member.list", "member.groups", "member.watch",
     "kv.get", "kv.keys", "kv.history", "kv.watch",

@@ -156,6 +156,10 @@ class AsyncClient:
         """The locks that somebody holds or waits for."""
         return [LockView.of(lock) for lock in (await self.call("lock.list", params(prefix=prefix)))["locks"]]
 
+    def observe_lock(self, name: str) -> Subscribing:
+        """Follows who holds a lock and who waits: events ``lock``, ``sync``, ``gap``, ``end``."""
+        return self._subscribe("lock.observe", {"name": name})
+
     async def lock_break(self, name: str, fence: int) -> None:
         """Ends the hold of a lock that has this token, and no other; for administrators."""
         await self.call("lock.break", {"name": name, "fence": fence})

@@ -163,6 +163,10 @@ class Client:
         """The locks that somebody holds or waits for."""
         return self._run(self._client.lock_list(prefix))
 
+    def observe_lock(self, name: str) -> Subscription:
+        """Follows who holds a lock and who waits: events ``lock``, ``sync``, ``gap``, ``end``."""
+        return self._subscribe(self._client.observe_lock(name))
+
     def lock_break(self, name: str, fence: int) -> None:
         """Ends the hold of a lock that has this token, and no other; for administrators."""
         self._run(self._client.lock_break(name, fence))

@@ -242,6 +242,10 @@ class Event:
     """
 
     kind: str
+    #: Who holds a lock now, who is next, and how many wait: ``waiters`` has not all of them where many do.
+    holder: Owner | None = None
+    waiters: tuple[Owner, ...] = ()
+    waiting: int | None = None
     leader: Leader | None = None
     member: Member | None = None
     id: str | None = None
@@ -255,9 +259,10 @@ class Event:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Event:
-        leader, member = data.get("leader"), data.get("member")
+        holder, leader, member = data.get("holder"), data.get("leader"), data.get("member")
         return cls(
-            kind=str(data.get("kind")), leader=Leader.of(leader) if leader else None,
+            kind=str(data.get("kind")), holder=_build(Owner, holder) if holder else None,
+            waiters=tuple(_build(Owner, waiter) for waiter in data.get("waiters", ())), waiting=data.get("waiting"), leader=Leader.of(leader) if leader else None,
             member=Member.of(member) if member else None, id=data.get("id"), key=data.get("key"), value=_value(data),
             revision=data.get("revision"), resume_revision=data.get("resume_revision"), reason=data.get("reason"), raw=data)
 

@@ -271,6 +271,11 @@ public final class Client implements AutoCloseable {
         return readList("lock.list", Wire.Params.of("prefix", prefix), "locks", LockView.class);
     }
 
+    /** Follows who holds a lock and who waits: events lock, sync, gap, end. */
+    public Subscription observeLock(String name) throws InterruptedException {
+        return subscribe("lock.observe", Wire.Params.of("name", name));
+    }
+
     /** Ends the hold of a lock that has this token, and no other; for administrators. */
     public void lockBreak(String name, long fence) throws InterruptedException {
         call("lock.break", Wire.Params.of("name", name).with("fence", fence).json);

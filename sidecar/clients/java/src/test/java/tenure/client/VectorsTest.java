@@ -242,6 +242,7 @@ final class VectorsTest {
                 Client client = client(on);
                 JsonObject params = filled(step.get("params")).getAsJsonObject();
                 subscriptions.put(text(step, "as"), switch (text(step, "subscribe")) {
+                    case "lock.observe" -> client.observeLock(text(params, "name"));
                     case "election.observe" -> client.observe(text(params, "name"));
                     case "member.watch" -> client.watchMembers(text(params, "group"));
                     case "kv.watch" -> client.watch(Wire.GSON.fromJson(params, WatchOptions.class));
