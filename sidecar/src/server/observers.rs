@@ -24,20 +24,23 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// States, each with the moment when the store was asked where that is told.
+type Told<T> = BoxStream<'static, tenure::Result<(T, Option<Moment>)>>;
+
 /// The state of something with a name, as a session observes it.
 pub(super) trait Subject: Clone + PartialEq + Send + Sync + Sized + 'static {
     /// What it is, for the log.
     const WHAT: &'static str;
 
-    /// The states of what is called `name`, each with the moment when the store was asked where that is told.
-    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>>;
+    /// The states of what is called `name`.
+    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>>;
 }
 
 /// Who leads an election.
 impl Subject for Option<Leader> {
     const WHAT: &'static str = "election";
 
-    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>> {
+    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>> {
         let looks = session.election(name)?.looks();
         Ok(looks.map(|look| look.map(|look| (look.leader, Some(look.asked)))).boxed())
     }
@@ -46,7 +49,7 @@ impl Subject for Option<Leader> {
 impl Subject for LockState {
     const WHAT: &'static str = "lock";
 
-    fn states(session: &Session, name: &str) -> tenure::Result<BoxStream<'static, tenure::Result<(Self, Option<Moment>)>>> {
+    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>> {
         Ok(session.mutex(name)?.observe().map(|state| state.map(|state| (state, None))).boxed())
     }
 }

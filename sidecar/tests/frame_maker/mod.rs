@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Map, Value as Json, json};
 
-const METHODS: [&str; 40] = [
+const METHODS: [&str; 41] = [
     "hello",
     "ping",
     "status",
