@@ -51,7 +51,7 @@ pub(super) struct Lease {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) lease: Option<Duration>,
 
-    /// Time between TERM and KILL; at most half the lease [default: 5s or a third of the lease]
+    /// Time between TERM and KILL; at most half the lease [default: a fifth of the lease, 5s at most]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) kill_after: Option<Duration>,
 

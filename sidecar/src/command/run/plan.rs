@@ -34,9 +34,10 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// The times that fit `lease`: TERM never takes more than half of it, so that a renewal (sent every
-    /// third) which is merely slow does not stop the command; a third when nothing was asked for.
+    /// third) which is merely slow does not stop the command. When nothing was asked for it takes a fifth: a cluster
+    /// that has lost its leader takes some five seconds to choose another, which a lease of 15 s is to outlive.
     pub(crate) fn new(on_lost: OnLost, kill_after: Option<Duration>, lease: Duration) -> Self {
-        let grace = kill_after.map_or(KILL_AFTER.min(lease / 3), |asked| asked.min(lease / 2));
+        let grace = kill_after.map_or(KILL_AFTER.min(lease / 5), |asked| asked.min(lease / 2));
         let margin = (lease / 20).clamp(Duration::from_millis(5), Duration::from_millis(250));
         Self { on_lost, grace, margin }
     }
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn grace_is_what_the_lease_allows() {
         let grace = |asked: Option<u64>| Policy::new(OnLost::Term, asked.map(Duration::from_secs), LEASE).grace;
-        assert_eq!(grace(None), LEASE / 3);
+        assert_eq!(grace(None), LEASE / 5);
         assert_eq!(grace(Some(1)), Duration::from_secs(1));
         assert_eq!(grace(Some(60)), LEASE / 2);
         assert_eq!(Policy::new(OnLost::Term, None, Duration::from_secs(60)).grace, KILL_AFTER);
