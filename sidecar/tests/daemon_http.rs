@@ -5,8 +5,7 @@ mod daemon_support;
 mod http_rig;
 
 use std::{
-    io::{Read, Write},
-    net::SocketAddr,
+    io::{ErrorKind, Read, Write},
     process::Command,
     time::Duration,
 };
@@ -173,39 +172,55 @@ fn who_does_not_read_is_disconnected_and_nobody_else() {
 }
 
 #[test]
-fn clients_that_never_ask_do_no_harm() {
-    let (daemon, http) = start(&[]);
-    let idle: Vec<_> = (0..256)
-        .map(|_| {
+fn probes_are_answered_whoever_else_is_there() {
+    let (daemon, http) = start(&["--lease", "60s"]);
+    let mut streams: Vec<_> = (0..192).map(|_| Events::of(http, "/v1/leader/e/events")).collect();
+    let refused = get(http, "/v1/leader/e/events");
+    assert_eq!((refused.status, refused.kind().as_str()), (503, "limit"), "{refused:?}");
+    // Who says nothing, who does not come to an end, and who has asked and stays: twice as many as there are places left.
+    let said: [&[u8]; 3] = [b"", b"GET /healthz HTTP/1.1\r\nx", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"];
+    let crowd: Vec<_> = (0..128)
+        .map(|number| {
             let mut stream = open(http);
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nx").unwrap();
+            stream.write_all(said[number % 3]).unwrap();
             stream
         })
         .collect();
-    // One more is turned away, once all of them have been accepted.
-    let begun = std::time::Instant::now();
-    loop {
-        let mut more = open(http);
-        let _ = more.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        let mut answer = String::new();
-        match more.read_to_string(&mut answer) {
-            Ok(_) if answer.starts_with("HTTP/1.1 503") => break,
-            // The answer may be lost where the request was on its way.
-            Err(_) => break,
-            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(4), "never turned away: {answer}"),
-        }
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/members/g"].repeat(5) {
+        assert_eq!(get(http, path).status, 200, "{path}");
     }
+    let open = http_rig::sample(&get(http, "/metrics").body, "tenure_http_connections");
+    assert!(open > 192.0, "the crowd was not there: {open}");
+    // Nor does anybody lose a stream.
     let mut one = daemon.connect();
-    let (lease, _) = one.acquire("x");
-    one.call("lock.release", json!({ "lease": lease })).unwrap();
-    // Their time to ask is over in a while.
-    for mut stream in idle {
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
+    campaign(&mut one, "e", "x");
+    for stream in &mut streams {
+        while stream.next().unwrap().1["leader"]["value"] != "x" {}
     }
+    // The time of all others is over in a while.
+    for mut stream in crowd {
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+#[test]
+fn a_client_that_does_not_come_to_the_end_of_its_question_is_closed() {
+    let (_daemon, http) = start(&[]);
+    let mut slow = open(http);
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nx: ").unwrap();
+    slow.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let begun = std::time::Instant::now();
-    while served(http).is_none() {
-        assert!(begun.elapsed() < daemon_support::PATIENCE, "their places are not free again");
+    // A byte now and then gives it no more time.
+    loop {
+        if slow.write_all(b"y").is_err() {
+            break;
+        }
+        match slow.read(&mut [0; 64]) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) | Ok(0) => break,
+            Ok(_) => {}
+        }
+        assert!(begun.elapsed() < daemon_support::PATIENCE, "it may go on for ever");
     }
     let big = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
     let mut stream = open(http);
@@ -213,14 +228,6 @@ fn clients_that_never_ask_do_no_harm() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
-}
-
-fn served(http: SocketAddr) -> Option<()> {
-    let mut stream = open(http);
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(())
 }
 
 #[test]

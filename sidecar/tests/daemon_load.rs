@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use daemon_support::{Daemon, Mortal, PATIENCE, Wire, await_socket, kind, wait};
+use daemon_support::{Daemon, Mortal, PATIENCE, Wire, await_socket, command, kind, may_open, wait};
 use nix::{
     sys::{
         resource::{Resource, getrlimit, setrlimit},
@@ -40,10 +40,11 @@ fn peer_process() {
 fn as_many_as_descriptors_allow(wanted: usize) -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Root may have more.
-    let more = wanted as u64 + 3_000;
+    let more = wanted as u64 * 5 / 2 + 3_000;
     let hard = if hard < more && setrlimit(Resource::RLIMIT_NOFILE, more, more).is_ok() { more } else { hard };
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let most = usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(200);
+    // The daemon reckons with two for each, with a tenth more for others, and with some for checks and itself.
+    let most = usize::try_from(hard).unwrap_or(usize::MAX) / 11 * 4;
     if most < wanted {
         println!("the limit of open files, {hard}, leaves room for {most} connections and not for {wanted}");
     }
@@ -257,16 +258,62 @@ fn whoever_has_taken_all_connections_has_not_taken_the_first_of_another() {
 }
 
 #[test]
+fn where_few_files_may_be_open_no_more_are_let_in_than_have_room_and_others_still_are() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = directory.path().join("s.sock");
+    let few = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 128 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenured"), "--store", "memory:"]);
+        command
+            .args(["--log", "warn", "--max-connections", "10000", "--socket-mode", "0666", "--socket"])
+            .arg(&socket)
+            .args(arguments)
+            .env_remove("TENURE_CONFIG");
+        command
+    };
+    let mut child = Mortal::spawn(few(&[]).stderr(Stdio::piped()));
+    let mut first = await_socket(&mut child, &socket);
+    let most = first.call("status", json!({})).unwrap()["connections_max"].as_u64().unwrap();
+    let limits = first.call("hello", json!({ "protocol": [1] })).unwrap()["limits"].take();
+    assert_eq!([&limits["connections"], &limits["connections_per_uid"]], [most, most]);
+    assert!((16..64).contains(&most), "{most}");
+    let shown = few(&["config", "show"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let said = format!("flag --max-connections; {most} with the 128 files that this process may open");
+    assert!(shown.lines().any(|line| line.starts_with("max_connections = 10000 ") && line.ends_with(&said)), "{shown}");
+
+    await_connections(&mut first, 1);
+    let mut mine: Vec<_> = (1..most).map(|_| Wire::connect(&socket)).collect();
+    for wire in &mut mine {
+        wire.call("ping", json!({})).unwrap();
+    }
+    for _ in 0..100 {
+        assert_eq!(Wire::connect(&socket).line().unwrap()["error"]["data"]["limit"], "connections_per_uid");
+    }
+    if peer::can_be_others() {
+        Peer::start(&socket, 54_321, 54_321, "").call("lock.acquire", json!({ "name": "a" })).unwrap();
+    }
+    nix::sys::signal::kill(daemon_support::pid(child.id()), Signal::SIGTERM).unwrap();
+    drop((first, mine));
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(
+        log.contains("leaves no room for max_connections")
+            && log.contains(&format!("connections={most}"))
+            && !log.contains("cannot accept"),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_daemon_that_has_no_descriptors_left_keeps_its_promises_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, store) = (directory.path().join("s.sock"), format!("file:{}", directory.path().join("store").display()));
-    let mut child = Mortal::spawn(
-        Command::new("sh")
-            .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenured"), "--store", &store, "--socket"])
-            .arg(&socket)
-            .stderr(Stdio::piped()),
-    );
+    let mut child = Mortal::spawn(command(&socket, &["--store", &store]).stderr(Stdio::piped()));
     let mut first = await_socket(&mut child, &socket);
+    may_open(&child, 64);
     let (lease, _) = first.acquire("a");
     for _ in 0..3 {
         let crowd: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&socket).unwrap()).collect();

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use daemon_support::{Daemon, Mortal, PATIENCE, Wire, command, kind, wait};
+use daemon_support::{Daemon, Mortal, PATIENCE, Wire, await_socket, command, kind, may_open, wait};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -296,18 +296,9 @@ fn a_killed_daemon_is_an_end_of_file_and_the_next_takes_its_place() {
 fn a_daemon_out_of_descriptors_serves_again_when_it_has_some() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s.sock");
-    let mut child = Mortal::spawn(
-        Command::new("sh")
-            .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenured"), "--store", "memory:", "--socket"])
-            .arg(&socket)
-            .stderr(Stdio::piped()),
-    );
-    let begun = Instant::now();
-    while UnixStream::connect(&socket).is_err() {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let mut first = Wire::connect(&socket);
+    let mut child = Mortal::spawn(command(&socket, &["--store", "memory:"]).stderr(Stdio::piped()));
+    let mut first = await_socket(&mut child, &socket);
+    may_open(&child, 40);
     first.acquire("a");
     let crowd: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     assert!(first.call("ping", json!({})).is_ok(), "who is connected is served");

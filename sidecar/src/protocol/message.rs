@@ -83,6 +83,12 @@ pub struct Limits {
     /// Subscriptions on all connections of one user.
     #[serde(default = "no_limit")]
     pub subscriptions_per_uid: usize,
+    /// Checks of members that the daemon runs for one user.
+    #[serde(default = "no_limit")]
+    pub checks_per_uid: usize,
+    /// The shortest `interval_ms` of a check for which the daemon connects somewhere.
+    #[serde(default)]
+    pub min_check_interval_ms: u64,
     /// Different lengths of leases in use at the same time, by all connections.
     pub lease_lengths: usize,
     /// The `lease_ms` of a request that names none.
@@ -106,6 +112,8 @@ impl Default for Limits {
             requests_per_uid: 16_384,
             leases_per_uid: 16_384,
             subscriptions_per_uid: 4_096,
+            checks_per_uid: 1_024,
+            min_check_interval_ms: 1_000,
             lease_lengths: 64,
             default_lease_ms: 5_000,
             min_lease_ms: 150,
@@ -136,6 +144,9 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// Connections open now.
     pub connections: usize,
+    /// How many connections there may be.
+    #[serde(default = "no_limit")]
+    pub connections_max: usize,
     /// Leases held now by all connections: locks, leaderships and memberships.
     pub leases: usize,
     /// Leaderships among them.

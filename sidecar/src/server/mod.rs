@@ -4,6 +4,7 @@ mod asking;
 mod buckets;
 pub(crate) mod config;
 mod connection;
+mod descriptors;
 mod elections;
 mod errors;
 mod held;
@@ -123,6 +124,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// Where to answer questions over HTTP, which are for reading only and for whoever reaches it; nowhere unless told.
     pub http: Option<SocketAddr>,
+    /// Connections of those at the same time.
+    pub http_connections: usize,
 }
 
 impl Default for Config {
@@ -137,6 +140,7 @@ impl Default for Config {
             drain: Duration::from_secs(5),
             policy: None,
             http: None,
+            http_connections: descriptors::HTTP,
         }
     }
 }
@@ -193,6 +197,7 @@ impl Daemon {
             store: self.store_info(),
             sessions: self.sessions.status(),
             connections: self.users.connections(),
+            connections_max: self.limits.connections,
             leases: self.leases.total.load(Ordering::Relaxed),
             leaderships: self.leases.leaderships.load(Ordering::Relaxed),
             members: self.leases.members.load(Ordering::Relaxed),
@@ -212,6 +217,7 @@ pub struct Server {
     claimed: Option<Claimed>,
     listener: StdListener,
     http: Option<http::Bound>,
+    http_connections: usize,
     drain: Duration,
 }
 
@@ -315,7 +321,7 @@ impl Server {
         if let Some(policy) = &config.policy {
             tracing::info!(policy = %policy.display(), rules = daemon.policies.rules(), "policy in force");
         }
-        Ok(Self { daemon, claimed, listener, http, drain: config.drain })
+        Ok(Self { daemon, claimed, listener, http, http_connections: config.http_connections, drain: config.drain })
     }
 
     /// Serves until `leave` resolves, then drains: clients are told, holders get their time, what is left is
@@ -327,12 +333,12 @@ impl Server {
     /// # Cancel safety
     /// Dropped, connections go on until the runtime stops, and holds end with their leases.
     pub async fn run(self, leave: impl Future<Output = ()>, hurry: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { daemon, claimed, listener, http, drain } = self;
+        let Self { daemon, claimed, listener, http, http_connections, drain } = self;
         let listener = UnixListener::from_std(listener).map_err(|error| StartError::new(format!("cannot listen: {error}")))?;
         let connections = TaskTracker::new();
         if let Some(http) = http {
             // Ends when the daemon closes.
-            connections.spawn(http::serve(daemon.clone(), http.listener()?));
+            connections.spawn(http::serve(daemon.clone(), http.listener()?, http_connections));
         }
         tokio::select! {
             () = accept(&daemon, &listener, &connections) => {}

@@ -16,14 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Server, StartError,
     config::{self, Action, Asked, Effective, Refusal},
+    descriptors::{self, Room},
     logging, service,
 };
 use crate::usage::in_a_line;
-
-/// Descriptors of a connection: its socket, and its client's process if that has no other.
-const DESCRIPTORS: u64 = 2;
-/// Descriptors beside those of connections: the store's, the runtime's.
-const OWN_DESCRIPTORS: u64 = 64;
 
 /// Runs the daemon with this process's arguments until a signal ends it.
 pub fn main() -> ExitCode {
@@ -37,7 +33,10 @@ pub fn main() -> ExitCode {
     let done = match asked.action {
         Action::Serve => effective.map(serve),
         Action::Check => effective.and_then(|effective| config::check(&effective)).map(|said| print(&format!("{said}\n"))),
-        Action::Show { secrets } => effective.map(|effective| print(&config::show(&effective, secrets))),
+        Action::Show { secrets } => effective.map(|effective| {
+            let room = Room::of_process(effective.settings.config.http.is_some());
+            print(&config::show(&effective, secrets, room))
+        }),
     };
     done.unwrap_or_else(|Refusal { code, message }| {
         say(&message);
@@ -56,8 +55,9 @@ fn serve(effective: Effective) -> ExitCode {
                 return ExitCode::FAILURE;
             }
         };
+    let asked = effective.is_set("max_connections");
     let made = if effective.has_default_store() { make_directory(&effective.settings.config.store) } else { Ok(()) };
-    let served = made.and(given).and_then(|given| run(effective.settings.config, given));
+    let served = made.and(given).and_then(|given| run(effective.settings.config, given, asked));
     // What is left to say is said before the end.
     drop(logging);
     match served {
@@ -69,12 +69,13 @@ fn serve(effective: Effective) -> ExitCode {
     }
 }
 
-fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError> {
+fn run(mut config: Config, given: Option<UnixListener>, asked: bool) -> Result<(), StartError> {
     let address = given.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(place) = address.as_ref().and_then(|address| address.as_pathname()) {
         config.socket = place.to_owned();
     }
-    raise_file_limit(config.limits.connections);
+    descriptors::raise_limit();
+    make_room(&mut config, asked);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -131,21 +132,21 @@ fn run(mut config: Config, given: Option<UnixListener>) -> Result<(), StartError
     served
 }
 
-/// Every connection takes two descriptors, so the few that are usual do not go far. No further than the hard limit:
-/// whoever set that meant it.
-fn raise_file_limit(connections: usize) {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(DESCRIPTORS).saturating_add(OWN_DESCRIPTORS);
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        if hard < wanted {
-            let room = hard.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS;
-            tracing::info!(open_files = hard, wanted, "the limit of open files leaves room for about {room} connections");
+/// Lets in no more than the limit of open files leaves room for. Where somebody has `asked` for more that is worth a warning.
+fn make_room(config: &mut Config, asked: bool) {
+    let Some(room) = Room::of_process(config.http.is_some()) else { return };
+    let limits = room.within(config.limits.clone());
+    if limits.connections < config.limits.connections {
+        let (files, wanted, connections) = (room.files, config.limits.connections, limits.connections);
+        let said = "the limit of open files leaves no room for max_connections; raise it, or lower that";
+        if asked {
+            tracing::warn!(files, wanted, connections, "{said}");
+        } else {
+            tracing::info!(files, wanted, connections, "{said}");
         }
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    });
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of open files stays as it is");
     }
+    config.limits = limits;
+    config.http_connections = config.http_connections.min(room.http);
 }
 
 /// Makes the directory of a store that nobody has named.

@@ -5,17 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::quota::{Limit, Quota, Unread};
+use super::{
+    descriptors::KEPT,
+    quota::{Limit, Quota, Unread},
+};
 use crate::protocol::{ErrorObject, Limits};
 
 /// How many connections a user gets when others have taken all there are.
 const FIRST: usize = 16;
-/// How many checks of members one user has run at the same time: each opens a connection of the daemon's, and may keep it.
-const CHECKS: usize = 1_024;
 /// What all watches of keys of one user keep together of what is not read, in bytes.
 const UNREAD: usize = 64 << 20;
-/// One in so many is kept for those, beyond the limit.
-const KEPT: usize = 10;
 
 /// What the connections of one user share.
 #[derive(Clone, Debug)]
@@ -34,7 +33,7 @@ impl Quotas {
             requests: of("requests_per_uid", limits.requests_per_uid, "requests in flight; wait for an answer"),
             leases: of("leases_per_uid", limits.leases_per_uid, "leases, waits for one included; release one"),
             subscriptions: of("subscriptions_per_uid", limits.subscriptions_per_uid, "subscriptions; cancel one"),
-            checks: of("checks_per_uid", CHECKS, "checks of members; leave a group, or check less"),
+            checks: of("checks_per_uid", limits.checks_per_uid, "checks of members; leave a group, or check less"),
             unread: Unread::new(UNREAD),
         }
     }

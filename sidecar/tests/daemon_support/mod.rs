@@ -14,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -102,6 +103,12 @@ pub(crate) fn await_socket(child: &mut Mortal, socket: &Path) -> Wire {
         std::thread::sleep(Duration::from_millis(2));
     }
     Wire::connect(socket)
+}
+
+/// Takes from a process that runs what it could open, but for so many files.
+pub(crate) fn may_open(child: &Child, files: u64) {
+    let limit = Rlimit { current: Some(files), maximum: Some(files) };
+    prlimit(rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()), Resource::Nofile, limit).unwrap();
 }
 
 /// A process that is killed when its test ends, whichever way.

@@ -89,9 +89,14 @@ impl Effective {
         at.and_then(|at| self.origins.get(at)).unwrap_or(&Origin::Default)
     }
 
+    /// Somebody has set `key`.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        *self.origin(key) != Origin::Default
+    }
+
     /// Nobody has named a store.
     pub(crate) fn has_default_store(&self) -> bool {
-        *self.origin("store") == Origin::Default
+        !self.is_set("store")
     }
 }
 

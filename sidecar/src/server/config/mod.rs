@@ -51,6 +51,6 @@ pub(crate) fn of_flags(arguments: impl IntoIterator<Item = std::ffi::OsString>) 
 pub(crate) fn of_file(text: &str) -> Result<(super::Config, String), String> {
     let file = super::toml_file::TomlFile { path: "tenured.toml".into(), text: text.to_owned() };
     let effective = layers::merged(&[], &|_| None, Some(&file)).map_err(|error| error.to_string())?;
-    let shown = show(&effective, true);
+    let shown = show(&effective, true, None);
     Ok((effective.settings.config, shown))
 }

@@ -4,12 +4,25 @@ use super::{
     layers::{Effective, Origin},
     settings::{Form, SETTINGS},
 };
+use crate::server::descriptors::Room;
 
 /// What stands for a secret.
 const LEFT_OUT: &str = "***";
 
-/// Every setting on a line, with where it came from. `tenured` takes it as a file, but for the secrets left out.
-pub(crate) fn show(effective: &Effective, secrets: bool) -> String {
+/// Every setting on a line, with where it came from, and what it comes to where there is less `room` than it wants. `tenured`
+/// takes it as a file, but for the secrets left out.
+pub(crate) fn show(effective: &Effective, secrets: bool, room: Option<Room>) -> String {
+    let limits = &effective.settings.config.limits;
+    let within = room.map_or_else(|| limits.clone(), |room| room.within(limits.clone()));
+    let in_effect = |key: &str| {
+        let (wanted, given) = match key {
+            "max_connections" => (limits.connections, within.connections),
+            "max_connections_per_uid" => (limits.connections_per_uid, within.connections_per_uid),
+            _ => return String::new(),
+        };
+        let files = room.filter(|_| given < wanted).map(|room| room.files);
+        files.map_or_else(String::new, |files| format!("; {given} with the {files} files that this process may open"))
+    };
     let mut text = String::new();
     for (setting, origin) in SETTINGS.iter().zip(&effective.origins) {
         let Some(value) = (setting.show)(&effective.settings) else {
@@ -21,7 +34,7 @@ pub(crate) fn show(effective: &Effective, secrets: bool) -> String {
             Form::Text => toml::Value::String(value).to_string(),
             Form::Number => value,
         };
-        let note = if hidden { "; --secrets shows the secret" } else { "" };
+        let note = if hidden { "; --secrets shows the secret".to_owned() } else { in_effect(setting.key) };
         text.push_str(&line(&format!("{} = {value}", setting.key), &format!("{}{note}", commented(origin))));
     }
     text

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::{Response, StatusCode, body::Frame};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    STREAMS, Site,
+    Site,
     answers::{Body, Refusal, page},
+    places::{During, Place},
     views,
 };
 use crate::{
@@ -26,27 +26,33 @@ const GREETING: &[u8] = b"retry: 2000\n\n";
 const COMMENT: &[u8] = b": still here\n\n";
 
 /// `/v1/leader/NAME/events`.
-pub(super) fn of_leader(site: &Arc<Site>, name: &str, head: bool) -> Result<Response<Body>, Refusal> {
+pub(super) fn of_leader(site: &Arc<Site>, place: &Arc<Place>, name: &str, head: bool) -> Result<Response<Body>, Refusal> {
     errors::check_name("name", name).map_err(|error| Refusal::wrong(error.message))?;
-    tell(site, head, || elections::follow(&site.daemon.observers, name))
+    tell(site, place, head, || elections::follow(&site.daemon.observers, name))
 }
 
 /// `/v1/members/GROUP/events`.
-pub(super) fn of_members(site: &Arc<Site>, group: &str, head: bool) -> Result<Response<Body>, Refusal> {
+pub(super) fn of_members(site: &Arc<Site>, place: &Arc<Place>, group: &str, head: bool) -> Result<Response<Body>, Refusal> {
     errors::check_name("group", group).map_err(|error| Refusal::wrong(error.message))?;
-    tell(site, head, || members::follow(&site.daemon, group))
+    tell(site, place, head, || members::follow(&site.daemon, group))
 }
 
-fn tell<S: Source>(site: &Arc<Site>, head: bool, source: impl FnOnce() -> S) -> Result<Response<Body>, Refusal> {
+fn tell<S: Source>(
+    site: &Arc<Site>,
+    place: &Arc<Place>,
+    head: bool,
+    source: impl FnOnce() -> S,
+) -> Result<Response<Body>, Refusal> {
     let event_stream = |body| page(StatusCode::OK, "text/event-stream", body);
     if head {
         return Ok(event_stream(Empty::new().boxed_unsync()));
     }
-    let Ok(place) = site.streams.clone().try_acquire_owned() else {
-        let said = format!("{STREAMS} streams of events are open; close one, or ask again later");
-        return Err(Refusal::unavailable("limit", said));
-    };
-    let feed = Feed { site: site.clone(), source: source(), begun: false, over: false, _place: place };
+    let during = place.is_told().map_err(|full| {
+        let whose = if full.of_peer { " to this address" } else { "" };
+        let said = format!("{} streams of events are open{whose}; close one, or ask again later", full.most);
+        Refusal::unavailable("limit", said)
+    })?;
+    let feed = Feed { site: site.clone(), source: source(), begun: false, over: false, _during: during };
     let frames = stream::unfold(feed, |mut feed| async move {
         let bytes = feed.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), feed))
@@ -60,7 +66,7 @@ struct Feed<S> {
     source: S,
     begun: bool,
     over: bool,
-    _place: OwnedSemaphorePermit,
+    _during: During,
 }
 
 impl<S: Source> Feed<S> {

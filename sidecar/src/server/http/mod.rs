@@ -7,11 +7,11 @@ mod events;
 mod groups;
 mod kept;
 mod leaders;
+mod places;
 mod routes;
 mod views;
 
 use std::{
-    io::Write,
     net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
     time::Duration,
@@ -22,23 +22,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use tenure::Leader;
 use tenure_kv::Key;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::task::TaskTracker;
 
 pub(super) use self::address::address;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::routes::question;
-use self::{groups::Group, kept::Kept, routes::Reply};
+use self::{
+    groups::Group,
+    kept::Kept,
+    places::{Place, Places},
+    routes::Reply,
+};
 use super::{ACCEPT_PAUSE, Daemon, StartError, observers::Observed};
 
-/// Connections at the same time.
-const CONNECTIONS: usize = 256;
-/// Of these, those that are told events: the rest stays free for questions.
-const STREAMS: usize = 192;
 /// How long a client may take to say what it wants, and to keep a connection that it asks nothing on.
 const HEADERS: Duration = Duration::from_secs(5);
 /// Headers of a request, and the bytes of all of them.
@@ -52,8 +50,6 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const PROBE: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// What is said to one connection too many.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
 /// Where it listens, before it serves.
 #[derive(Debug)]
@@ -86,21 +82,14 @@ struct Site {
     daemon: Arc<Daemon>,
     leaders: Kept<Observed<Option<Leader>>>,
     groups: Kept<Group>,
-    streams: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
-/// Serves until the daemon closes; then every task of it ends in a moment.
-pub(super) async fn serve(daemon: Arc<Daemon>, listener: TcpListener) {
-    let site = Arc::new(Site {
-        leaders: Kept::default(),
-        groups: Kept::default(),
-        streams: Arc::new(Semaphore::new(STREAMS)),
-        tasks: TaskTracker::new(),
-        daemon,
-    });
+/// Serves so many connections at a time until the daemon closes; then every task of it ends in a moment.
+pub(super) async fn serve(daemon: Arc<Daemon>, listener: TcpListener, connections: usize) {
+    let site = Arc::new(Site { leaders: Kept::default(), groups: Kept::default(), tasks: TaskTracker::new(), daemon });
     let closing = site.daemon.closing.clone();
-    closing.run_until_cancelled(async { tokio::join!(accept(&site, &listener), look_after(&site)) }).await;
+    closing.run_until_cancelled(async { tokio::join!(accept(&site, &listener, connections), look_after(&site)) }).await;
     drop(listener);
     site.tasks.close();
     site.tasks.wait().await;
@@ -124,14 +113,11 @@ async fn look_after(site: &Site) {
     }
 }
 
-async fn accept(site: &Arc<Site>, listener: &TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(site: &Arc<Site>, listener: &TcpListener, connections: usize) {
+    let places = Places::new(connections);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match places.clone().try_acquire_owned() {
-                Ok(place) => drop(site.tasks.spawn(connection(site.clone(), stream, place))),
-                Err(_) => turn_away(stream),
-            },
+            Ok((stream, peer)) => drop(site.tasks.spawn(connection(site.clone(), stream, places.enter(peer.ip())))),
             Err(error) => {
                 tracing::debug!(%error, "cannot accept an HTTP connection; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -140,14 +126,8 @@ async fn accept(site: &Arc<Site>, listener: &TcpListener) {
     }
 }
 
-/// A fresh socket takes a few bytes at once; who does not read them sees the connection closed.
-fn turn_away(stream: TcpStream) {
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write_all(FULL);
-    }
-}
-
-async fn connection(site: Arc<Site>, stream: TcpStream, _place: OwnedSemaphorePermit) {
+async fn connection(site: Arc<Site>, stream: TcpStream, place: Place) {
+    let place = Arc::new(place);
     let (ended, closing) = (site.daemon.ended.clone(), site.daemon.closing.clone());
     let _open = site.daemon.metrics.http.open();
     let stall = Duration::from_millis(site.daemon.limits.stall_ms);
@@ -156,9 +136,13 @@ async fn connection(site: Arc<Site>, stream: TcpStream, _place: OwnedSemaphorePe
     let _ = setsockopt(&stream, sockopt::SndBuf, &UNREAD);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(stall));
+    let asked = place.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let site = site.clone();
-        async move { Reply::to(&site, &request).await }
+        let (site, place) = (site.clone(), asked.clone());
+        async move {
+            let _asking = place.asks();
+            Reply::to(&site, &place, &request).await
+        }
     });
     let mut serving = std::pin::pin!(
         http1::Builder::new()
@@ -172,6 +156,7 @@ async fn connection(site: Arc<Site>, stream: TcpStream, _place: OwnedSemaphorePe
         tokio::select! {
             biased;
             () = closing.cancelled() => {}
+            () = place.gives_way() => return Ok(()),
             served = serving.as_mut() => return served,
         }
         serving.as_mut().graceful_shutdown();

@@ -10,6 +10,7 @@ use super::{
     Site,
     answers::{Body, Refusal, json_page, text_page},
     events, groups, leaders,
+    places::Place,
 };
 use crate::server::{
     metrics::{Format, scrape},
@@ -65,8 +66,12 @@ pub(super) struct Reply;
 
 impl Reply {
     /// The answer to `request`.
-    pub(super) async fn to(site: &Arc<Site>, request: &Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let answer = reply(site, request).await.unwrap_or_else(Refusal::answer);
+    pub(super) async fn to(
+        site: &Arc<Site>,
+        place: &Arc<Place>,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let answer = reply(site, place, request).await.unwrap_or_else(Refusal::answer);
         let status = answer.status().as_u16();
         site.daemon.metrics.http.answered(status);
         tracing::debug!(target: "tenure::http", method = %request.method(), path = request.uri().path(), status, "answered");
@@ -74,7 +79,7 @@ impl Reply {
     }
 }
 
-async fn reply(site: &Arc<Site>, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
+async fn reply(site: &Arc<Site>, place: &Arc<Place>, request: &Request<Incoming>) -> Result<Response<Body>, Refusal> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let said = "this listener is for reading: use GET or HEAD, and the socket to change something";
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", said));
@@ -85,9 +90,9 @@ async fn reply(site: &Arc<Site>, request: &Request<Incoming>) -> Result<Response
         Route::Ready => ready(site),
         Route::Metrics => metrics(site, request).await,
         Route::Leader(name) => leaders::leader(site, &name, request.uri().query().unwrap_or_default()).await,
-        Route::LeaderEvents(name) => events::of_leader(site, &name, head),
+        Route::LeaderEvents(name) => events::of_leader(site, place, &name, head),
         Route::Members(group) => groups::members(site, &group).await,
-        Route::MemberEvents(group) => events::of_members(site, &group, head),
+        Route::MemberEvents(group) => events::of_members(site, place, &group, head),
     }
 }
 
