@@ -5,12 +5,14 @@ mod daemon_support;
 
 use std::{
     fs,
-    io::Write,
+    io::Read,
+    os::unix::{fs::symlink, net::UnixListener},
     path::Path,
     process::{Command, Output, Stdio},
 };
 
 use daemon_support::{Daemon, Mortal, await_socket, bare, wait};
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde_json::json;
 
 /// `tenured` with nothing of this machine's own environment.
@@ -83,7 +85,6 @@ fn what_is_wrong_in_a_file_is_told_by_file_and_line() {
     for (arguments, environment, expected) in [
         (&["--config", path][..], ("A", "b"), format!("{path}:2: this is not UTF-8")),
         (&["--config", missing.to_str().unwrap()], ("A", "b"), "cannot read it: No such file".to_owned()),
-        (&["--config", home.path().to_str().unwrap()], ("A", "b"), "cannot read it".to_owned()),
         (&[], ("TENURE_CONFIG", missing.to_str().unwrap()), "cannot read it".to_owned()),
         (&[], ("TENURE_STORE", "redis://u:hush@h"), "TENURE_STORE: \"redis\" names no store".to_owned()),
         (&[], ("TENURE_MAX_LINE", "2MiB"), "TENURE_MAX_LINE: use a whole number".to_owned()),
@@ -159,10 +160,43 @@ fn what_show_prints_is_a_configuration_and_says_where_each_setting_is_from() {
     assert!(open.contains("store = \"nats://me:hush@localhost/bucket\" "), "{open}");
 
     for text in [shown, open] {
-        let mut check = tenured(home.path(), &["config", "check", "--config", "/dev/stdin"]);
-        let mut child = check.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        let (code, _, stderr) = said(&child.wait_with_output().unwrap());
+        fs::write(&file, &text).unwrap();
+        let (code, _, stderr) = said(&tenured(home.path(), &["config", "check", "--config"]).arg(&file).output().unwrap());
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_or_too_long_is_refused_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    // Nobody ever writes to it: who waits for that waits for ever.
+    mkfifo(&at("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    fs::write(at("long"), "#".repeat((1 << 20) + 1)).unwrap();
+    symlink(at("pipe"), at("link")).unwrap();
+    for (path, expected) in [
+        (at("pipe"), "it is no regular file"),
+        (at("link"), "it is no regular file"),
+        (at("socket"), "it is no regular file"),
+        (home.path().to_owned(), "it is no regular file"),
+        ("/dev/zero".into(), "it is no regular file"),
+        (at("long"), "it has more than 1048576 bytes"),
+    ] {
+        for flag in ["--config", "--policy"] {
+            for action in [&["config", "check"][..], &[]] {
+                let mut child = Mortal::spawn(
+                    tenured(home.path(), action).args(["--store", "memory:", "--log", "error", flag]).arg(&path).stderr(Stdio::piped()),
+                );
+                let code = wait(&mut child).code();
+                let mut stderr = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+                assert!(
+                    code == Some(78) && stderr.contains(expected) && stderr.lines().count() == 1,
+                    "{flag} {path:?}: {stderr}"
+                );
+                assert!(stderr.contains(path.to_str().unwrap()), "{stderr}");
+            }
+        }
     }
 }

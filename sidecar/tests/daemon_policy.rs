@@ -41,6 +41,10 @@ fn daemon(rules: &str) -> (Daemon, PathBuf) {
 /// Has the daemon read `rules`, and waits until `done` says so.
 fn reload(daemon: &Daemon, policy: &Path, rules: &str, done: impl Fn(&Json) -> bool) -> Json {
     fs::write(policy, rules).unwrap();
+    ask_to_reload(daemon, done)
+}
+
+fn ask_to_reload(daemon: &Daemon, done: impl Fn(&Json) -> bool) -> Json {
     daemon.signal(Signal::SIGHUP);
     let begun = Instant::now();
     loop {

@@ -1,10 +1,15 @@
 //! A TOML file of the daemon: read whole, and refused with file and line.
 
 use std::{
+    fs::File,
     io::Read,
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -32,15 +37,26 @@ pub(super) struct Entry<'a> {
 }
 
 impl TomlFile {
-    /// Reads `path`.
+    /// Reads `path`. What is no regular file is not waited for: whoever opens a pipe waits for the other end.
     ///
     /// # Errors
     /// As the system says; of kind [`InvalidData`](std::io::ErrorKind::InvalidData) with a whole sentence where the file
     /// is not what is expected.
     pub(super) fn read(path: &Path) -> std::io::Result<Self> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         let invalid = |said: String| std::io::Error::new(std::io::ErrorKind::InvalidData, said);
+        let not_regular = || invalid(format!("{}: it is no regular file; name one that is", path.display()));
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            // A socket, or a device that is not there.
+            Err(Errno::NXIO | Errno::NODEV) => return Err(not_regular()),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(not_regular());
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_BYTES {
             return Err(invalid(format!("{}: it has more than {MAX_BYTES} bytes", path.display())));
         }
