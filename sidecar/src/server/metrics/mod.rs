@@ -190,12 +190,34 @@ impl Drop for OpenHttp {
     }
 }
 
-/// What is counted of the store.
+/// What a round trip is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trip {
+    Read,
+    Commit,
+    /// To a bucket beside the store, whatever its name.
+    BucketRead,
+    BucketWrite,
+}
+
+impl Trip {
+    pub(super) const ALL: [Self; 4] = [Self::Read, Self::Commit, Self::BucketRead, Self::BucketWrite];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Commit => "commit",
+            Self::BucketRead => "bucket_read",
+            Self::BucketWrite => "bucket_write",
+        }
+    }
+}
+
+/// What is counted of the store, and of buckets beside it.
 #[derive(Debug, Default)]
 pub(super) struct Trips {
-    reads: Histogram,
-    commits: Histogram,
-    /// By kind, of both.
+    took: [Histogram; Trip::ALL.len()],
+    /// By kind, of all.
     failed: [AtomicU64; FAILURES.len()],
 }
 
@@ -203,9 +225,15 @@ pub(super) struct Trips {
 const FAILURES: [&str; 4] = ["conflict", "unavailable", "invalid", "unknown"];
 
 impl Trips {
-    /// Counts a read, or a commit, that `took` so long.
-    pub(super) fn count(&self, commit: bool, took: Duration, error: Option<&tenure_kv::Error>) {
-        if commit { &self.commits } else { &self.reads }.observe(took);
+    /// How many there were.
+    #[cfg(test)]
+    pub(super) fn counted(&self, trip: Trip) -> u64 {
+        self.took[trip as usize].count()
+    }
+
+    /// Counts one that `took` so long.
+    pub(super) fn count(&self, trip: Trip, took: Duration, error: Option<&tenure_kv::Error>) {
+        self.took[trip as usize].observe(took);
         if let Some(error) = error {
             let at = match error {
                 tenure_kv::Error::Conflict { .. } => 0,
@@ -229,6 +257,7 @@ mod tests {
         assert_eq!(Outcome::all().map(Outcome::index).collect::<HashSet<_>>(), (0..OUTCOMES).collect());
         assert_eq!(Outcome::all().map(Outcome::as_str).collect::<HashSet<_>>().len(), OUTCOMES);
         assert_eq!(held::Kind::ALL.map(|kind| kind as usize), [0, 1, 2]);
+        assert_eq!(Trip::ALL.map(|trip| trip as usize), [0, 1, 2, 3]);
         assert!(!METHODS.contains(&NO_METHOD));
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 use tenure::SessionState;
 
-use super::{FAILURES, Histogram, NO_METHOD, Outcome, process::Process};
+use super::{FAILURES, Histogram, NO_METHOD, Outcome, Trip, process::Process};
 use crate::{
     protocol::Kind,
     server::{Daemon, held},
@@ -112,9 +112,9 @@ impl Scrape {
         let trips = self.0.measured.trips();
         page.histograms(
             "tenure_store_seconds",
-            "Round trips to the store.",
+            "Round trips to the store, and to buckets beside it.",
             "operation",
-            [("read", &trips.reads), ("commit", &trips.commits)],
+            Trip::ALL.map(Trip::as_str).into_iter().zip(&trips.took),
         )?;
         let failed = FAILURES.into_iter().zip(trips.failed.iter().map(|count| count.load(Ordering::Relaxed)));
         page.counters("tenure_store_errors", "Round trips to the store that failed. Conflicts are normal.", "kind", failed)?;
