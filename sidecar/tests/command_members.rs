@@ -172,7 +172,7 @@ const OFTEN: [&str; 6] = ["--check-interval", "30ms", "--check-rise", "1", "--ch
 
 #[test]
 fn a_tcp_check_moves_the_state() {
-    let daemon = Daemon::memory();
+    let daemon = Daemon::start("memory:", &["--lease", "60s", "--min-check-interval", "30ms"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let check = format!("tcp:{address}");
@@ -205,7 +205,7 @@ fn http(status: &Arc<AtomicU16>) -> String {
 
 #[test]
 fn an_http_check_moves_the_state() {
-    let daemon = Daemon::memory();
+    let daemon = Daemon::start("memory:", &["--lease", "60s", "--min-check-interval", "30ms"]);
     let status = Arc::new(AtomicU16::new(200));
     let url = http(&status);
     let member = join(&daemon, &[&["--check", &url][..], &OFTEN].concat(), LONG);

@@ -164,7 +164,7 @@ fn a_silent_client_leaves_its_group() {
 
 #[test]
 fn checks_move_a_member_and_a_critical_one_leaves() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--min-check-interval", "20ms"]);
     let (mut wire, mut watcher) = (daemon.connect(), daemon.connect());
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let watched = watch(&mut watcher, "web");
@@ -389,7 +389,8 @@ fn wrong_parameters_are_named() {
         ("member.join", check(json!({ "check": "tcp:nowhere" })), "checks"),
         ("member.join", check(json!({ "check": "heartbeat:0" })), "checks"),
         ("member.join", check(json!({ "check": "tcp:a:1", "rise": 0 })), "checks"),
-        ("member.join", check(json!({ "check": "tcp:a:1", "interval_ms": 1 })), "checks"),
+        ("member.join", check(json!({ "check": "tcp:a:1", "interval_ms": 999 })), "checks"),
+        ("member.join", check(json!({ "check": "http://a/", "interval_ms": 999 })), "checks"),
         ("member.join", check(json!({ "check": "tcp:a:1", "initially": "draining" })), "checks"),
         ("member.join", check(json!({ "check": "heartbeat:1", "interval_ms": 20 })), "checks"),
         ("member.join", check(json!({ "check": "tcp:a:1", "every": 1 })), "every"),

@@ -232,6 +232,36 @@ fn a_policy_that_is_not_right_keeps_the_daemon_from_starting() {
 }
 
 #[test]
+fn the_daemon_connects_only_for_whom_a_rule_lets_check() {
+    let rules = "[[allow]]\nuser = \"*\"\nmethods = \"member\"\n";
+    let (daemon, policy) = daemon(rules);
+    let mut wire = daemon.connect();
+    let join = |group: &str, check: &str| json!({ "group": group, "id": "m", "checks": [{ "check": check }] });
+    wire.call("member.join", join("beats", "heartbeat:60")).unwrap();
+    for check in ["tcp:127.0.0.1:1", "http://127.0.0.1:1/"] {
+        denied(&mut wire, "member.join", join("g.1", check), "member.check");
+        let mixed = json!({ "group": "g.1", "checks": [{ "check": "heartbeat:60" }, { "check": check }] });
+        denied(&mut wire, "member.join", mixed, "member.check");
+    }
+    assert_eq!(wire.call("member.groups", json!({})).unwrap()["groups"][0]["name"], "beats");
+    let more = format!("{rules}\n[[allow]]\nuser = \"*\"\nmethods = \"member.check\"\nprefix = \"g.\"\n");
+    reload(&daemon, &policy, &more, |found| found["rules"] == 2);
+    wire.call("member.join", join("g.1", "tcp:127.0.0.1:1")).unwrap();
+    denied(&mut wire, "member.join", join("h", "tcp:127.0.0.1:1"), "member.check");
+}
+
+#[test]
+fn a_policy_that_is_no_file_any_more_keeps_no_later_one_from_being_read() {
+    let (daemon, policy) = daemon("[[allow]]\nuser = \"*\"\nmethods = \"lock\"\n");
+    fs::remove_file(&policy).unwrap();
+    nix::unistd::mkfifo(&policy, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let told = ask_to_reload(&daemon, |status| !status["problem"].is_null());
+    assert!(told["rules"] == 1 && told["problem"].as_str().unwrap().contains("no regular file"), "{told}");
+    fs::remove_file(&policy).unwrap();
+    reload(&daemon, &policy, "", |status| status["problem"].is_null() && status["rules"] == 0);
+}
+
+#[test]
 fn the_command_says_that_it_is_denied() {
     let (daemon, _policy) = daemon("[[allow]]\nuser = \"*\"\nmethods = [\"lock\", \"election\", \"kv\"]\nprefix = \"a.\"\n");
     let tenure = |arguments: &[&str]| {

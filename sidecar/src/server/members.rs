@@ -19,7 +19,7 @@ use super::{
     leases::handle,
     policy::Ability,
     quota::Taken,
-    sessions::Sessions,
+    sessions::{Sessions, millis},
     subscriptions::{Source, Subscription},
 };
 use crate::protocol::{
@@ -73,7 +73,7 @@ impl Join {
         }
         let mut checks = Vec::new();
         for check in params.checks {
-            options = options.check(check_of(&check)?);
+            options = options.check(check_of(&check, Duration::from_millis(connection.daemon.limits.min_check_interval_ms))?);
             checks.push(connection.checks.take()?);
         }
         if let Some(limit) = params.leave_when_critical_ms {
@@ -110,10 +110,25 @@ impl Join {
     }
 }
 
-fn check_of(params: &MemberCheck) -> Result<Check, ErrorObject> {
+/// Whether the daemon connects to somewhere for a check.
+pub(super) fn connects(check: &str) -> bool {
+    !check.starts_with("heartbeat:")
+}
+
+fn check_of(params: &MemberCheck, least: Duration) -> Result<Check, ErrorObject> {
     let mut check: Check = params.check.parse().map_err(|error| errors::naming(&error, &FIELDS))?;
+    if least > Check::INTERVAL && connects(&params.check) {
+        check = check.interval(least);
+    }
     if let Some(interval) = params.interval_ms {
-        if params.check.starts_with("heartbeat:") {
+        if connects(&params.check) && interval < millis(least) {
+            let said = format!(
+                "member.join: checks: this daemon checks no more often than every {least:?}; use interval_ms from {} on",
+                millis(least)
+            );
+            return Err(errors::param("checks", said));
+        }
+        if !connects(&params.check) {
             let said = "member.join: checks: the interval of a heartbeat stands in its name; leave interval_ms out";
             return Err(errors::param("checks", said));
         }

@@ -45,8 +45,11 @@ pub(super) enum Kind {
 }
 
 impl Check {
+    /// From one look to the next where nothing else is said.
+    pub const INTERVAL: Duration = Duration::from_secs(5);
+
     fn new(kind: Kind) -> Self {
-        let interval = Duration::from_secs(5);
+        let interval = Self::INTERVAL;
         Self { kind, interval, timeout: Duration::from_secs(2), rise: 2, fall: 3, initial: InstanceState::Critical }
     }
 
@@ -69,7 +72,7 @@ impl Check {
         Self::new(Kind::Http(url.into()))
     }
 
-    /// From one look to the next; 5 s unless told.
+    /// From one look to the next; [`INTERVAL`](Self::INTERVAL), 5 s, unless told.
     pub const fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self

@@ -286,6 +286,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |settings| Some(format_duration(Duration::from_millis(settings.config.limits.stall_ms)).to_string()),
     },
     Setting {
+        key: "min_check_interval",
+        env: "TENURE_MIN_CHECK_INTERVAL",
+        form: Form::Text,
+        value: "TIME",
+        example: "1s",
+        help: "The shortest interval of a member's check for which the daemon connects somewhere",
+        default: None,
+        put: |settings, text| {
+            settings.config.limits.min_check_interval_ms = millis(time(text)?);
+            Ok(())
+        },
+        show: |settings| Some(format_duration(Duration::from_millis(settings.config.limits.min_check_interval_ms)).to_string()),
+    },
+    Setting {
         key: "max_lease_lengths",
         env: "TENURE_MAX_LEASE_LENGTHS",
         form: Form::Number,

@@ -6,7 +6,7 @@ use super::rules::{Ability, Buckets, Family, Part, Policy, Rule, Whom};
 use crate::server::toml_file::{Entry, TomlFile, in_order, unknown};
 
 const KEYS: [&str; 6] = ["user", "group", "methods", "name", "prefix", "bucket"];
-const METHODS: [&str; 13] = [
+const METHODS: [&str; 14] = [
     "lock",
     "lock.observe",
     "lock.use",
@@ -16,6 +16,7 @@ const METHODS: [&str; 13] = [
     "member",
     "member.observe",
     "member.use",
+    "member.check",
     "kv",
     "kv.observe",
     "kv.use",
@@ -148,6 +149,8 @@ fn abilities(word: &str) -> Option<Vec<Ability>> {
         None => &[Part::Observe, Part::Use],
         Some("observe") => &[Part::Observe],
         Some("use") => &[Part::Use],
+        // By this name alone.
+        Some("check") if family == Family::Member => &[Part::Check],
         Some(_) => return None,
     };
     Some(parts.iter().map(|part| Ability { family, part: *part }).collect())

@@ -20,7 +20,7 @@ use self::{
     file::Directory,
     rules::{Object, Policy, Verdict},
 };
-use super::toml_file::TomlFile;
+use super::{members, toml_file::TomlFile};
 use crate::protocol::{ErrorObject, Kind, METHODS, PolicyStatus, frame::Request};
 
 /// The rules in force.
@@ -50,6 +50,15 @@ struct About {
     /// Of a write that is fenced by a hold of whichever connection.
     lock: Option<String>,
     election: Option<String>,
+    /// Of a member.
+    #[serde(default)]
+    checks: Vec<Checked>,
+}
+
+/// A check of a member.
+#[derive(Debug, Deserialize)]
+struct Checked {
+    check: String,
 }
 
 /// Sees what one peer may see, by the rules of the moment it was made.
@@ -170,6 +179,9 @@ impl Policies {
             verdict => Err(self.denied(who, ability, Some((named, name)), verdict == Verdict::Denied)),
         };
         judge(ability, bucket, named, &name)?;
+        if about.checks.iter().any(|checked| members::connects(&checked.check)) {
+            judge(Ability::CHECK_MEMBERS, None, named, &name)?;
+        }
         // It acts for the holder, and its answer tells whether there is one.
         let fences = [(about.lock, Ability::USE_LOCKS), (about.election, Ability::USE_ELECTIONS)];
         fences

@@ -19,6 +19,8 @@ pub(super) enum Part {
     Observe,
     /// Taken or changed.
     Use,
+    /// Of members: the daemon connects to where it is told to.
+    Check,
 }
 
 /// What a method needs, and what a rule is about.
@@ -35,6 +37,8 @@ impl Ability {
     pub(super) const USE_ELECTIONS: Self = Self { family: Family::Election, part: Part::Use };
     pub(in crate::server) const SEE_ELECTIONS: Self = Self { family: Family::Election, part: Part::Observe };
     pub(in crate::server) const SEE_GROUPS: Self = Self { family: Family::Member, part: Part::Observe };
+    /// Not part of using a group: what is behind the daemon may be more than its clients can reach.
+    pub(super) const CHECK_MEMBERS: Self = Self { family: Family::Member, part: Part::Check };
     pub(in crate::server) const SEE_KEYS: Self = Self { family: Family::Kv, part: Part::Observe };
 }
 
@@ -42,13 +46,14 @@ impl fmt::Display for Ability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.family, self.part) {
             (Family::Lock, Part::Observe) => "lock.observe",
-            (Family::Lock, Part::Use) => "lock.use",
+            (Family::Member, Part::Check) => "member.check",
+            (Family::Lock, _) => "lock.use",
             (Family::Election, Part::Observe) => "election.observe",
-            (Family::Election, Part::Use) => "election.use",
+            (Family::Election, _) => "election.use",
             (Family::Member, Part::Observe) => "member.observe",
             (Family::Member, Part::Use) => "member.use",
             (Family::Kv, Part::Observe) => "kv.observe",
-            (Family::Kv, Part::Use) => "kv.use",
+            (Family::Kv, _) => "kv.use",
             (Family::Admin, _) => "admin",
         })
     }
