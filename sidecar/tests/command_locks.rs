@@ -117,6 +117,17 @@ fn a_wait_for_a_key_ends_when_it_has_a_value() {
 }
 
 #[test]
+fn a_wait_for_a_key_of_another_bucket_is_not_about_the_key_of_that_name() {
+    let daemon = Daemon::memory();
+    assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", "own"])).0, 0);
+    assert_eq!(outcome(&mut wait(&daemon, &["key", "k", "--bucket", "b", "-w", "0s", "-q"])).0, 75);
+    let waiting = Job::start(&mut wait(&daemon, &["key", "k", "--bucket", "b"]));
+    until("it waits", || is_connected(&daemon));
+    assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", "v", "--bucket", "b"])).0, 0);
+    assert_eq!(waiting.end(), (0, String::new()));
+}
+
+#[test]
 fn a_wait_in_vain_is_75_and_says_what_is_not_so() {
     let daemon = Daemon::memory();
     let holder = daemon.run(&[], LONG);
@@ -163,7 +174,7 @@ fn a_wait_goes_on_at_the_next_daemon() {
 
 #[test]
 fn wrong_usage_is_64_and_one_line_that_helps() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&["locks"], "tenure locks --help"),
         (&["locks", "shake"], "tenure locks --help"),
         (&["locks", "show"], "tenure locks show [OPTIONS] <NAME>"),
@@ -175,6 +186,8 @@ fn wrong_usage_is_64_and_one_line_that_helps() {
         (&["wait", "leader"], "NAME"),
         (&["wait", "godot", "x"], "leader, lock, key"),
         (&["wait", "key", "a b"], "key"),
+        (&["wait", "key", "k", "--bucket", "a.b"], "no bucket name"),
+        (&["wait", "lock", "k", "--bucket", "b"], "--bucket is for keys"),
         (&["wait", "lock", "x", "--timeout", "3"], "30s"),
         (&["wait", "lock", "x", "-E", "256"], "0..=255"),
     ];

@@ -41,6 +41,10 @@ pub(super) struct Args {
     #[arg(short = 'E', long = "conflict-exit-code", value_name = "CODE", default_value_t = exit::NOT_ACQUIRED)]
     conflict: u8,
 
+    /// The key is one of this key-value bucket instead of the coordination bucket
+    #[arg(long, value_name = "NAME")]
+    bucket: Option<String>,
+
     /// Say nothing when it was in vain
     #[arg(short, long)]
     quiet: bool,
@@ -63,6 +67,7 @@ const MORE: &str = "\
 Examples:
   tenure wait leader scheduler --timeout 1m && ./client
   tenure wait key config/ready && tenure kv get config/color --raw
+  tenure wait key schema --bucket settings       another bucket, made with `nats kv add settings`
   tenure wait lock nightly --timeout 0s || echo 'a backup runs'
 
 Nothing is printed. What was waited for may be over again by the time the next command runs: to do
@@ -75,7 +80,7 @@ Exit code:
   0   it is so
   64  wrong usage
   75  not within --timeout (see -E)
-  125 Tenure failed: no daemon
+  125 Tenure failed: no daemon, no such bucket
   128 + the signal that ended the wait
 ";
 
@@ -101,6 +106,12 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
         What::Key => "key",
     };
     check_name(subject, &args.name)?;
+    if let Some(bucket) = &args.bucket {
+        if args.what != What::Key {
+            return Err(Failure::usage("--bucket is for keys: write `tenure wait key KEY --bucket NAME`"));
+        }
+        tenure_kv::check_bucket(bucket).map_err(|error| Failure::usage(error.to_string()))?;
+    }
     let mut signals = Signals::new().map_err(|error| Failure::failed(format_args!("cannot hear signals: {error}")))?;
     until_interrupted(&mut signals, wait(&args)).await
 }
@@ -172,7 +183,7 @@ async fn look(daemon: &Daemon, args: &Args) -> Result<Look, Failure> {
     let (method, params) = match args.what {
         What::Leader => ("election.leader", serde_json::json!(ElectionName { name })),
         What::Lock => ("lock.get", serde_json::json!(LockGet { name })),
-        What::Key => ("kv.get", serde_json::json!(KvGet { key: name, bucket: None, revision: None })),
+        What::Key => ("kv.get", serde_json::json!(KvGet { key: name, bucket: args.bucket.clone(), revision: None })),
     };
     let client = daemon.client();
     let answer = tokio::time::timeout(super::daemon::PATIENCE, client.call(method, params)).await;
