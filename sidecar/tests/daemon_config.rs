@@ -186,7 +186,10 @@ fn what_is_no_regular_file_or_too_long_is_refused_at_once() {
         for flag in ["--config", "--policy"] {
             for action in [&["config", "check"][..], &[]] {
                 let mut child = Mortal::spawn(
-                    tenured(home.path(), action).args(["--store", "memory:", "--log", "error", flag]).arg(&path).stderr(Stdio::piped()),
+                    tenured(home.path(), action)
+                        .args(["--store", "memory:", "--log", "error", flag])
+                        .arg(&path)
+                        .stderr(Stdio::piped()),
                 );
                 let code = wait(&mut child).code();
                 let mut stderr = String::new();

@@ -331,16 +331,78 @@ fn a_line_too_long_is_answered_and_ends_the_connection() {
 #[test]
 fn an_answer_too_long_for_a_line_is_refused() {
     let daemon = Daemon::with(&["--store", "memory:", "--max-line", "4096"]);
-    let mut wire = daemon.connect();
-    for n in 0..4 {
-        wire.acquire(&format!("{n}{}", "x".repeat(400)));
-    }
-    assert!(wire.call("lock.list", json!({ "prefix": "1" })).is_ok());
-    for n in 4..10 {
-        wire.acquire(&format!("{n}{}", "x".repeat(400)));
-    }
-    let error = wire.call("lock.list", json!({})).unwrap_err();
+    let error = daemon.connect().call("rpc.discover", json!({})).unwrap_err();
     assert_eq!((kind(&error).as_str(), &error["data"]["limit"]), ("limit", &json!("line_bytes")));
+}
+
+/// All elements of a list, asked for in pages of `limit`.
+fn paged(wire: &mut Wire, method: &str, list: &str, limit: Option<usize>) -> (Vec<String>, usize) {
+    let (mut names, mut pages, mut params) = (Vec::new(), 0, json!({ "limit": limit }));
+    loop {
+        let page = wire.call(method, params.clone()).unwrap();
+        let part: Vec<_> = page[list].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+        assert!(!part.is_empty() && part.len() <= limit.unwrap_or(usize::MAX), "{page}");
+        assert!(page["next"].is_null() || page["next"] == *part.last().unwrap(), "{page}");
+        names.extend(part);
+        pages += 1;
+        if page["next"].is_null() {
+            return (names, pages);
+        }
+        params["after"] = page["next"].clone();
+    }
+}
+
+#[test]
+fn a_list_too_long_for_a_line_comes_in_several() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--max-line", "4096"]);
+    let mut wire = daemon.connect();
+    let names: Vec<_> = (0..10).map(|n| format!("{n}{}", "x".repeat(400))).collect();
+    for name in &names {
+        wire.acquire(name);
+        wire.call("election.campaign", json!({ "name": name })).unwrap();
+        wire.call("member.join", json!({ "group": name })).unwrap();
+    }
+    for (method, list) in [("lock.list", "locks"), ("election.list", "elections"), ("member.groups", "groups")] {
+        let of_clients = |(mut found, pages): (Vec<String>, usize)| {
+            found.retain(|name| !name.starts_with("tenure/"));
+            (found, pages)
+        };
+        let (found, pages) = of_clients(paged(&mut wire, method, list, None));
+        assert!(found == names && pages > 1, "{method}: {pages}");
+        let (found, pages) = of_clients(paged(&mut wire, method, list, Some(1)));
+        assert!(found == names && pages >= names.len(), "{method}: {pages}");
+        assert_eq!(wire.refused(method, json!({ "limit": 0 })), "invalid_params");
+        assert_eq!(wire.refused(method, json!({ "limit": -1 })), "invalid_params");
+        // One that is not there is a place all the same.
+        let rest = wire.call(method, json!({ "prefix": "9", "after": "8" })).unwrap();
+        assert_eq!((rest[list].as_array().unwrap().len(), rest.get("next")), (1, None), "{rest}");
+    }
+}
+
+#[test]
+fn of_a_queue_too_long_for_a_line_the_first_are_told_and_how_many_more_there_are() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--max-line", "4096"]);
+    let (mut holder, mut crowd) = (daemon.connect(), daemon.connect());
+    holder.acquire("a");
+    holder.acquire("b");
+    for n in 0..40 {
+        crowd.send("lock.acquire", &json!({ "name": "a", "label": format!("{n}") }));
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        let lock = holder.call("lock.get", json!({ "name": "a" })).unwrap();
+        let told = lock["waiters"].as_array().unwrap().len() as u64;
+        let more = lock["more_waiters"].as_u64().unwrap_or(0);
+        if told + more == 40 {
+            assert!(told > 5 && more > 5, "{lock}");
+            let fences: Vec<_> = lock["waiters"].as_array().unwrap().iter().map(|waiter| waiter["fence"].as_u64()).collect();
+            assert!(fences.is_sorted(), "not the first of them: {lock}");
+            break;
+        }
+        assert!(begun.elapsed() < daemon_support::PATIENCE, "{lock}");
+    }
+    let (names, pages) = paged(&mut holder, "lock.list", "locks", None);
+    assert_eq!((names, pages), (vec!["a".to_owned(), "b".to_owned()], 2));
 }
 
 #[test]

@@ -2,6 +2,8 @@ package tenure
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -67,14 +69,9 @@ func (c *Client) GetLock(ctx context.Context, name string) (LockView, error) {
 	return callAs[LockView](ctx, c, "lock.get", map[string]any{"name": name})
 }
 
-// ListLocks tells of the locks with that prefix that somebody holds or waits for.
+// ListLocks tells of all locks with that prefix that somebody holds or waits for.
 func (c *Client) ListLocks(ctx context.Context, prefix string) ([]LockView, error) {
-	params := map[string]any{}
-	set(params, "prefix", prefix)
-	found, err := callAs[struct {
-		Locks []LockView `json:"locks"`
-	}](ctx, c, "lock.list", params)
-	return found.Locks, err
+	return listAll[LockView](ctx, c, "lock.list", "locks", prefix)
 }
 
 // ObserveLock follows who holds a lock and who waits: events lock, sync, gap, end.
@@ -137,14 +134,9 @@ func (c *Client) Candidates(ctx context.Context, name string) ([]Candidate, erro
 	return found.Candidates, err
 }
 
-// ListElections tells of the elections with that prefix that somebody leads or waits to lead.
+// ListElections tells of all elections with that prefix that somebody leads or waits to lead.
 func (c *Client) ListElections(ctx context.Context, prefix string) ([]ElectionView, error) {
-	params := map[string]any{}
-	set(params, "prefix", prefix)
-	found, err := callAs[struct {
-		Elections []ElectionView `json:"elections"`
-	}](ctx, c, "election.list", params)
-	return found.Elections, err
+	return listAll[ElectionView](ctx, c, "election.list", "elections", prefix)
 }
 
 // Observe follows who leads: events leader, sync, gap, end.
@@ -214,17 +206,40 @@ func (c *Client) Members(ctx context.Context, group string) ([]Member, error) {
 	}
 }
 
-// ListGroups tells of the groups with that prefix that have members.
+// ListGroups tells of all groups with that prefix that have members.
 func (c *Client) ListGroups(ctx context.Context, prefix string) ([]GroupView, error) {
-	params := map[string]any{}
-	set(params, "prefix", prefix)
-	found, err := callAs[struct {
-		Groups []GroupView `json:"groups"`
-	}](ctx, c, "member.groups", params)
-	return found.Groups, err
+	return listAll[GroupView](ctx, c, "member.groups", "groups", prefix)
 }
 
 // WatchMembers follows a group: events join, update, leave, sync, gap, end.
 func (c *Client) WatchMembers(ctx context.Context, group string) (*Subscription, error) {
 	return c.subscribe(ctx, "member.watch", map[string]any{"group": group}, 0)
+}
+
+// listAll asks for a list until there is no more of it.
+func listAll[T any](ctx context.Context, c *Client, method, list, prefix string) ([]T, error) {
+	all := []T{}
+	params := map[string]any{}
+	set(params, "prefix", prefix)
+	for {
+		page, err := callAs[map[string]json.RawMessage](ctx, c, method, params)
+		if err != nil {
+			return nil, err
+		}
+		var elements []T
+		if err := json.Unmarshal(page[list], &elements); err != nil {
+			return nil, fmt.Errorf("tenure: %s: %w", method, err)
+		}
+		all = append(all, elements...)
+		var next *string
+		if told, is := page["next"]; is {
+			if err := json.Unmarshal(told, &next); err != nil {
+				return nil, fmt.Errorf("tenure: %s: %w", method, err)
+			}
+		}
+		if next == nil {
+			return all, nil
+		}
+		params["after"] = *next
+	}
 }

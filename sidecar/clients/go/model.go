@@ -21,6 +21,8 @@ type LockView struct {
 	Name    string  `json:"name"`
 	Holder  *Owner  `json:"holder"`
 	Waiters []Owner `json:"waiters"`
+	// How many more wait, where all of them would be longer than a line.
+	MoreWaiters int `json:"more_waiters"`
 }
 
 // Check is where a lease stands, as the daemon sees it.
@@ -160,6 +162,9 @@ type Limits struct {
 	RequestsPerUID      int `json:"requests_per_uid"`
 	LeasesPerUID        int `json:"leases_per_uid"`
 	SubscriptionsPerUID int `json:"subscriptions_per_uid"`
+	ChecksPerUID        int `json:"checks_per_uid"`
+
+	MinCheckIntervalMs int64 `json:"min_check_interval_ms"`
 
 	LeaseLengths   int   `json:"lease_lengths"`
 	DefaultLeaseMs int64 `json:"default_lease_ms"`
@@ -186,13 +191,16 @@ type Store struct {
 
 // Status is how the daemon fares: what it has of everything, and of the connection that asks.
 type Status struct {
-	Server        string           `json:"server"`
-	Pid           int              `json:"pid"`
-	UptimeMs      int64            `json:"uptime_ms"`
-	Draining      bool             `json:"draining"`
-	Store         Store            `json:"store"`
-	Sessions      []SessionStatus  `json:"sessions"`
-	Connections   int              `json:"connections"`
+	Server      string          `json:"server"`
+	Pid         int             `json:"pid"`
+	UptimeMs    int64           `json:"uptime_ms"`
+	Draining    bool            `json:"draining"`
+	Store       Store           `json:"store"`
+	Sessions    []SessionStatus `json:"sessions"`
+	Connections int             `json:"connections"`
+	// How many there may be.
+	ConnectionsMax int `json:"connections_max"`
+
 	Leases        int              `json:"leases"`
 	Leaderships   int              `json:"leaderships"`
 	Members       int              `json:"members"`

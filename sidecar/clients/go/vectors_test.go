@@ -85,7 +85,7 @@ func runVector(t *testing.T, d *daemon, vector object) {
 	r := &run{
 		t: t, daemon: d, options: options, clients: map[string]*tenure.Client{}, leases: map[string]any{},
 		started: map[string]*call{}, subscriptions: map[string]*tenure.Subscription{},
-		variables: object{"case": fmt.Sprintf("v%d", numbers.Add(1)), "x800": strings.Repeat("x", 800),
+		variables: object{"case": fmt.Sprintf("v%d", numbers.Add(1)), "x400": strings.Repeat("x", 400), "x800": strings.Repeat("x", 800),
 			"x1024": strings.Repeat("x", 1024), "x2048": strings.Repeat("x", 2048)},
 	}
 	for number, one := range vector["steps"].([]any) {

@@ -152,6 +152,22 @@ impl Daemon {
         }
     }
 
+    /// All elements of the list that `method` answers with, however many answers that takes.
+    pub(super) async fn all<T: DeserializeOwned>(&self, method: &str, mut params: Json, list: &str) -> Result<Vec<T>, Failure> {
+        let mut all = Vec::new();
+        loop {
+            let mut page: Json = self.call(method, &params).await?;
+            let elements = page.get_mut(list).map(Json::take).unwrap_or_default();
+            let elements: Vec<T> =
+                serde_json::from_value(elements).map_err(|error| Failure::failed(format_args!("tenured: {method}: {error}")))?;
+            all.extend(elements);
+            match page.get_mut("next").map(Json::take) {
+                Some(next @ Json::String(_)) => params["after"] = next,
+                _ => return Ok(all),
+            }
+        }
+    }
+
     /// Asks for what becomes a lease, also at the next daemon if this one goes: who only waits has nothing to
     /// lose. Returns the connection that it was granted on. `name` is for people.
     pub(super) async fn ask<T: DeserializeOwned>(

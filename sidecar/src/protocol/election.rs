@@ -104,6 +104,12 @@ pub struct ElectionList {
     /// Only names that begin with it; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// At most so many; absent for as many as fit into a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only names after this one: the `next` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Result of `election.list`.
@@ -111,6 +117,9 @@ pub struct ElectionList {
 pub struct Elections {
     /// The elections that somebody leads or waits to lead, by name.
     pub elections: Vec<ElectionView>,
+    /// There are more: ask again `after` this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// An election as the store shows it.

@@ -165,6 +165,12 @@ pub struct MemberGroups {
     /// Only names that begin with it; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// At most so many; absent for as many as fit into a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only names after this one: the `next` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Result of `member.groups`.
@@ -172,6 +178,9 @@ pub struct MemberGroups {
 pub struct Groups {
     /// The groups that have members, by name.
     pub groups: Vec<GroupView>,
+    /// There are more: ask again `after` this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A group as the store shows it.

@@ -278,13 +278,22 @@ pub struct LockList {
     /// Only names that begin with it; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// At most so many; absent for as many as fit into a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only names after this one: the `next` of the answer before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// Result of `lock.list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
-    /// The locks somebody holds or waits for.
+    /// The locks somebody holds or waits for, by name.
     pub locks: Vec<LockView>,
+    /// There are more: ask again `after` this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Result of `lock.get`: a lock as the store shows it.
@@ -296,6 +305,21 @@ pub struct LockView {
     pub holder: Option<Owner>,
     /// Who waits, in the order of grants to come.
     pub waiters: Vec<Owner>,
+    /// How many more wait, where all of them would be longer than a line.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_waiters: usize,
+}
+
+impl LockView {
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiters.len() + self.more_waiters
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What an `event` of `lock.observe` tells: how a lock is now.

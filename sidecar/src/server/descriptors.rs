@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn limits_that_have_room_stay_and_the_share_of_one_user_stays_a_share() {
         let room = Room::of(1_024, true);
-        for (each, part) in [(2_500, room.connections / 4), (10_000, room.connections), (99_999, room.connections), (100, 100), (1, 1)] {
+        for (each, part) in
+            [(2_500, room.connections / 4), (10_000, room.connections), (99_999, room.connections), (100, 100), (1, 1)]
+        {
             let limits = Limits { connections_per_uid: each, ..Limits::default() };
             assert_eq!(Room::of(1 << 20, true).within(limits.clone()), limits);
             let clamped = room.within(limits);

@@ -16,6 +16,7 @@ use super::{
     held::{self, Held},
     leases::handle,
     observers::{Observers, States},
+    pages,
     policy::Ability,
     sessions::{SessionUse, millis},
     subscriptions::Subscription,
@@ -165,17 +166,20 @@ pub(super) async fn candidates(
 }
 
 /// `election.list`.
-pub(super) async fn list(connection: Arc<Connection>, ElectionList { prefix }: ElectionList) -> Result<Elections, ErrorObject> {
+pub(super) async fn list(connection: Arc<Connection>, params: ElectionList) -> Result<Elections, ErrorObject> {
+    let ElectionList { prefix, limit, after } = params;
+    let (limit, room) = (pages::limit("election.list", limit)?, pages::room(connection.daemon.limits.line_bytes));
     let standings = tenure::standings(&*connection.daemon.store, prefix.as_deref().unwrap_or_default());
     let sight = connection.sight(Ability::SEE_ELECTIONS, None);
-    let standings =
-        standings.await.map_err(|error| errors::of(&error))?.into_iter().filter(|standing| sight.sees(&standing.name));
-    let elections = standings.map(|standing| ElectionView {
+    let standings = standings.await.map_err(|error| errors::of(&error))?.into_iter();
+    let seen = standings.filter(|standing| pages::is_after(&standing.name, after.as_deref()) && sight.sees(&standing.name));
+    let elections = seen.map(|standing| ElectionView {
         name: standing.name,
         leader: standing.leader.as_ref().map(|leader| LeaderView { value: None, value_b64: None, ..LeaderView::from(leader) }),
         candidates: standing.candidates,
     });
-    Ok(Elections { elections: elections.collect() })
+    let (elections, next) = pages::page(elections, |election| &election.name, limit, room);
+    Ok(Elections { elections, next })
 }
 
 /// `election.observe`.

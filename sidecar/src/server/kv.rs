@@ -4,14 +4,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tenure_kv::{Batch, Expect, Key, KeyRange, Op, Revision, State, Ttl};
 
-use super::{connection::Connection, errors, held, leases::Lease, policy::Ability};
+use super::{connection::Connection, errors, held, leases::Lease, pages, policy::Ability};
 use crate::protocol::{
     Entry, ErrorObject, Kind, KvDelete, KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, Written,
     value,
 };
 
-/// What an answer has besides the keys.
-const AROUND: usize = 1_024;
 /// How long what was deleted can be seen to have been.
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
 
@@ -87,22 +85,10 @@ pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<
     let keys: BTreeSet<&str> = keys
         .iter()
         .map(Key::as_str)
-        .filter(|name| name.starts_with(&prefix) && sight.sees(name) && after.as_deref().is_none_or(|after| *name > after))
+        .filter(|name| name.starts_with(&prefix) && sight.sees(name) && pages::is_after(name, after.as_deref()))
         .collect();
-    let mut listed = KvKeysListed::default();
-    let mut room = connection.daemon.limits.line_bytes.saturating_sub(AROUND);
-    for key in keys {
-        let length = serde_json::to_string(key).map_or(0, |text| text.len() + 1);
-        if length > room
-            && let Some(last) = listed.keys.last()
-        {
-            listed.next = Some(last.clone());
-            break;
-        }
-        room = room.saturating_sub(length);
-        listed.keys.push(key.to_owned());
-    }
-    Ok(listed)
+    let (keys, next) = pages::page(keys, |key| key, usize::MAX, pages::room(connection.daemon.limits.line_bytes));
+    Ok(KvKeysListed { keys: keys.into_iter().map(str::to_owned).collect(), next })
 }
 
 /// `kv.put`.

@@ -13,6 +13,7 @@ use super::{
     held::{self, Held},
     leases::handle,
     observers::States,
+    pages,
     policy::Ability,
     sessions::SessionUse,
     subscriptions::Subscription,
@@ -69,15 +70,35 @@ impl Acquire {
 /// `lock.get`.
 pub(super) async fn get(connection: Arc<Connection>, LockGet { name }: LockGet) -> Result<LockView, ErrorObject> {
     let queue = tenure::locks::inspect(&*connection.daemon.store, &name).await.map_err(|error| errors::of(&error))?;
-    Ok(view(queue))
+    Ok(fitting(view(queue), pages::room(connection.daemon.limits.line_bytes)))
 }
 
 /// `lock.list`.
-pub(super) async fn list(connection: Arc<Connection>, LockList { prefix }: LockList) -> Result<Locks, ErrorObject> {
+pub(super) async fn list(connection: Arc<Connection>, params: LockList) -> Result<Locks, ErrorObject> {
+    let LockList { prefix, limit, after } = params;
+    let (limit, room) = (pages::limit("lock.list", limit)?, pages::room(connection.daemon.limits.line_bytes));
     let queues = tenure::locks::list(&*connection.daemon.store, prefix.as_deref().unwrap_or_default());
     let sight = connection.sight(Ability::SEE_LOCKS, None);
-    let queues = queues.await.map_err(|error| errors::of(&error))?.into_iter().filter(|queue| sight.sees(&queue.name));
-    Ok(Locks { locks: queues.map(view).collect() })
+    let queues = queues.await.map_err(|error| errors::of(&error))?.into_iter();
+    let seen = queues.filter(|queue| pages::is_after(&queue.name, after.as_deref()) && sight.sees(&queue.name));
+    let (locks, next) = pages::page(seen.map(|queue| fitting(view(queue), room)), |lock| &lock.name, limit, room);
+    Ok(Locks { locks, next })
+}
+
+/// The same without those of the waiters who would make it longer than `room`.
+fn fitting(mut lock: LockView, room: usize) -> LockView {
+    let waiters = std::mem::take(&mut lock.waiters);
+    let mut left = room.saturating_sub(pages::size(&lock));
+    let all = waiters.len();
+    lock.waiters = waiters
+        .into_iter()
+        .map_while(|waiter| {
+            left = left.checked_sub(pages::size(&waiter))?;
+            Some(waiter)
+        })
+        .collect();
+    lock.more_waiters = all - lock.waiters.len();
+    lock
 }
 
 /// `lock.observe`.
@@ -101,6 +122,7 @@ fn view(queue: tenure::Queue) -> LockView {
         name: queue.name,
         holder: queue.holder.as_ref().map(errors::owner),
         waiters: queue.waiters.iter().map(errors::owner).collect(),
+        more_waiters: 0,
     }
 }
 

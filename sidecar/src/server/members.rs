@@ -17,6 +17,7 @@ use super::{
     errors,
     held::{self, Held},
     leases::handle,
+    pages,
     policy::Ability,
     quota::Taken,
     sessions::{Sessions, millis},
@@ -38,8 +39,6 @@ const FIELDS: [(&str, &str); 8] = [
     ("value", "value"),
     ("check", "checks"),
 ];
-/// Room in a line for what stands around the members of a list.
-const AROUND: usize = 1_024;
 
 /// A checked `member.join`.
 pub(super) struct Join {
@@ -199,11 +198,16 @@ pub(super) fn beat(connection: &Connection, LeaseRef { lease: handle }: &LeaseRe
 }
 
 /// `member.groups`.
-pub(super) async fn groups(connection: Arc<Connection>, MemberGroups { prefix }: MemberGroups) -> Result<Groups, ErrorObject> {
+pub(super) async fn groups(connection: Arc<Connection>, params: MemberGroups) -> Result<Groups, ErrorObject> {
+    let MemberGroups { prefix, limit, after } = params;
+    let (limit, room) = (pages::limit("member.groups", limit)?, pages::room(connection.daemon.limits.line_bytes));
     let groups = membership::groups(&*connection.daemon.store, prefix.as_deref().unwrap_or_default()).await;
     let sight = connection.sight(Ability::SEE_GROUPS, None);
-    let groups = groups.map_err(|error| errors::of(&error))?.into_iter().filter(|(name, _)| sight.sees(name));
-    Ok(Groups { groups: groups.map(|(name, members)| GroupView { name, members }).collect() })
+    let groups = groups.map_err(|error| errors::of(&error))?.into_iter();
+    let seen = groups.filter(|(name, _)| pages::is_after(name, after.as_deref()) && sight.sees(name));
+    let groups = seen.map(|(name, members)| GroupView { name, members });
+    let (groups, next) = pages::page(groups, |group| &group.name, limit, room);
+    Ok(Groups { groups, next })
 }
 
 /// `member.list`.
@@ -215,23 +219,10 @@ pub(super) async fn list(
     let members = membership::members(&*connection.daemon.store, &group).await;
     let members = members.map_err(|error| errors::naming(&error, &FIELDS))?;
     tend(&connection.daemon.sessions, &group).await;
-    let rest = members.list.iter().filter(|record| after.as_ref().is_none_or(|after| record.id > *after));
-    let mut listed =
-        MemberListed { members: Vec::new(), revision: members.revision.get(), unreadable: members.unreadable, next: None };
-    let mut room = connection.daemon.limits.line_bytes.saturating_sub(AROUND);
-    for record in rest {
-        let member = MemberView::from(record);
-        let length = serde_json::to_string(&member).map_or(0, |text| text.len() + 1);
-        if length > room
-            && let Some(last) = listed.members.last()
-        {
-            listed.next = Some(last.id.clone());
-            break;
-        }
-        room = room.saturating_sub(length);
-        listed.members.push(member);
-    }
-    Ok(listed)
+    let rest = members.list.iter().filter(|record| pages::is_after(&record.id, after.as_deref()));
+    let room = pages::room(connection.daemon.limits.line_bytes);
+    let (list, next) = pages::page(rest.map(MemberView::from), |member| &member.id, usize::MAX, room);
+    Ok(MemberListed { members: list, revision: members.revision.get(), unreadable: members.unreadable, next })
 }
 
 /// `member.watch`.

@@ -22,6 +22,7 @@ mod metrics;
 mod observers;
 mod operation;
 mod outbox;
+mod pages;
 mod peer;
 pub(crate) mod policy;
 mod process;

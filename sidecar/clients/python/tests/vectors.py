@@ -143,7 +143,7 @@ class Run:
 
     def __init__(self, way: Way, daemon: Daemon, case: Json) -> None:
         self.way, self.daemon, self.case = way, daemon, case
-        self.variables: dict[str, Json] = {"case": f"v{next(_numbers)}", "x800": "x" * 800, "x1024": "x" * 1024, "x2048": "x" * 2048}
+        self.variables: dict[str, Json] = {"case": f"v{next(_numbers)}", "x400": "x" * 400, "x800": "x" * 800, "x1024": "x" * 1024, "x2048": "x" * 2048}
         self.clients: dict[str, Any] = {}
         self.leases: dict[tuple[str, str], Any] = {}
         self.started: dict[str, tuple[str, Future[Any]]] = {}

@@ -254,7 +254,7 @@ export class Client implements AsyncDisposable {
 
   /** The locks that somebody holds or waits for. */
   async lockList(prefix?: string, options: Abortable = {}): Promise<LockView[]> {
-    return read<{ locks: LockView[] }>(await this.call("lock.list", params({ prefix }), options)).locks;
+    return this.#list<LockView>("lock.list", "locks", prefix, options);
   }
 
   /** Follows who holds a lock and who waits: events `lock`, `sync`, `gap`, `end`. */
@@ -297,7 +297,7 @@ export class Client implements AsyncDisposable {
 
   /** The elections that somebody leads or waits to lead. */
   async electionList(prefix?: string, options: Abortable = {}): Promise<ElectionView[]> {
-    return read<{ elections: ElectionView[] }>(await this.call("election.list", params({ prefix }), options)).elections;
+    return this.#list<ElectionView>("election.list", "elections", prefix, options);
   }
 
   /** Follows who leads: events `leader`, `sync`, `gap`, `end`. */
@@ -340,7 +340,18 @@ export class Client implements AsyncDisposable {
 
   /** The groups that have members. */
   async groups(prefix?: string, options: Abortable = {}): Promise<GroupView[]> {
-    return read<{ groups: GroupView[] }>(await this.call("member.groups", params({ prefix }), options)).groups;
+    return this.#list<GroupView>("member.groups", "groups", prefix, options);
+  }
+
+  /** All of a list, however many answers that takes. */
+  async #list<T>(method: string, name: string, prefix: string | undefined, options: Abortable): Promise<T[]> {
+    const all: T[] = [];
+    for (let after: string | undefined; ; ) {
+      const page = read<{ [list: string]: T[] } & { next?: string }>(await this.call(method, params({ prefix, after }), options));
+      all.push(...(page[name] ?? []));
+      after = page.next ?? undefined;
+      if (after === undefined) return all;
+    }
   }
 
   /** Follows a group: events `join`, `update`, `leave`, `sync`, `gap`, `end`. */

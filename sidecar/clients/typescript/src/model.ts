@@ -16,6 +16,8 @@ export interface LockView {
   name: string;
   holder: Owner | null;
   waiters: Owner[];
+  /** How many more wait, where all of them would be longer than a line. */
+  moreWaiters?: number;
 }
 
 /** Where a lease stands, as the daemon sees it. */
@@ -155,6 +157,8 @@ export interface Limits {
   requestsPerUid: number;
   leasesPerUid: number;
   subscriptionsPerUid: number;
+  checksPerUid: number;
+  minCheckIntervalMs: number;
   leaseLengths: number;
   defaultLeaseMs: number;
   minLeaseMs: number;

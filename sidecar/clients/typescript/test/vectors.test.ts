@@ -49,7 +49,7 @@ function differs(pattern: Json, found: Json | undefined, where = "it"): string |
 let numbers = 0;
 
 class Run implements AsyncDisposable {
-  #variables: { [name: string]: Json } = { case: `v${++numbers}`, x800: "x".repeat(800), x1024: "x".repeat(1024), x2048: "x".repeat(2048) };
+  #variables: { [name: string]: Json } = { case: `v${++numbers}`, x400: "x".repeat(400), x800: "x".repeat(800), x1024: "x".repeat(1024), x2048: "x".repeat(2048) };
   #clients = new Map<string, Client>();
   #leases = new Map<string, Lease>();
   #started = new Map<string, Started>();

@@ -29,7 +29,8 @@ pub(super) async fn open<'a>(path: Option<&Path>, request: &'a Request) -> Resul
 
 async fn look(client: &Client, name: &str) -> Option<Seen> {
     let view: LockView = client.call_as("lock.get", LockGet { name: name.to_owned() }).await.ok()?;
-    Some(Seen { holder: view.holder.map(Person::from), waiting: view.waiters.len() })
+    let waiting = view.waiting();
+    Some(Seen { holder: view.holder.map(Person::from), waiting })
 }
 
 impl Source for SocketSource<'_> {

@@ -12,7 +12,7 @@ use super::{
     output::{Cell, Column, Format, Printer},
     say::{raw, say, span},
 };
-use crate::protocol::{LockBreak, LockGet, LockList, LockView, Locks, Owner};
+use crate::protocol::{LockBreak, LockGet, LockList, LockView, Owner};
 
 /// See who holds which lock and who waits for it, and break a hold
 #[derive(Debug, clap::Args)]
@@ -132,10 +132,11 @@ pub(super) async fn run(args: Args) -> Result<End, Failure> {
 
 async fn list(args: List) -> Result<End, Failure> {
     let daemon = Daemon::at(&args.socket).await?;
-    let found: Locks = daemon.call("lock.list", LockList { prefix: args.prefix }).await?;
-    Printer::new(args.output, &LOCKS).all(&found.locks, |lock| {
+    let params = serde_json::json!(LockList { prefix: args.prefix, ..LockList::default() });
+    let found: Vec<LockView> = daemon.all("lock.list", params, "locks").await?;
+    Printer::new(args.output, &LOCKS).all(&found, |lock| {
         let holder = lock.holder.as_ref().map_or_else(|| vec![Cell::from("-"); 5], owner);
-        [vec![Cell::plain(&lock.name)], holder, vec![Cell::plain(lock.waiters.len())]].concat()
+        [vec![Cell::plain(&lock.name)], holder, vec![Cell::plain(lock.waiting())]].concat()
     });
     Ok(0.into())
 }

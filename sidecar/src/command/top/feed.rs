@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     command::{daemon::Daemon, exit::Failure, keep::Patience},
-    protocol::{ElectionView, Elections, GroupView, Groups, LockView, Locks, MemberListed, MemberView, Status},
+    protocol::{ElectionView, GroupView, LockView, MemberView, Status},
 };
 
 /// Everything there is at one moment.
@@ -52,11 +52,11 @@ pub(super) async fn run(
 
 async fn look(daemon: &Daemon, group: Option<String>) -> Result<Snapshot, Failure> {
     let status = daemon.call("status", json!({})).await?;
-    let Locks { locks } = daemon.call("lock.list", json!({})).await?;
-    let Elections { elections } = daemon.call("election.list", json!({})).await?;
-    let Groups { groups } = daemon.call("member.groups", json!({})).await?;
+    let locks = daemon.all("lock.list", json!({}), "locks").await?;
+    let elections = daemon.all("election.list", json!({}), "elections").await?;
+    let groups = daemon.all("member.groups", json!({}), "groups").await?;
     let members = match group {
-        Some(group) => daemon.call::<MemberListed>("member.list", json!({ "group": group })).await?.members,
+        Some(group) => daemon.all("member.list", json!({ "group": group }), "members").await?,
         None => Vec::new(),
     };
     Ok(Snapshot { status, locks, elections, groups, members })

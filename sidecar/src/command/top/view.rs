@@ -112,7 +112,7 @@ fn locks(frame: &mut Frame<'_>, model: &Model, area: Rect) {
             Some(holder) => (who(holder), holder.fence.to_string(), age(holder.since_ms), bar(model, &holder.session)),
             None => ("-".to_owned(), "-".to_owned(), String::new(), String::new()),
         };
-        Row::new([printable(&lock.name), who, token, age, lock.waiters.len().to_string(), lease])
+        Row::new([printable(&lock.name), who, token, age, lock.waiting().to_string(), lease])
     });
     let rows = rows.collect();
     table(frame, model, area, &["LOCK", "HOLDER", "TOKEN", "FOR", "WAIT", "LEASE"], &HELD, rows, true);

@@ -153,8 +153,8 @@ class AsyncClient:
         return LockView.of(await self.call("lock.get", {"name": name}))
 
     async def lock_list(self, prefix: str | None = None) -> list[LockView]:
-        """The locks that somebody holds or waits for."""
-        return [LockView.of(lock) for lock in (await self.call("lock.list", params(prefix=prefix)))["locks"]]
+        """All locks that somebody holds or waits for."""
+        return [LockView.of(lock) for lock in await self._list("lock.list", "locks", prefix)]
 
     def observe_lock(self, name: str) -> Subscribing:
         """Follows who holds a lock and who waits: events ``lock``, ``sync``, ``gap``, ``end``."""
@@ -184,9 +184,8 @@ class AsyncClient:
         return [Candidate.of(candidate) for candidate in found["candidates"]]
 
     async def election_list(self, prefix: str | None = None) -> list[ElectionView]:
-        """The elections that somebody leads or waits to lead."""
-        found = await self.call("election.list", params(prefix=prefix))
-        return [ElectionView.of(election) for election in found["elections"]]
+        """All elections that somebody leads or waits to lead."""
+        return [ElectionView.of(election) for election in await self._list("election.list", "elections", prefix)]
 
     def observe(self, name: str) -> Subscribing:
         """Follows who leads: events ``leader``, ``sync``, ``gap``, ``end``."""
@@ -223,8 +222,17 @@ class AsyncClient:
         return found
 
     async def groups(self, prefix: str | None = None) -> list[GroupView]:
-        """The groups that have members."""
-        return [GroupView.of(group) for group in (await self.call("member.groups", params(prefix=prefix)))["groups"]]
+        """All groups that have members."""
+        return [GroupView.of(group) for group in await self._list("member.groups", "groups", prefix)]
+
+    async def _list(self, method: str, name: str, prefix: str | None) -> list[Any]:
+        """All of a list, however many answers that takes."""
+        page = await self.call(method, params(prefix=prefix))
+        found = list(page[name])
+        while page.get("next") is not None:
+            page = await self.call(method, params(prefix=prefix, after=page["next"]))
+            found += page[name]
+        return found
 
     def watch_members(self, group: str) -> Subscribing:
         """Follows a group: events ``join``, ``update``, ``leave``, ``sync``, ``gap``, ``end``."""

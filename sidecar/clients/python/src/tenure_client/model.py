@@ -39,11 +39,12 @@ class Owner:
 
 @dataclass(frozen=True)
 class LockView:
-    """A lock as the store shows it; waiters in the order of grants to come."""
+    """A lock as the store shows it; waiters in the order of grants to come, and how many more there are than fit into a line."""
 
     name: str
     holder: Owner | None = None
     waiters: tuple[Owner, ...] = ()
+    more_waiters: int = 0
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> LockView:
@@ -281,6 +282,8 @@ class Limits:
     requests_per_uid: int = 16_384
     leases_per_uid: int = 16_384
     subscriptions_per_uid: int = 4_096
+    checks_per_uid: int = 1_024
+    min_check_interval_ms: int = 0
     lease_lengths: int = 64
     default_lease_ms: int = 0
     min_lease_ms: int = 0
@@ -338,6 +341,7 @@ class Status:
     uptime_ms: int = 0
     draining: bool = False
     connections: int = 0
+    connections_max: int = 0
     leases: int = 0
     leaderships: int = 0
     members: int = 0

@@ -266,9 +266,9 @@ public final class Client implements AutoCloseable {
         return read("lock.get", Wire.Params.of("name", name), LockView.class);
     }
 
-    /** The locks with that prefix, null for all, that somebody holds or waits for. */
+    /** All locks with that prefix, null for all, that somebody holds or waits for. */
     public List<LockView> lockList(String prefix) throws InterruptedException {
-        return readList("lock.list", Wire.Params.of("prefix", prefix), "locks", LockView.class);
+        return readAll("lock.list", prefix, "locks", LockView.class);
     }
 
     /** Follows who holds a lock and who waits: events lock, sync, gap, end. */
@@ -306,9 +306,9 @@ public final class Client implements AutoCloseable {
         return readList("election.candidates", Wire.Params.of("name", name), "candidates", Candidate.class);
     }
 
-    /** The elections with that prefix, null for all, that somebody leads or waits to lead. */
+    /** All elections with that prefix, null for all, that somebody leads or waits to lead. */
     public List<ElectionView> electionList(String prefix) throws InterruptedException {
-        return readList("election.list", Wire.Params.of("prefix", prefix), "elections", ElectionView.class);
+        return readAll("election.list", prefix, "elections", ElectionView.class);
     }
 
     /** Follows who leads: events leader, sync, gap, end. */
@@ -349,9 +349,9 @@ public final class Client implements AutoCloseable {
         return all;
     }
 
-    /** The groups with that prefix, null for all, that have members. */
+    /** All groups with that prefix, null for all, that have members. */
     public List<GroupView> groups(String prefix) throws InterruptedException {
-        return readList("member.groups", Wire.Params.of("prefix", prefix), "groups", GroupView.class);
+        return readAll("member.groups", prefix, "groups", GroupView.class);
     }
 
     /** Follows a group: events join, update, leave, sync, gap, end. */
@@ -489,6 +489,19 @@ public final class Client implements AutoCloseable {
 
     private <T> T read(String method, Wire.Params params, Class<T> type) throws InterruptedException {
         return Wire.read(call(method, params.json), type);
+    }
+
+    /** All of a list, however many answers that takes. */
+    private <T> List<T> readAll(String method, String prefix, String member, Class<T> type) throws InterruptedException {
+        var all = new ArrayList<T>();
+        String after = null;
+        do {
+            var page = (JsonObject) call(method, Wire.Params.of("prefix", prefix).with("after", after).json);
+            all.addAll(Wire.<List<T>>read(page.get(member), TypeToken.getParameterized(List.class, type).getType()));
+            JsonElement next = page.get("next");
+            after = next == null || next.isJsonNull() ? null : next.getAsString();
+        } while (after != null);
+        return all;
     }
 
     private <T> List<T> readList(String method, Wire.Params params, String member, Class<T> type) throws InterruptedException {

@@ -15,6 +15,6 @@ import java.util.List;
 public record Hello(int protocol, String server, String session, Store store, List<String> capabilities, Limits limits) {
     public Hello {
         capabilities = capabilities == null ? List.of() : List.copyOf(capabilities);
-        limits = limits == null ? new Limits(2 << 20, 64, 256, 10_000, 1_024, 10_000, 10_000, 16_384, 16_384, 4_096, 64, 0, 0, 0) : limits;
+        limits = limits == null ? new Limits(2 << 20, 64, 256, 10_000, 1_024, 10_000, 10_000, 16_384, 16_384, 4_096, 1_024, 0, 64, 0, 0, 0) : limits;
     }
 }

@@ -12,6 +12,7 @@ import java.util.List;
  * @param store where it keeps everything
  * @param sessions its sessions with the store
  * @param connections connections
+ * @param connectionsMax how many there may be
  * @param leases leases of all connections
  * @param leaderships leaderships among these
  * @param members memberships among these
@@ -21,7 +22,7 @@ import java.util.List;
  * @param connection the connection that asks
  */
 public record Status(String server, int pid, long uptimeMs, boolean draining, Store store, List<Session> sessions, int connections,
-    int leases, int leaderships, int members, int subscriptions, int requests, Policy policy, Asking connection) {
+    int connectionsMax, int leases, int leaderships, int members, int subscriptions, int requests, Policy policy, Asking connection) {
     public Status {
         sessions = sessions == null ? List.of() : List.copyOf(sessions);
     }

@@ -145,6 +145,7 @@ final class VectorsTest {
             this.daemon = daemon;
             this.vector = vector;
             variables.put("case", new JsonPrimitive("v" + NUMBERS.incrementAndGet()));
+            variables.put("x400", new JsonPrimitive("x".repeat(400)));
             variables.put("x800", new JsonPrimitive("x".repeat(800)));
             variables.put("x1024", new JsonPrimitive("x".repeat(1024)));
             variables.put("x2048", new JsonPrimitive("x".repeat(2048)));
