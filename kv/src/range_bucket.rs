@@ -72,6 +72,9 @@ impl Bucket for RangeBucket {
     }
 
     async fn write(&self, op: Op) -> Result<Revision> {
+        if op.fence.is_some() {
+            return Err(Error::invalid("a fence works in the coordination bucket only"));
+        }
         let key = op.key.clone();
         let op = Op { key: self.parent.child(&key)?, ..op };
         self.store.commit(op.into()).await.map_err(|error| match error {

@@ -71,7 +71,7 @@ pub struct Info {
 /// A key-value store with revisions and compare-and-set.
 ///
 /// Implementors provide [`info`](Self::info), the three verbs [`entry`](Self::entry),
-/// [`commit`](Self::commit) and [`watch`](Self::watch), and override the provided methods where they can
+/// [`commit`](Self::commit) and [`watch`](Self::watch), and [`bucket`](Self::bucket), and override the provided methods where they can
 /// do better than the verbs allow.
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
@@ -114,7 +114,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Safe to drop, before and after it returns.
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>>;
 
-    /// The ordinary bucket `name` beside this store. It is never created.
+    /// The ordinary bucket `name` beside this store. It is never created. A store that has none beside it answers
+    /// [`Beside::Range`], and one that wraps another what that answers: for a wrapper that forgot it every name would be a
+    /// bucket.
     ///
     /// # Errors
     /// [`Error::Invalid`] when `name` is no name of a bucket or is that of this store itself, or the bucket is not one to
@@ -122,9 +124,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// Safe to drop.
-    async fn bucket(&self, name: &str) -> Result<Beside> {
-        crate::check_bucket(name).map(|()| Beside::Range)
-    }
+    async fn bucket(&self, name: &str) -> Result<Beside>;
 
     /// How often the store has been out of touch so far. A store that one server keeps may have been set back meanwhile,
     /// so what was concluded before from what was *not* there has to be looked at again. A change shows no later than

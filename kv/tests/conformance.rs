@@ -4,7 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use tenure_kv::{
-    Store,
+    Key, Store,
+    conformance::buckets::Tested,
     faults::{Fault, Faults, Faulty, Rule},
 };
 
@@ -37,6 +38,26 @@ mod on_file {
 
 mod on_file_synced_later {
     tenure_kv::conformance_tests!(super::file("?sync=20ms"));
+}
+
+/// The range of a store that stands for a bucket.
+fn range(store: Arc<dyn Store>) -> Tested {
+    Tested::range(store, Key::new("bucket.b").unwrap())
+}
+
+mod bucket_on_memory {
+    tenure_kv::bucket_conformance_tests!(async { super::range(super::memory().await) });
+}
+
+mod bucket_on_a_wrapped_store {
+    tenure_kv::bucket_conformance_tests!(async {
+        let (store, faults) = super::wrapped().await;
+        (super::range(store), faults)
+    });
+}
+
+mod bucket_on_file {
+    tenure_kv::bucket_conformance_tests!(async { super::range(super::file("").await) });
 }
 
 /// The whole suite at once on one store: the behaviours keep out of each other's way.

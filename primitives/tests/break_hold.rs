@@ -21,6 +21,9 @@ impl Store for Common {
     fn info(&self) -> &Info {
         &self.1
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.0.bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.0.entry(key).await
     }

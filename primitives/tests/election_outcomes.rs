@@ -286,6 +286,10 @@ impl Store for Anew {
         self.0.info()
     }
 
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.now().bucket(name).await
+    }
+
     async fn entry(&self, key: &Key) -> tenure_kv::Result<Option<tenure_kv::Entry>> {
         self.now().entry(key).await
     }

@@ -45,6 +45,9 @@ impl Store for Mute {
     fn info(&self) -> &Info {
         self.0.info()
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.0.bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.0.entry(key).await
     }

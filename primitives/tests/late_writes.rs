@@ -59,6 +59,9 @@ impl Store for Late {
     fn info(&self) -> &Info {
         self.store.info()
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.store.bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.store.entry(key).await
     }

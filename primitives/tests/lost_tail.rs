@@ -92,6 +92,9 @@ impl Store for Server {
     fn info(&self) -> &Info {
         &self.info
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.now().bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.now().entry(key).await
     }
@@ -125,6 +128,9 @@ struct Other(Arc<Server>);
 impl Store for Other {
     fn info(&self) -> &Info {
         self.0.info()
+    }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.0.bucket(name).await
     }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.0.entry(key).await

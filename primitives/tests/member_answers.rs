@@ -26,6 +26,9 @@ impl Store for Small {
     fn info(&self) -> &Info {
         self.0.info()
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.0.bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.0.entry(key).await
     }
@@ -117,6 +120,9 @@ impl Anew {
 impl Store for Anew {
     fn info(&self) -> &Info {
         self.0.info()
+    }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.now().bucket(name).await
     }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.now().entry(key).await

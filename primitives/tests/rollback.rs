@@ -29,6 +29,9 @@ impl Store for Restorable {
     fn info(&self) -> &Info {
         &self.1
     }
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.now().bucket(name).await
+    }
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.now().entry(key).await
     }

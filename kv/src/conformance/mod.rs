@@ -7,6 +7,7 @@
 //! or [`all`] to run everything on one store.
 
 mod batches;
+pub mod buckets;
 mod fences;
 mod follows;
 mod reads;

@@ -191,7 +191,7 @@ impl Ground {
     pub(super) async fn watch(&self, range: KeyRange, since: Since) -> Watched {
         let opened = in_time(format!("a watch of {range}"), self.store.watch(range.clone(), since)).await;
         let stream = ok(opened, format_args!("a watch of {range}"));
-        Watched { stream, range, last: Revision::ZERO, caught_up: false }
+        Watched::of(stream, range)
     }
 
     pub(super) async fn follow(&self, key: &Key) -> Followed {
@@ -223,6 +223,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    pub(super) const fn of(stream: BoxStream<'static, Result<Event>>, range: KeyRange) -> Self {
+        Self { stream, range, last: Revision::ZERO, caught_up: false }
+    }
+
     pub(super) async fn next(&mut self) -> Event {
         let range = &self.range;
         let event = match in_time(format!("the next event of the watch of {range}"), self.stream.next()).await {

@@ -11,7 +11,9 @@ use super::{
     state::State,
     writer::Writer,
 };
-use crate::{Batch, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
+use crate::{
+    Batch, Beside, BootClock, Clock, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store,
+};
 
 /// A store in one file of this machine, used by one process at a time. Clones share it; with the last of
 /// them it is written out and closed, and its watches end.
@@ -139,6 +141,10 @@ impl Drop for Handle {
 impl Store for File {
     fn info(&self) -> &Info {
         &self.0.info
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        crate::check_bucket(name).map(|()| Beside::Range)
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {

@@ -10,7 +10,9 @@ use super::{
     state::State,
     watch::Wakers,
 };
-use crate::{Batch, BootClock, Clock, Entry, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since, Store};
+use crate::{
+    Batch, Beside, BootClock, Clock, Entry, Event, Info, Key, KeyRange, Moment, Notice, Page, Result, Revision, Since, Store,
+};
 
 /// The most keys collected at once, so that a mass expiry does not hold others up.
 const COLLECT: usize = 256;
@@ -91,6 +93,10 @@ impl Drop for Handle {
 impl Store for Memory {
     fn info(&self) -> &Info {
         &self.0.info
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        crate::check_bucket(name).map(|()| Beside::Range)
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {

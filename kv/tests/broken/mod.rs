@@ -267,6 +267,10 @@ impl Store for Broken {
         self.inner.info()
     }
 
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.inner.bucket(name).await
+    }
+
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         let found = self.inner.entry(&self.key(key)).await?;
         if found.is_none() && self.bug == Bug::AbsentKeysReadAsPurged {

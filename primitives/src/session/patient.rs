@@ -4,7 +4,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tenure_kv::{Batch, Clock, ClockExt, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store};
+use tenure_kv::{
+    Batch, Beside, Clock, ClockExt, Entry, Error, Event, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store,
+};
 
 /// A store whose requests count as unanswered after a while. One whose answer was lost would else hold up whoever
 /// waits for it for as long as the store itself is patient, which may be many leases.
@@ -30,6 +32,10 @@ impl Patient {
 impl Store for Patient {
     fn info(&self) -> &Info {
         self.store.info()
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Beside> {
+        self.read(self.store.bucket(name)).await
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
@@ -78,6 +84,9 @@ mod tests {
     impl Store for Mute {
         fn info(&self) -> &Info {
             &self.0
+        }
+        async fn bucket(&self, _: &str) -> Result<Beside> {
+            pending().await
         }
         async fn entry(&self, _: &Key) -> Result<Option<Entry>> {
             pending().await

@@ -104,6 +104,10 @@ impl Store for Remote {
         &self.info
     }
 
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        tenure_kv::check_bucket(name).map(|()| tenure_kv::Beside::Range)
+    }
+
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         Ok(self.entries(std::slice::from_ref(key)).await?.into_iter().next().flatten())
     }

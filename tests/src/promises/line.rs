@@ -256,6 +256,10 @@ impl Store for Client {
         self.faulty.info()
     }
 
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.ask(self.faulty.bucket(name), unanswered_read()).await
+    }
+
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
         self.ask(self.faulty.entry(key), unanswered_read()).await
     }
@@ -298,6 +302,10 @@ impl FarEnd {
 impl Store for FarEnd {
     fn info(&self) -> &Info {
         &self.info
+    }
+
+    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
+        self.now().bucket(name).await
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
