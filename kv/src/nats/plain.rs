@@ -25,6 +25,8 @@ pub(super) struct Traits {
     ttl: bool,
     /// Older writes to a key are kept, too.
     past: bool,
+    /// How long the markers of removed values stay, in seconds; 0 for no markers.
+    markers: u64,
 }
 
 /// Opens the bucket `name` over the connection of `store`.
@@ -72,6 +74,7 @@ fn judge(names: &Names, config: &Value) -> Result<Traits> {
         rollup: is("allow_rollup_hdrs"),
         ttl: is("allow_msg_ttl"),
         past: config["max_msgs_per_subject"].as_i64() != Some(1),
+        markers: config["subject_delete_marker_ttl"].as_u64().unwrap_or_default().div_ceil(1_000_000_000),
     })
 }
 
@@ -90,6 +93,12 @@ impl Traits {
             Change::Put(_, Some(_)) if self.past && op.expect != Expect::Absent => Err(Error::invalid(format!(
                 "the bucket {bucket} keeps older values, which would come back once a ttl is over: create the key with it, \
                  or use a bucket with a history of 1"
+            ))),
+            // The server makes a shorter one as long as that, and says nothing.
+            Change::Put(_, Some(ttl)) if self.past && u64::from(ttl.as_secs()) < self.markers => Err(Error::invalid(format!(
+                "the bucket {bucket} keeps older values, and its limit markers for {markers} s, so no ttl in it is shorter: use \
+                 {markers} s or more, or a bucket with a history of 1",
+                markers = self.markers
             ))),
             Change::Put(..) => Ok(op),
             // Nor may a value come back when its tombstone is forgotten.
@@ -178,8 +187,9 @@ mod tests {
     fn what_is_no_ordinary_bucket_is_refused_with_the_reason() {
         let names = Names::new("b");
         let traits = judge(&names, &config()).unwrap();
-        assert_eq!(traits, Traits { direct: true, rollup: true, ttl: false, past: false });
+        assert_eq!(traits, Traits { direct: true, rollup: true, ttl: false, past: false, markers: 0 });
         assert!(judge(&names, &with("max_msgs_per_subject", json!(-1))).unwrap().past);
+        assert_eq!(judge(&names, &with("subject_delete_marker_ttl", json!(60_000_000_000_u64))).unwrap().markers, 60);
         for (setting, value, word) in [
             ("mirror", json!({ "name": "KV_a" }), "copies, a"),
             ("subjects", json!(["$KV.c.>"]), "no key-value bucket"),
@@ -194,7 +204,7 @@ mod tests {
     fn no_ttl_lets_an_older_value_come_back() {
         let names = Names::new("b");
         let key = || Key::new("k").unwrap();
-        let all = Traits { direct: true, rollup: true, ttl: true, past: true };
+        let all = Traits { direct: true, rollup: true, ttl: true, past: true, markers: 0 };
         let marker = |traits: Traits, op: Op| match traits.adapt(&names, op.ttl(Ttl::MIN)).unwrap().change {
             Change::Delete { marker, .. } | Change::Purge { marker } => marker,
             Change::Put(_, ttl) => ttl,
@@ -209,6 +219,11 @@ mod tests {
         assert!(Traits { past: false, ..all }.adapt(&names, put()).is_ok());
         let refused = Traits { ttl: false, ..all }.adapt(&names, put().if_absent()).unwrap_err().to_string();
         assert!(refused.contains("nats stream edit KV_b --allow-msg-ttl"), "{refused}");
+        let marked = Traits { markers: 60, ..all };
+        let create = |seconds| Op::put(key(), "x").if_absent().ttl(Ttl::from_secs(seconds).unwrap());
+        assert!(marked.adapt(&names, create(59)).unwrap_err().to_string().contains("use 60 s or more"));
+        assert!(marked.adapt(&names, create(60)).is_ok() && marked.adapt(&names, Op::purge(key()).ttl(Ttl::MIN)).is_ok());
+        assert!(Traits { past: false, ..marked }.adapt(&names, create(1)).is_ok());
         assert!(all.adapt(&names, Op::put(key(), "x").fenced(Key::new("f").unwrap(), Revision::ZERO)).is_err());
     }
 }
