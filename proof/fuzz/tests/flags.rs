@@ -19,6 +19,7 @@ fn words(config: &Config) -> Vec<OsString> {
     config.lease.iter().for_each(|lease| flag("lease", format!("{}ns", lease.as_nanos())));
     flag("drain", format!("{}s {}ns", config.drain.as_secs(), config.drain.subsec_nanos()));
     flag("stall", format!("{}ms", limits.stall_ms));
+    flag("min-check-interval", format!("{}ms", limits.min_check_interval_ms));
     for (name, number) in [
         ("max-line", limits.line_bytes),
         ("max-requests", limits.requests),

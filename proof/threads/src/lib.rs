@@ -27,7 +27,7 @@ pub use server::{answers, lease, wakes};
 // What the files name as their own crate's.
 use tenure::Loss;
 use tenure_kv::{
-    Batch, BootClock, Bytes, Change, Clock, Entry, Error, Event, Expect, Info, Key, KeyRange, Moment, Notice, Op, Page, Result,
-    Revision, Since, State, Store, Ttl,
+    Batch, Beside, BootClock, Bytes, Change, Clock, Entry, Error, Event, Expect, Info, Key, KeyRange, Moment, Notice, Op, Page,
+    Result, Revision, Since, State, Store, Ttl, check_bucket,
 };
 use tenure_sidecar::protocol;
