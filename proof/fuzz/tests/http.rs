@@ -48,9 +48,9 @@ fn is_served(path: &str) -> bool {
 }
 
 #[test]
-fn target() {
-    let corpus = Corpus::of("target");
-    check!(name = "target").for_each(|input: &[u8]| {
+fn http_target() {
+    let corpus = Corpus::of("http_target");
+    check!(name = "http_target").for_each(|input: &[u8]| {
         corpus.each(input, |input| match fuzzing::question(input) {
             None => {}
             Some(Ok(question)) => {
