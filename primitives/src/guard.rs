@@ -176,6 +176,7 @@ impl Guard {
             }
             // Should this future be dropped meanwhile.
             self.unanswered = true;
+            hold.inner.giving_up(&self.ticket);
             let tried = hold.inner.clock.timeout(patience, hold.inner.end_ticket(&mut leaving)).await;
             leaving.unanswered |= tried.is_err();
             self.unanswered = leaving.unanswered;

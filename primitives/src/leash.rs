@@ -51,6 +51,8 @@ impl Leash {
             () = inner.clock.sleep_until(inner.clock.now() + (inner.lease - timing::validity(inner.lease))) => {}
         }
         // The guard, should it be dropped now, finds the ticket ended.
+        // Its tombstone is soon forgotten, and then nothing there must not be taken for a loss of the server's.
+        inner.let_go(&self.ticket);
         inner.leave(Leaving { held: true, ..Leaving::new(self.ticket, Some(self.token)) });
     }
 }

@@ -12,8 +12,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
-use tenure::{Error, JoinOptions, Loss, Session, SessionBuilder, SessionState};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
+use tenure::{
+    Error, JoinOptions, Loss, Session, SessionBuilder, SessionState,
+    partitions::{PartitionEvent, Partitions},
+};
 use tenure_kv::{
     Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
     faults::{Faulty, Partition},
@@ -342,6 +345,56 @@ async fn a_release_that_finds_another_bucket_has_not_released() {
     server.mute.store(true, Ordering::Release);
     let released = soon("the release", guard.release()).await;
     assert!(matches!(released, Err(Error::Lost { .. })), "{released:?}");
+}
+
+#[tokio::test]
+async fn a_resignation_that_finds_another_bucket_has_not_resigned() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let office = session.election("e").unwrap().campaign("me").await.unwrap();
+    // No outage: its server goes on. The first try is not answered.
+    *server.memory.write().unwrap() = Memory::new();
+    server.mute.store(true, Ordering::Release);
+    let resigned = soon("the resignation", office.resign()).await;
+    assert!(matches!(resigned, Err(Error::Lost { loss: Loss::StoreReset, .. })), "{resigned:?}");
+}
+
+/// A partition that was taken back is a ticket that its session ended itself, while the application keeps the guard.
+#[tokio::test]
+async fn what_was_taken_back_is_not_taken_for_lost_after_an_outage() {
+    let server = Server::new();
+    let session = builder(&server).open().await.unwrap();
+    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+    let mut partitions = Partitions::builder(&member, 1).grace(Duration::from_millis(50)).start().await.unwrap();
+    let Some(PartitionEvent::Gained { guard, .. }) = soon("the partition", partitions.next()).await else {
+        panic!("no partition")
+    };
+    let (tickets, before) = (KeyRange::new("lock.>").unwrap(), server.list(&KeyRange::new("lock.>").unwrap()).await.unwrap());
+    assert_eq!(before.len(), 1, "{before:?}");
+    partitions.stop();
+    assert_eq!(soon("the loss", guard.lost()).await, Loss::Reassigned);
+    soon("the tombstone is forgotten", async {
+        while !server.list(&tickets).await.unwrap().is_empty() || server.entry(&before[0].key).await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    server.outages.fetch_add(1, Ordering::AcqRel);
+    // What is held is looked at after the first renewal.
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let (mut last, mut renewals) = (server.entry(&key).await.unwrap().unwrap().revision, 0);
+    soon("renewals", async {
+        while renewals < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let now = server.entry(&key).await.unwrap().unwrap();
+            assert!(now.is_live(), "the session has ended");
+            renewals += u32::from(now.revision != last);
+            last = now.revision;
+        }
+    })
+    .await;
+    assert_eq!(session.lost().now_or_never(), None);
+    drop(guard);
 }
 
 #[tokio::test]

@@ -78,8 +78,9 @@ fn all_methods(daemon: &Daemon) {
     let deleted = revision(&mut wire, "kv.delete", json!({ "bucket": "a", "key": "k", "revision": second }));
     assert_eq!(event(&mut watcher), json!({ "kind": "delete", "key": "k", "revision": deleted }));
     let created = revision(&mut wire, "kv.create", json!({ "bucket": "a", "key": "k", "value": "again", "ttl_ms": 60_000 }));
-    let purged = revision(&mut wire, "kv.purge", json!({ "bucket": "a", "key": "k" }));
+    // Of two writes that follow each other at once a store that keeps one may tell the last alone.
     assert_eq!(event(&mut watcher)["revision"], created);
+    let purged = revision(&mut wire, "kv.purge", json!({ "bucket": "a", "key": "k" }));
     assert_eq!(event(&mut watcher), json!({ "kind": "purge", "key": "k", "revision": purged }));
     watcher.call("kv.watch", json!({ "bucket": "a", "key": "k", "from_revision": created + 1 })).unwrap();
     assert_eq!(event(&mut watcher), json!({ "kind": "purge", "key": "k", "revision": purged }));

@@ -275,7 +275,7 @@ impl Attempt {
                         self.left.sent = None;
                         return Ok(None);
                     }
-                    Ok(Beyond::Nothing) => {
+                    Ok(Beyond::Nothing(_)) => {
                         self.left.sent = None;
                         return Ok(None);
                     }

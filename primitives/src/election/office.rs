@@ -256,7 +256,13 @@ impl Office {
                             continue;
                         }
                         Ok(Beyond::Entry(entry)) => return Applied::Lost(self.end_by(&entry)),
-                        Ok(Beyond::Nothing) => return Applied::Lost(self.reign.hold.end(Loss::Deposed)),
+                        Ok(Beyond::Nothing(revision)) => {
+                            // It may have gone with its bucket: then nobody has ended it, and we have not either.
+                            let anew = inner.acknowledged(before, revision).is_err();
+                            let loss = if anew { Loss::StoreReset } else { Loss::Deposed };
+                            self.reign.hold.end(loss);
+                            return Applied::Lost(loss);
+                        }
                         Err(_) => {
                             let found = inner.patient.entry(&self.reign.key).await;
                             let loss = found.ok().and_then(|entry| self.set_back_to(entry.as_ref(), true));

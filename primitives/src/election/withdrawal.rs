@@ -43,7 +43,7 @@ pub(super) struct Withdrawal {
 pub(super) enum Beyond {
     Entry(Entry),
     /// There had been nothing any more, and now there is a tombstone of ours.
-    Nothing,
+    Nothing(Revision),
 }
 
 impl Withdrawal {
@@ -168,7 +168,7 @@ impl Withdrawal {
                 let now = beyond(store, &self.election, at).await?;
                 self.named = match now {
                     Beyond::Entry(entry) if self.is_named(&entry) => Some(entry.revision),
-                    Beyond::Entry(_) | Beyond::Nothing => None,
+                    Beyond::Entry(_) | Beyond::Nothing(_) => None,
                 };
                 if self.named.is_some() {
                     return Err(lagging());
@@ -200,8 +200,8 @@ pub(super) async fn beyond(store: &dyn Store, key: &Key, at: Revision) -> Result
         Some(entry) if entry.revision > at => Ok(Beyond::Entry(entry)),
         None if at > Revision::ZERO => {
             let op = Op::purge(key.clone()).if_at(Revision::ZERO).ttl(timing::forestall());
-            store.commit(op.into()).await.map_err(|error| if error.is_conflict() { lagging() } else { error })?;
-            Ok(Beyond::Nothing)
+            let taken = store.commit(op.into()).await;
+            Ok(Beyond::Nothing(taken.map_err(|error| if error.is_conflict() { lagging() } else { error })?))
         }
         _ => Err(lagging()),
     }

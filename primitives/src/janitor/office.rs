@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tenure_kv::{
-    Batch, ClockExt, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State,
+    Batch, Entry, Error as StoreError, Expect, Key, KeyRange, Moment, Op, Revision, State,
     mutants::{self, Mutant},
 };
 
@@ -17,8 +17,6 @@ use crate::{
     view::{Change, Changes},
 };
 
-/// How long one request may go unanswered.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests under way at the same time, at most.
 const AT_ONCE: usize = 32;
 /// Changes taken in before something is done, at most.
@@ -46,8 +44,9 @@ enum Outcome {
 impl<'a> Office<'a> {
     /// Takes stock of everything.
     pub(super) async fn open(inner: &'a Inner) -> Result<Self> {
-        let sessions = View::open(&inner.store, KeyRange::children(&Key::new("session")?)?).await?;
-        let members = View::open(&inner.store, every_member()?).await?;
+        // An answer that is lost must not hold up the office for as long as the store is patient.
+        let sessions = View::open(&inner.patient, KeyRange::children(&Key::new("session")?)?).await?;
+        let members = View::open(&inner.patient, every_member()?).await?;
         let (sessions, members) = (sessions.changes(), members.changes());
         Ok(Self { inner, ledger: Ledger::default(), sessions, members, untold: 2 })
     }
@@ -159,13 +158,11 @@ impl<'a> Office<'a> {
         if self.inner.validity.remaining(&*self.inner.clock).is_zero() {
             return Err(StoreError::unavailable("the janitor's lease is not valid now"));
         }
-        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.commit(batch)).await;
-        answer.unwrap_or_else(|_| Err(StoreError::unknown("the janitor's write was not answered")))
+        self.inner.patient.commit(batch).await
     }
 
     async fn entry(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let answer = self.inner.clock.timeout(PATIENCE, self.inner.store.entry(key)).await;
-        answer.unwrap_or_else(|_| Err(StoreError::unavailable("the janitor's read was not answered")))
+        self.inner.patient.entry(key).await
     }
 
     async fn depose(&mut self, silent: Vec<Silent>) {

@@ -341,6 +341,18 @@ impl Inner {
         }
     }
 
+    /// Its holder is about to end the ticket: from here on it may be gone, and its tombstone forgotten.
+    pub(crate) fn giving_up(&self, ticket: &Key) {
+        if let Some(held) = locked(&self.holds).get_mut(ticket) {
+            held.token = None;
+        }
+    }
+
+    /// The ticket was granted, and its holder has not begun to give it up.
+    pub(crate) fn is_granted(&self, ticket: &Key) -> bool {
+        locked(&self.holds).get(ticket).is_some_and(|held| held.token.is_some())
+    }
+
     /// The tickets that were granted, and where they are.
     pub(crate) fn granted_tickets(&self) -> Vec<(Key, Revision)> {
         locked(&self.holds).iter().filter_map(|(ticket, held)| Some((ticket.clone(), held.token?))).collect()

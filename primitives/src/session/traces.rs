@@ -169,8 +169,8 @@ async fn held_is_seen(inner: &Inner) -> Result<()> {
         for ((ticket, token), entry) in granted.iter().zip(found) {
             match entry {
                 Some(entry) if entry.is_live() && entry.revision == *token => {}
-                // Let go while this was read.
-                _ if inner.has_let_go(ticket) => {}
+                // Let go while this was read, or about to be.
+                _ if !inner.is_granted(ticket) => {}
                 Some(entry) if !entry.is_live() && entry.revision > *token => {
                     inner.end_hold(ticket, super::why_ended(Some(&entry.state)));
                 }

@@ -264,11 +264,13 @@ impl<'a> Case<'a> {
             quiet,
             end,
         };
-        let mut resets = case.faults.resets().into_iter();
-        for epoch in case.stream.epochs().skip(1) {
-            let reset = resets.next().or_else(|| case.stream.began(epoch).map(|at| (at, at)));
-            case.began.extend(reset.map(|(over, began)| (epoch, over, began)));
-        }
+        // Each reset begins the next incarnation, also one that nobody wrote to and that the stream does not show.
+        let resets = (2_u64..).zip(case.faults.resets());
+        let mut began: Vec<_> = resets.map(|(epoch, (over, began))| (epoch, over, began)).collect();
+        let told = began.last().map_or(1, |(epoch, ..)| *epoch);
+        let untold = case.stream.epochs().filter(|epoch| *epoch > told);
+        began.extend(untold.filter_map(|epoch| case.stream.began(epoch).map(|at| (epoch, at, at))));
+        case.began = began;
         let known = case.known();
         case.stream.bound(known);
         case.find_grants();

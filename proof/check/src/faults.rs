@@ -50,7 +50,8 @@ impl<'a> Faults<'a> {
         let kinds = [FaultKind::Recreate, FaultKind::Rollback];
         let resets = self.all.iter().filter(|(_, fault)| kinds.contains(&fault.kind));
         let mut resets: Vec<_> = resets.map(|(_, fault)| (fault.from, fault.until.unwrap_or(fault.from))).collect();
-        resets.sort_unstable();
+        // In the order in which they took effect: of two that overlap the earlier may be over later.
+        resets.sort_unstable_by_key(|(over, began)| (*began, *over));
         resets
     }
 

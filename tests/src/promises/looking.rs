@@ -202,7 +202,7 @@ pub async fn following_can_be_dropped_at_every_wait(bed: &Bed) {
         within(LONG, format!("{when}, the last is told"), until_told(None)).await.must(when);
     };
     let next = async |guard: &Guard| {
-        let broken = locks::break_hold(&*store, "follow", guard.token());
+        let broken = locks::break_hold(&*line.store, "follow", guard.token());
         tokio::join!(broken, until_told(None)).1
     };
     at_every_wait("the states of a lock", held, next, free).await;

@@ -87,4 +87,22 @@ mod tests {
         tape.ok(720, call, token);
         tape.breaks(PROMISE, "to a session of epoch 1");
     }
+
+    #[test]
+    fn a_bucket_that_nobody_wrote_to_counts_as_one() {
+        let mut tape = Tape::new();
+        for at in [100, 200, 2_000] {
+            tape.fault(at, Some(at), FaultKind::Recreate, 1);
+        }
+        (tape.epoch, tape.revision) = (3, 0);
+        tape.write(250, "meta.epoch", WriteState::Live, "", "");
+        tape.open(250, 2, "c");
+        let token = tape.granted(900, 2, "c");
+        tape.seen(1_000, 2, held(token, true));
+        (tape.epoch, tape.revision) = (4, 0);
+        tape.write(2_000, "meta.epoch", WriteState::Live, "", "");
+        tape.keeps(PROMISE);
+        tape.seen(2_501, 2, held(token, true));
+        tape.breaks(PROMISE, "of epoch 3");
+    }
 }

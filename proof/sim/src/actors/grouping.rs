@@ -6,7 +6,8 @@ use tenure::{
     Guard, Instance, Member, MemberEvent, Session, membership,
     partitions::{PartitionEvent, Partitions},
 };
-use tenure_check::history::{MemberKind, Mode, Op, Outcome, Sight};
+use tenure_check::history::{Done, MemberKind, Mode, Op, Outcome, Sight};
+use tenure_kv::Revision;
 
 use super::{Actor, at};
 
@@ -23,7 +24,11 @@ pub(super) async fn work(actor: Actor, session: Session) {
         let nonce = actor.nonce();
         let op =
             Op::Join { session: session.id().to_owned(), group: GROUP.to_owned(), member: member.clone(), nonce: nonce.clone() };
-        let joined = actor.entrust(op, group.join(&member, Instance::new().value(nonce)), |member| at(member.revision())).await;
+        // In a bucket made anew it may be written before the session has noticed.
+        let key = format!("member.{GROUP}.{member}");
+        let wrote = |revision: Revision| Done { epoch: actor.world.epoch_of_write(&key, revision.get()), ..at(revision) };
+        let joined =
+            actor.entrust(op, group.join(&member, Instance::new().value(nonce)), |member| wrote(member.revision())).await;
         let Ok(joined) = joined else { continue };
         if actor.habits.partitions && rng.bool() {
             share(&actor, &session, &joined, &mut rng).await;
@@ -37,7 +42,7 @@ pub(super) async fn work(actor: Actor, session: Session) {
                 member: member.clone(),
                 nonce: nonce.clone(),
             };
-            drop(actor.entrust(op, joined.set_value(nonce), |revision| at(*revision)).await);
+            drop(actor.entrust(op, joined.set_value(nonce), |revision| wrote(*revision)).await);
         }
         let op = Op::Leave { session: session.id().to_owned(), group: GROUP.to_owned(), member };
         drop(actor.entrust(op, joined.leave(), |()| Default::default()).await);
