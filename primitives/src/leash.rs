@@ -52,7 +52,7 @@ impl Leash {
         }
         // The guard, should it be dropped now, finds the ticket ended.
         // Its tombstone is soon forgotten, and then nothing there must not be taken for a loss of the server's.
-        inner.let_go(&self.ticket);
+        inner.giving_up(&self.ticket);
         inner.leave(Leaving { held: true, ..Leaving::new(self.ticket, Some(self.token)) });
     }
 }
