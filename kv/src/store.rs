@@ -134,7 +134,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     }
 
     /// The latest entries of `keys`, in their order, tombstones included; one round trip where the
-    /// store can. Not a snapshot: each entry is as [`entry`](Self::entry) would have it.
+    /// store can. Not a snapshot: each entry is as [`entry`](Self::entry) would have it. But of no more than 512 keys all
+    /// are as one server has them, one after the other: what shows a write in a bucket that was made anew shows nothing of
+    /// the one before.
     ///
     /// # Errors
     /// As [`entry`](Self::entry).

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tenure_kv::Entry;
 
 /// The note that a holder leaves in its ticket's tombstone: it was granted, so every ticket before it
 /// was gone already. Whoever reads it behind that ticket is next without another look.
@@ -49,6 +50,13 @@ pub(crate) struct EpochRecord {
     pub(crate) id: String,
     /// One lease has passed since the bucket was made: nobody still relies on a lease of one before it.
     pub(crate) settled: bool,
+}
+
+impl EpochRecord {
+    /// Whether `entry` says that the bucket is in the epoch `id`.
+    pub(crate) fn is_of(entry: &Entry, id: &str) -> bool {
+        entry.value().and_then(decode::<Self>).is_some_and(|record| record.id == id)
+    }
 }
 
 pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {

@@ -335,6 +335,14 @@ impl Attempt {
     /// Our record stands there: the office is ours once the session can vouch for it.
     pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
         let inner = self.inner.clone();
+        let mut pause = Duration::from_millis(1);
+        // A read that lags, or is not answered, is asked for again.
+        while !inner.wrote_here(&self.left.election, won.revision).await.or_else(unless_lost)? {
+            tokio::select! {
+                loss = inner.lost() => return Err(Error::lost(loss)),
+                () = inner.clock.sleep(pause) => pause = (pause * 2).min(Duration::from_millis(64)),
+            }
+        }
         inner.until_grants().await?;
         inner.vouched().await?;
         // From here on the office sees to what is there.
@@ -386,6 +394,13 @@ struct Past {
 impl Past {
     fn of(inner: &Inner) -> Self {
         Self { interruptions: inner.validity.interruptions(), outages: inner.outages() }
+    }
+}
+
+fn unless_lost(error: Error) -> Result<bool> {
+    match error {
+        Error::Lost { .. } => Err(error),
+        _ => Ok(false),
     }
 }
 

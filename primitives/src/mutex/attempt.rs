@@ -23,8 +23,19 @@ use crate::{
 /// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
 const CALM: u8 = 4;
 
+/// After how long a ticket that a read did not show is looked for again.
+const UNSEEN: Duration = Duration::from_millis(5);
+
 /// How long a ticket may go unanswered before its caller is told.
 const UNANSWERED: Duration = Duration::from_secs(30);
+
+/// Where a search has found a ticket.
+enum Place {
+    First,
+    /// Right behind this one.
+    Behind(Key, Revision),
+    Gone,
+}
 
 /// One ticket on its way to the front. Dropped before it is granted, it is withdrawn by the session.
 pub(super) struct Attempt {
@@ -34,6 +45,8 @@ pub(super) struct Attempt {
     token: Option<Revision>,
     /// How many outages the store had had before the last search of the queue, and before the ticket was written.
     outages: u64,
+    /// The ticket was seen in the bucket that the session was opened in.
+    here: bool,
     /// The session has to see that the ticket goes.
     open: bool,
     /// It waited with many others of its session.
@@ -65,6 +78,7 @@ impl Attempt {
             mutex: mutex.clone(),
             token: None,
             outages: inner.store.outages(),
+            here: false,
             open: false,
             crowded: false,
             ended: Some(Arc::new(watch::Sender::new(None))),
@@ -145,7 +159,18 @@ impl Attempt {
     async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
         loop {
             let outages = self.inner().store.outages();
-            let found = self.search(outages).await?;
+            let (found, here) = futures::join!(self.search(outages), self.is_here());
+            // One that is not answered is asked for again before the grant.
+            match here {
+                Err(error @ Error::Lost { .. }) => return Err(error),
+                here => self.here |= here.unwrap_or(false),
+            }
+            let found = found?;
+            let found = match found {
+                Place::First => None,
+                Place::Behind(ticket, revision) => Some((ticket, revision)),
+                Place::Gone => return Err(self.ended_by_others().await),
+            };
             // What one server shows after an outage need not be what it showed before.
             if self.inner().store.outages() == outages {
                 self.outages = outages;
@@ -154,15 +179,20 @@ impl Attempt {
         }
     }
 
+    /// Whether the ticket stands in the bucket that the session was opened in; false where a read lags behind it.
+    async fn is_here(&self) -> Result<bool> {
+        Ok(self.here || self.inner().wrote_here(&self.ticket, self.token.unwrap_or_default()).await?)
+    }
+
     /// As [`before`](Self::before), by what is known and read after so many `outages`.
-    async fn search(&mut self, outages: u64) -> Result<Option<(Key, Revision)>> {
+    async fn search(&self, outages: u64) -> Result<Place> {
         let inner = self.inner().clone();
         let range = self.mutex.name.tickets()?;
         let own = self.token.unwrap_or_default();
         let floor = inner.floors.of(&self.floor, outages);
         if self.nothing_since_release(&range, own, floor).await? {
             self.nothing_before(outages);
-            return Ok(None);
+            return Ok(Place::First);
         }
         let (mut search, mut step) = Search::new(self.ticket.clone(), own, floor);
         let mut lagging = 0_u32;
@@ -185,7 +215,7 @@ impl Attempt {
                         floor.calm = 0;
                         floor.crowded = search.crowded();
                     });
-                    return Ok(Some((key, revision)));
+                    return Ok(Place::Behind(key, revision));
                 }
                 Step::First => {
                     inner.floors.learn(&self.floor, outages, |floor| {
@@ -193,9 +223,9 @@ impl Attempt {
                         floor.crowded = false;
                     });
                     self.nothing_before(outages);
-                    return Ok(None);
+                    return Ok(Place::First);
                 }
-                Step::Gone => return Err(self.ended_by_others().await),
+                Step::Gone => return Ok(Place::Gone),
             };
             step = search.page(&inner.patient.scan(&range, from, limit).await?);
         }
@@ -298,8 +328,16 @@ impl Attempt {
 
     /// Nothing is before ours: it is ours once the session can vouch for it. False when the queue has to be looked
     /// at again.
-    pub(super) async fn vouched(&self) -> Result<bool> {
+    pub(super) async fn vouched(&mut self) -> Result<bool> {
         let inner = self.inner().clone();
+        match self.is_here().await {
+            Ok(true) => self.here = true,
+            Err(error @ Error::Lost { .. }) => return Err(error),
+            Ok(false) | Err(_) => {
+                inner.clock.sleep(UNSEEN).await;
+                return Ok(false);
+            }
+        }
         inner.until_grants().await?;
         // Ours, but nobody may rely on it before a renewal says that the session still lives.
         inner.vouched().await?;

@@ -1,9 +1,9 @@
 //! What a session's own acknowledged writes tell of the bucket, and from when it may be granted anything there.
 
-use tenure_kv::Revision;
+use tenure_kv::{Entry, Key, Op, Revision};
 
-use super::{Inner, heights::Mark, witness::Witness};
-use crate::{Error, Loss, Result};
+use super::{Inner, heights::Mark, timing, witness::Witness};
+use crate::{Error, Loss, Result, layout, record::EpochRecord};
 
 impl Inner {
     /// Takes note of a write that was acknowledged at `now`, when `before` was how far the bucket had come as it
@@ -44,6 +44,21 @@ impl Inner {
         if self.store.info().replicas <= 1 { self.store.outages() } else { 0 }
     }
 
+    /// Whether `key` is at the earlier revision that a read `shows`, after there had been so many `outages` before: the
+    /// bucket was set back. On one server the read is the truth. Of several that one may lag, but then no write
+    /// goes through that is fenced by what it shows: `own` is a key that this session alone writes and has ended.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn is_set_back_to(&self, outages: u64, key: &Key, shows: Option<&Entry>, own: &Key) -> bool {
+        if self.store.outages() == outages {
+            return false;
+        }
+        let shown = shows.map_or(Revision::ZERO, |entry| entry.revision);
+        let proof = || Op::purge(own.clone()).ttl(timing::forestall()).fenced(key.clone(), shown);
+        self.store.info().replicas <= 1 || self.patient.commit(proof().into()).await.is_ok()
+    }
+
     /// The bucket has lost a write that this session relied on.
     pub(crate) fn lost_its_past(&self) {
         self.witness.went_back(&*self.clock, &self.epoch);
@@ -57,6 +72,35 @@ impl Inner {
     /// Safe to drop.
     pub(crate) async fn is_same_bucket(&self) -> bool {
         Witness::is_epoch(&self.patient, &self.epoch).await.unwrap_or(false)
+    }
+
+    /// Whether a read shows that what this session has written to `key` at `revision` stands in the bucket that the session
+    /// was opened in; false when the read lags behind that write. One that was made anew may have come further than the
+    /// session has seen of the former one, and then the write alone tells nothing.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when it is another bucket, and the session is over with its own. As [`Store::entries`].
+    ///
+    /// [`Store::entries`]: tenure_kv::Store::entries
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn wrote_here(&self, key: &Key, revision: Revision) -> Result<bool> {
+        // One that a single process keeps is not made anew under it.
+        if !self.store.info().shared {
+            return Ok(true);
+        }
+        // What shows that write is a state of the bucket in which it is, and so is what is beside it.
+        let found = self.patient.entries(&[key.clone(), layout::epoch_key()?]).await?;
+        let [Some(written), epoch] = &found[..] else { return Ok(false) };
+        if written.revision < revision {
+            return Ok(false);
+        }
+        if epoch.as_ref().is_some_and(|epoch| EpochRecord::is_of(epoch, &self.epoch)) {
+            return Ok(true);
+        }
+        self.witness.went_back(&*self.clock, &self.epoch);
+        Err(self.reset())
     }
 
     fn reset(&self) -> Error {

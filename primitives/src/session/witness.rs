@@ -134,8 +134,7 @@ impl Witness {
     /// Whether the bucket's epoch is still `id`, as far as one read tells.
     pub(crate) async fn is_epoch(store: &Arc<dyn Store>, id: &str) -> Result<bool> {
         let entry = store.entry(&layout::epoch_key()?).await?;
-        let record = entry.as_ref().and_then(|entry| entry.value()).and_then(decode::<EpochRecord>);
-        Ok(record.is_some_and(|record| record.id == id))
+        Ok(entry.is_some_and(|entry| EpochRecord::is_of(&entry, id)))
     }
 
     /// Once grants may be given, tells newcomers to the new bucket so. Best effort: whoever finds it
