@@ -39,8 +39,13 @@ struct Server {
 
 impl Server {
     fn new() -> Arc<Self> {
+        Self::of(1)
+    }
+
+    /// Several that are all set back at once where `replicas` is more than one.
+    fn of(replicas: u16) -> Arc<Self> {
         let memory = Memory::new();
-        let info = memory.info().clone();
+        let info = Info { replicas, ..memory.info().clone() };
         Arc::new(Self {
             memory: RwLock::new(memory),
             log: Mutex::default(),
@@ -188,77 +193,81 @@ async fn what_was_known_of_a_queue_hides_nobody_who_came_where_it_had_been() {
 
 #[tokio::test]
 async fn tickets_offices_and_members_that_come_back_under_a_living_session_are_ended() {
-    let server = Server::new();
-    let session = builder(&server).open().await.unwrap();
-    let guard = session.mutex("x").unwrap().lock().await.unwrap();
-    let office = session.election("e").unwrap().campaign("me").await.unwrap();
-    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
-    let moment = server.moment();
-    guard.release().await.unwrap();
-    office.resign().await.unwrap();
-    member.leave().await.unwrap();
-    server.lose_what_came_after(moment).await;
-    assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1, "nothing came back");
+    for replicas in [1, 3] {
+        let server = Server::of(replicas);
+        let session = builder(&server).open().await.unwrap();
+        let guard = session.mutex("x").unwrap().lock().await.unwrap();
+        let office = session.election("e").unwrap().campaign("me").await.unwrap();
+        let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+        let moment = server.moment();
+        guard.release().await.unwrap();
+        office.resign().await.unwrap();
+        member.leave().await.unwrap();
+        server.lose_what_came_after(moment).await;
+        assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1, "nothing came back");
 
-    let second = other(&server).await;
-    let _guard = soon("the lock", second.mutex("x").unwrap().lock()).await.unwrap();
-    let _office = soon("the office", second.election("e").unwrap().campaign("you")).await.unwrap();
-    let group = second.group("g").unwrap();
-    soon("the member's end", async {
-        while !group.members().await.unwrap().list.is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    assert!(session.is_held(), "all that was for the end of the session, so this test shows nothing");
+        let second = other(&server).await;
+        let _guard = soon("the lock", second.mutex("x").unwrap().lock()).await.unwrap();
+        let _office = soon("the office", second.election("e").unwrap().campaign("you")).await.unwrap();
+        let group = second.group("g").unwrap();
+        soon("the member's end", async {
+            while !group.members().await.unwrap().list.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert!(session.is_held(), "all that was for the end of the session, so this test shows nothing");
+    }
 }
 
 #[tokio::test]
 async fn what_is_held_is_not_taken_for_a_stray() {
-    let server = Server::new();
-    let session = builder(&server).open().await.unwrap();
-    let guard = session.mutex("x").unwrap().lock().await.unwrap();
-    let waits = tokio::spawn({
-        let lock = session.mutex("x").unwrap();
-        async move { lock.lock().await }
-    });
-    let office = session.election("e").unwrap().campaign("me").await.unwrap();
-    let candidate = tokio::spawn({
-        let election = session.election("e").unwrap();
-        async move { election.campaign("me too").await }
-    });
-    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
-    let tickets = KeyRange::new("lock.x.*").unwrap();
-    let candidates = KeyRange::new("candidate.e.*").unwrap();
-    let waiting =
-        || async { server.list(&tickets).await.unwrap().len() == 2 && server.list(&candidates).await.unwrap().len() == 1 };
-    soon("the queue", async {
-        while !waiting().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    let renewed = server.entry(&Key::new(format!("session.{}", session.id())).unwrap()).await.unwrap().unwrap().revision;
-    server.outages.fetch_add(1, Ordering::AcqRel);
-    // The second renewal from here on comes after the look.
-    soon("two renewals", async {
-        let key = Key::new(format!("session.{}", session.id())).unwrap();
-        let mut last = renewed;
-        for _ in 0..3 {
-            while server.entry(&key).await.unwrap().unwrap().revision == last {
+    for replicas in [1, 3] {
+        let server = Server::of(replicas);
+        let session = builder(&server).open().await.unwrap();
+        let guard = session.mutex("x").unwrap().lock().await.unwrap();
+        let waits = tokio::spawn({
+            let lock = session.mutex("x").unwrap();
+            async move { lock.lock().await }
+        });
+        let office = session.election("e").unwrap().campaign("me").await.unwrap();
+        let candidate = tokio::spawn({
+            let election = session.election("e").unwrap();
+            async move { election.campaign("me too").await }
+        });
+        let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+        let tickets = KeyRange::new("lock.x.*").unwrap();
+        let candidates = KeyRange::new("candidate.e.*").unwrap();
+        let waiting =
+            || async { server.list(&tickets).await.unwrap().len() == 2 && server.list(&candidates).await.unwrap().len() == 1 };
+        soon("the queue", async {
+            while !waiting().await {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            last = server.entry(&key).await.unwrap().unwrap().revision;
-        }
-    })
-    .await;
-    assert!(waiting().await && guard.is_held() && office.is_leader());
-    assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1);
-    guard.release().await.unwrap();
-    let _guard = soon("the lock", waits).await.unwrap().unwrap();
-    office.resign().await.unwrap();
-    let _office = soon("the office", candidate).await.unwrap().unwrap();
-    member.leave().await.unwrap();
+        })
+        .await;
+        let renewed = server.entry(&Key::new(format!("session.{}", session.id())).unwrap()).await.unwrap().unwrap().revision;
+        server.outages.fetch_add(1, Ordering::AcqRel);
+        // The second renewal from here on comes after the look.
+        soon("two renewals", async {
+            let key = Key::new(format!("session.{}", session.id())).unwrap();
+            let mut last = renewed;
+            for _ in 0..3 {
+                while server.entry(&key).await.unwrap().unwrap().revision == last {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                last = server.entry(&key).await.unwrap().unwrap().revision;
+            }
+        })
+        .await;
+        assert!(waiting().await && guard.is_held() && office.is_leader());
+        assert_eq!(session.group("g").unwrap().members().await.unwrap().list.len(), 1);
+        guard.release().await.unwrap();
+        let _guard = soon("the lock", waits).await.unwrap().unwrap();
+        office.resign().await.unwrap();
+        let _office = soon("the office", candidate).await.unwrap().unwrap();
+        member.leave().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -318,20 +327,22 @@ async fn an_outage_alone_loses_no_session_however_long_it_lasts() {
 
 #[tokio::test]
 async fn a_leader_and_a_member_go_on_from_what_a_server_has_kept_of_theirs() {
-    let server = Server::new();
-    let session = builder(&server).open().await.unwrap();
-    let office = session.election("e").unwrap().campaign("one").await.unwrap();
-    let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
-    let moment = server.moment();
-    office.proclaim("two").await.unwrap();
-    member.set_value("two").await.unwrap();
-    server.lose_what_came_after(moment).await;
-    let revision = soon("the proclamation", office.proclaim("three")).await.unwrap();
-    assert_eq!(server.entry(&Key::new("election.e").unwrap()).await.unwrap().unwrap().revision, revision);
-    soon("the update", member.set_value("three")).await.unwrap();
-    let there = session.group("g").unwrap().members().await.unwrap().list;
-    assert_eq!(there[0].instance.value, "three");
-    assert!(office.is_leader());
+    for replicas in [1, 3] {
+        let server = Server::of(replicas);
+        let session = builder(&server).open().await.unwrap();
+        let office = session.election("e").unwrap().campaign("one").await.unwrap();
+        let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
+        let moment = server.moment();
+        office.proclaim("two").await.unwrap();
+        member.set_value("two").await.unwrap();
+        server.lose_what_came_after(moment).await;
+        let revision = soon("the proclamation", office.proclaim("three")).await.unwrap();
+        assert_eq!(server.entry(&Key::new("election.e").unwrap()).await.unwrap().unwrap().revision, revision);
+        soon("the update", member.set_value("three")).await.unwrap();
+        let there = session.group("g").unwrap().members().await.unwrap().list;
+        assert_eq!(there[0].instance.value, "three");
+        assert!(office.is_leader());
+    }
 }
 
 #[tokio::test]
@@ -399,8 +410,8 @@ async fn what_was_taken_back_is_not_taken_for_lost_after_an_outage() {
 
 #[tokio::test]
 async fn a_hold_an_office_or_a_member_that_is_gone_is_lost_though_its_session_is_there() {
-    for what in ["lock", "office", "member"] {
-        let server = Server::new();
+    for (what, replicas) in [("lock", 1), ("office", 1), ("member", 1), ("lock", 3), ("office", 3), ("member", 3)] {
+        let server = Server::of(replicas);
         let session = builder(&server).open().await.unwrap();
         let moment = server.moment();
         let (mut guard, mut office, mut member) = (None, None, None);
@@ -431,16 +442,50 @@ async fn a_hold_an_office_or_a_member_that_is_gone_is_lost_though_its_session_is
 }
 
 #[tokio::test]
+async fn an_office_whose_hand_over_is_lost_is_free() {
+    for replicas in [1, 3] {
+        let server = Server::of(replicas);
+        let (first, second) = (builder(&server).open().await.unwrap(), other(&server).await);
+        let office = first.election("e").unwrap().campaign("one").await.unwrap();
+        let successor = tokio::spawn({
+            let election = second.election("e").unwrap();
+            async move { election.campaign("two").await }
+        });
+        let election = first.election("e").unwrap();
+        let candidates = async {
+            loop {
+                if let [candidate] = &election.candidates().await.unwrap()[..] {
+                    return candidate.id.clone();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let candidate = soon("the candidate", candidates).await;
+        let moment = server.moment();
+        office.transfer(&candidate).await.unwrap();
+        let successor = soon("the office", successor).await.unwrap().unwrap();
+        // Both sessions are where they were; neither leads there, and one of them does not know.
+        server.lose_what_came_after(moment).await;
+        let third = other(&server).await;
+        let _office = soon("the office", third.election("e").unwrap().campaign("three")).await.unwrap();
+        soon("the successor's loss", successor.lost()).await;
+        assert!(first.is_held(), "it is free for the end of the session, so this test shows nothing");
+    }
+}
+
+#[tokio::test]
 async fn a_leader_that_only_writes_goes_on_from_what_a_server_has_kept() {
-    let server = Server::new();
-    let session = builder(&server).open().await.unwrap();
-    let office = session.election("e").unwrap().campaign("one").await.unwrap();
-    let moment = server.moment();
-    office.proclaim("two").await.unwrap();
-    server.lose_what_came_after(moment).await;
-    let write = || Op::put(Key::new("data.led").unwrap(), "x").into();
-    soon("a fenced write", office.commit(write())).await.unwrap();
-    assert!(office.is_leader());
+    for replicas in [1, 3] {
+        let server = Server::of(replicas);
+        let session = builder(&server).open().await.unwrap();
+        let office = session.election("e").unwrap().campaign("one").await.unwrap();
+        let moment = server.moment();
+        office.proclaim("two").await.unwrap();
+        server.lose_what_came_after(moment).await;
+        let write = || Op::put(Key::new("data.led").unwrap(), "x").into();
+        soon("a fenced write", office.commit(write())).await.unwrap();
+        assert!(office.is_leader());
+    }
 }
 
 #[tokio::test]

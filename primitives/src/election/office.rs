@@ -59,7 +59,7 @@ pub(super) struct Office {
     at: Revision,
     /// A write that was to replace `at` may be on its way.
     doubt: bool,
-    /// How many outages the one server that keeps the bucket had had before.
+    /// How many outages the store had had before.
     outages: u64,
     /// Our own key among the candidates, as long as it is there.
     left: Withdrawal,
@@ -93,7 +93,7 @@ impl Office {
         record.term = Some(reign.term.get());
         let bell = Bell::new(&inner, &election.ballot);
         // Not the election itself: a task of the session must not keep it open.
-        let (ballot, outages) = (election.ballot.clone(), inner.outages());
+        let (ballot, outages) = (election.ballot.clone(), inner.store.outages());
         Self { inner, ballot, reign, record, at, doubt: false, outages, left, gone: false, bell }
     }
 
@@ -174,20 +174,22 @@ impl Office {
         } else if let Ok(entry) = self.inner.patient.entry(&self.reign.key).await {
             match &entry {
                 Some(entry) if entry.revision >= self.at && !self.is_ours(entry) => drop(self.end_by(entry)),
-                entry => drop(self.set_back_to(entry.as_ref(), false)),
+                entry => drop(self.set_back_to(entry.as_ref(), false).await),
             }
         }
     }
 
     /// A bucket that was set back has lost our last writes: then we go on from the earlier one that is there, or the office
-    /// is over with the session that relied on it. A read shows that on one server after an outage. Where a write was
-    /// `refused` for it, our own record is worth a try in any case: if a replica lags, that is refused, too.
-    fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
-        let proven = self.inner.outages() != self.outages;
-        if !(proven || refused) || entry.is_some_and(|entry| entry.revision >= self.at) {
+    /// is over with the session that relied on it. Where a write was `refused` for it, our own record is worth a try in
+    /// any case: if a replica lags, that is refused, too.
+    async fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
+        if entry.is_some_and(|entry| entry.revision >= self.at) {
             return None;
         }
-        if let Some(entry) = entry.filter(|entry| self.is_ours(entry)) {
+        let (key, own) = (&self.reign.key, &self.left.candidate);
+        let ours = entry.filter(|entry| self.is_ours(entry));
+        let proven = !(refused && ours.is_some()) && self.inner.is_set_back_to(self.outages, key, entry, own).await;
+        if let Some(entry) = ours.filter(|_| proven || refused) {
             self.at = entry.revision;
             self.reign.state.send_modify(|state| state.revision = entry.revision);
             return None;
@@ -265,7 +267,10 @@ impl Office {
                         }
                         Err(_) => {
                             let found = inner.patient.entry(&self.reign.key).await;
-                            let loss = found.ok().and_then(|entry| self.set_back_to(entry.as_ref(), true));
+                            let loss = match found {
+                                Ok(entry) => self.set_back_to(entry.as_ref(), true).await,
+                                Err(_) => None,
+                            };
                             return loss.map_or(Applied::Refused(error), Applied::Lost);
                         }
                     }
@@ -370,7 +375,7 @@ impl Office {
             Some(entry) if entry.revision >= self.at && !self.is_ours(&entry) => return Err(Error::lost(self.end_by(&entry))),
             Some(entry) if entry.revision > self.at => self.found_at(entry.revision),
             entry => {
-                if let Some(loss) = self.set_back_to(entry.as_ref(), false) {
+                if let Some(loss) = self.set_back_to(entry.as_ref(), false).await {
                     return Err(Error::lost(loss));
                 }
             }

@@ -187,6 +187,20 @@ impl Keeper {
         None
     }
 
+    /// Looks whether an outage has taken our last writes.
+    async fn look_after_outage(&mut self) -> Result<Option<Loss>, StoreError> {
+        let entry = self.look().await?;
+        let several = self.inner.store.info().replicas > 1;
+        if several && entry.is_none() && matches!(self.place, Place::In(_)) {
+            self.is_absent().await?;
+            self.place = Place::Out;
+            self.inner.lost_its_past();
+            return Ok(Some(Loss::StoreReset));
+        }
+        // Of several servers one may lag: then our next write finds that out.
+        Ok(self.set_back_to(entry.as_ref(), several))
+    }
+
     /// The number of our write that `entry` is, if it is one.
     fn ours(&self, entry: &Entry) -> Option<u64> {
         Written::read(entry).filter(|written| written.nonce == self.seat.author.nonce).map(|written| written.write)
@@ -371,12 +385,9 @@ impl Keeper {
             }
             if outlived.has_changed().unwrap_or(false) {
                 outlived.mark_unchanged();
-                match self.look().await {
-                    Ok(entry) => {
-                        if let Some(loss) = self.set_back_to(entry.as_ref(), false) {
-                            return loss;
-                        }
-                    }
+                match self.look_after_outage().await {
+                    Ok(Some(loss)) => return loss,
+                    Ok(None) => {}
                     Err(error) => {
                         tracing::debug!(member = %self.seat.key, %error, "whether the member is still there is looked at again");
                         outlived.mark_changed();

@@ -150,9 +150,7 @@ impl SessionBuilder {
         locked(&inner.sightings).saw(outages, revision, inner.clock.now());
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
-        if self.store.info().replicas <= 1 {
-            inner.spawn(traces::look_after_outages(inner.clone(), inner.outlived()));
-        }
+        inner.spawn(traces::look_after_outages(inner.clone(), inner.outlived()));
         Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
     }
 }

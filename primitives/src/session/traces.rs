@@ -2,17 +2,18 @@
 //!
 //! A server that loses its last writes, or forgets tombstones before it writes what they stood for, may show again what
 //! was ended: a ticket that stands in everybody's way, a leader whom nobody runs. As long as the session lives nobody
-//! else may end these. So where one server keeps the bucket a session looks for its own after every outage.
+//! else may end these. So a session looks for its own after every outage. Several servers do not lose what they have
+//! acknowledged, unless all are set back at once.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
 };
 
-use tenure_kv::Key;
+use tenure_kv::{Error as StoreError, Key};
 use tokio::sync::watch;
 
-use super::{Inner, timing};
+use super::{Inner, timing, withdrawal::was_gone};
 use crate::{
     Result, election, membership, mutex,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -152,7 +153,7 @@ async fn look_whenever_outlived(inner: &Inner, mut outlived: watch::Receiver<u64
     }
 }
 
-/// On one server a read is the truth: a hold whose ticket is not where it was granted is none.
+/// A hold whose ticket is not where it was granted is none.
 async fn until_held_is_seen(inner: &Inner) {
     let mut pause = timing::renewal_retry(inner.lease);
     while let Err(error) = held_is_seen(inner).await {
@@ -171,9 +172,14 @@ async fn held_is_seen(inner: &Inner) -> Result<()> {
                 Some(entry) if entry.is_live() && entry.revision == *token => {}
                 // Let go while this was read, or about to be.
                 _ if !inner.is_granted(ticket) => {}
-                Some(entry) if !entry.is_live() && entry.revision > *token => {
+                Some(entry) if !entry.is_live() && entry.revision > *token && !was_gone(&entry.state) => {
                     inner.end_hold(ticket, super::why_ended(Some(&entry.state)));
                 }
+                // On one server a read is the truth.
+                None if inner.store.info().replicas > 1 && !inner.proves_gone(ticket).await? => {
+                    return Err(StoreError::unavailable("a server that lags does not show the ticket").into());
+                }
+                _ if !inner.is_granted(ticket) => {}
                 _ => {
                     tracing::warn!(%ticket, "the server has lost the ticket of a lock that is held: the bucket was set back");
                     inner.lost_its_past();

@@ -112,7 +112,7 @@ impl Inner {
                 Some(entry) if entry.is_live() => Err(Error::unavailable("a lagging read still shows the ticket")),
                 Some(entry) if is_note(&entry.state, HELD) => Ok(Ended::ByUs),
                 Some(entry) if !leaving.held && entry.state == State::Purged => Ok(Ended::ByUs),
-                Some(entry) if is_note(&entry.state, ABSENT) => Ok(without_trace(leaving)),
+                Some(entry) if was_gone(&entry.state) => Ok(without_trace(leaving)),
                 Some(entry) => Ok(Ended::ByOthers(why_ended(Some(&entry.state)))),
                 None => self.prove_gone(leaving).await,
             },
@@ -131,6 +131,16 @@ impl Inner {
             Err(Error::Conflict { .. }) => Err(Error::unavailable("a server that lags does not show the ticket")),
             // It is the proof that is open, and not whether a try of ours has ended the ticket.
             Err(error) if error.is_unknown() => Err(Error::unavailable("whether the ticket is gone was not answered")),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a commit proves that nothing is in the place of a ticket any more, and not even its tombstone; false where
+    /// something is.
+    pub(super) async fn proves_gone(&self, ticket: &Key) -> Result<bool, Error> {
+        match self.patient.commit(where_nothing_is(ticket).ttl(Ttl::MIN).into()).await {
+            Ok(_) => Ok(true),
+            Err(Error::Conflict { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -162,6 +172,11 @@ pub(crate) fn why_ended(state: Option<&State>) -> Loss {
         // Tombstones of broken tickets outlast every lease; all others are left by those who depose.
         _ => Loss::Deposed,
     }
+}
+
+/// The ticket was gone without a trace before this was left in its place.
+pub(super) fn was_gone(state: &State) -> bool {
+    is_note(state, ABSENT)
 }
 
 fn is_note(state: &State, note: &[u8]) -> bool {

@@ -182,6 +182,7 @@ pub(crate) struct Session {
 pub(crate) struct Case<'a> {
     pub(crate) history: &'a History,
     pub(crate) slack: Micros,
+    pub(crate) lag: Micros,
     pub(crate) operations: Vec<Operation<'a>>,
     pub(crate) sessions: HashMap<&'a str, Session>,
     pub(crate) stream: Stream<'a>,
@@ -250,6 +251,7 @@ impl<'a> Case<'a> {
         let mut case = Self {
             history,
             slack: history.head.slack_us,
+            lag: history.head.lag_us,
             longest_lease: sessions.values().map(|session| session.lease).max().unwrap_or_default(),
             faults: Faults::new(&history.lines, quiet, end),
             stream: Stream::new(&history.lines, may_miss),

@@ -68,6 +68,9 @@ pub struct Head {
     /// How far an instant may be off; 0 in a simulation.
     #[serde(default)]
     pub slack_us: Micros,
+    /// By how much reads may lag behind what was acknowledged while no fault makes them lag more: several servers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lag_us: Micros,
     /// For people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -653,4 +656,9 @@ impl Value {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(micros: &Micros) -> bool {
+    *micros == 0
 }

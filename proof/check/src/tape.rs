@@ -63,12 +63,17 @@ impl Tape {
     }
 
     pub(crate) fn of(store: &str) -> Self {
-        let head = Head { version: 1, store: store.into(), seed: None, slack_us: 0, notes: Vec::new() };
+        let head = Head { version: 1, store: store.into(), seed: None, slack_us: 0, lag_us: 0, notes: Vec::new() };
         let mut tape = Self { history: History::new(head), calls: 0, revision: 0, epoch: 1 };
         for (client, session) in [(1, "a"), (2, "b")] {
             tape.open(0, client, session);
         }
         tape
+    }
+
+    /// Reads lag by up to so many milliseconds.
+    pub(crate) fn lags(&mut self, by: u64) {
+        self.history.head.lag_us = by * 1000;
     }
 
     pub(crate) fn open(&mut self, at: u64, client: u64, session: &str) {

@@ -11,7 +11,7 @@ use crate::{
     plan::{MS, Plan, What},
     process::Process,
     store::Remote,
-    wire::Cut,
+    wire::{Cut, LAG},
     world::{Event, World},
 };
 
@@ -83,6 +83,7 @@ impl<'a> Stage<'a> {
             store: "sim".to_owned(),
             seed: Some(self.plan.seed.to_string()),
             slack_us: 0,
+            lag_us: if self.plan.clustered { LAG } else { 0 },
             notes: vec![format!("{} of {} faults", self.keep.iter().filter(|keep| **keep).count(), self.keep.len())],
         };
         let mut history = History::new(head);

@@ -4,6 +4,9 @@ use tenure_check::history::Micros;
 use tenure_kv::{Batch, Entry, Error, Event, Key, KeyRange, Notice, Page, Revision, Since};
 use tokio::sync::mpsc;
 
+/// By how much reads of several servers lag now and then, with nothing wrong.
+pub(crate) const LAG: Micros = 4_000;
+
 /// A request.
 #[derive(Clone)]
 pub(crate) enum Ask {
@@ -80,7 +83,7 @@ impl Wire {
         if self.stale > 0 {
             rng.u64(..=self.stale)
         } else if rng.u8(..) < 32 {
-            rng.u64(..4_000)
+            rng.u64(..LAG)
         } else {
             0
         }

@@ -19,6 +19,14 @@ pub enum Store {
 }
 
 impl Store {
+    /// By how many microseconds its reads may lag where nothing is wrong: any of three servers answers.
+    pub(crate) const fn lag(self) -> u64 {
+        match self {
+            Self::R3 => 100_000,
+            Self::R1 | Self::File | Self::Memory => 0,
+        }
+    }
+
     /// As the head of a history calls it.
     pub(crate) const fn in_history(self) -> &'static str {
         match self {

@@ -256,7 +256,14 @@ impl Storm {
         notes.extend(self.stage.notes());
         let skipped = self.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
         notes.extend(skipped.iter().map(|what| format!("skipped: {what}")));
-        let head = Head { version: 1, store: store.in_history().to_owned(), seed: Some(seed.to_string()), slack_us: 0, notes };
+        let head = Head {
+            version: 1,
+            store: store.in_history().to_owned(),
+            seed: Some(seed.to_string()),
+            slack_us: 0,
+            lag_us: store.lag(),
+            notes,
+        };
         let mut observed = self.stage.finish().await?;
         wrong.append(&mut observed.clashes);
         let daemons = self.daemons.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -255,7 +255,7 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
             let known = found.peek().is_some();
             let missed = case.stream.epochs().any(|epoch| case.stream.gap(epoch, term.saturating_sub(1), *term + 1));
             let in_office = |tenure: &crate::case::Tenure<'_>| {
-                let over = tenure.end.surely_by(since.saturating_sub(case.slack + 1));
+                let over = tenure.end.surely_by(since.saturating_sub(case.slack + case.lag + 1));
                 tenure.born.earliest <= seen.at.saturating_add(case.slack) && !over
             };
             // What it has said before was judged then.
@@ -386,6 +386,21 @@ mod tests {
         tape.seen(25, 2, leader(None, true));
         tape.seen(30, 2, leader(Some(term), false));
         tape.breaks(PROMISE, "who was not in office");
+    }
+
+    #[test]
+    fn an_observer_may_read_what_was_so_a_moment_ago_where_reads_lag() {
+        let mut tape = Tape::new();
+        let term = tape.leader(10, "a", None, "");
+        tape.write(20, "election.e", WriteState::Deleted, "", "");
+        tape.seen(25, 2, leader(None, true));
+        tape.seen(30, 2, leader(Some(term), false));
+        tape.seen(31, 2, leader(None, false));
+        tape.breaks(PROMISE, "who was not in office");
+        tape.lags(4);
+        tape.breaks(PROMISE, "who was not in office");
+        tape.lags(5);
+        tape.keeps(PROMISE);
     }
 
     #[test]

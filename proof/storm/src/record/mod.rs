@@ -199,7 +199,7 @@ mod tests {
             write(2, 1, "meta.epoch", Some("first")),
             write(2, 3, "lock.l.s-1", None),
         ];
-        let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, notes: Vec::new() };
+        let head = Head { version: 1, store: "nats-r1".into(), seed: None, slack_us: 0, lag_us: 0, notes: Vec::new() };
         let record = Record::default();
         record.lines.lock().unwrap().push(Line::Fault(Fault {
             from: 8,
