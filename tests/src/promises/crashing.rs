@@ -54,7 +54,9 @@ pub(super) async fn successor(
 /// When the promise is broken.
 pub async fn a_crashed_holder_delays_the_next_by_one_lease(bed: &Bed) {
     for lease in leases(bed).iter().map(|ms| Duration::from_millis(*ms)) {
-        let tries = join_all((0..4).map(|n| async move {
+        let tries = join_all((0..4_u32).map(|n| async move {
+            // One after the other: what holds up this whole program for a moment must not hold up all of them.
+            tokio::time::sleep(n * lease).await;
             let (line, holder) = bed.process(lease).await;
             let guard = Arc::new(take(&holder, &format!("crash-{n}")).await);
             let next = successor(bed.session(lease).await, guard.clone()).await;

@@ -191,7 +191,9 @@ pub async fn of_many_at_most_one_leads(bed: &Bed) {
 pub async fn a_crashed_leader_is_replaced_in_time(bed: &Bed) {
     let leases: &[u64] = if bed.is_replicated() { &[1_000] } else { &[1_000, 300] };
     for lease in leases.iter().map(|ms| Duration::from_millis(*ms)) {
-        let tries = join_all((0..4).map(|n| async move {
+        let tries = join_all((0..4_u32).map(|n| async move {
+            // One after the other: what holds up this whole program for a moment must not hold up all of them.
+            tokio::time::sleep(n * lease).await;
             let (line, session) = bed.process(lease).await;
             let name = format!("crash-{n}");
             let first = elected(&election(&session, &name)).await;
