@@ -10,7 +10,7 @@ use super::{
     challenge::challenge,
     decide::{Next, Standing, later, next},
     record::Record,
-    withdrawal::{Beyond, Listed, Withdrawal, beyond},
+    withdrawal::{Beyond, Listed, Withdrawal, beyond, lagging},
 };
 use crate::{
     Error, Result,
@@ -73,7 +73,7 @@ impl Attempt {
             let begun = inner.clock.now();
             let outcome = tokio::select! {
                 biased;
-                outcome = self.turn() => outcome,
+                outcome = async { let won = self.turn().await?; self.here(won).await } => outcome,
                 loss = inner.lost() => Err(Error::lost(loss)),
             };
             match outcome {
@@ -332,17 +332,20 @@ impl Attempt {
         Ok(())
     }
 
+    /// What was won, once a read has shown that it is in the bucket that the session was opened in.
+    async fn here(&self, won: Won) -> Result<Won> {
+        for n in 0..7 {
+            if self.inner.wrote_here(&self.left.election, won.revision).await? {
+                return Ok(won);
+            }
+            self.inner.clock.sleep(Duration::from_millis(1 << n)).await;
+        }
+        Err(lagging().into())
+    }
+
     /// Our record stands there: the office is ours once the session can vouch for it.
     pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
         let inner = self.inner.clone();
-        let mut pause = Duration::from_millis(1);
-        // A read that lags, or is not answered, is asked for again.
-        while !inner.wrote_here(&self.left.election, won.revision).await.or_else(unless_lost)? {
-            tokio::select! {
-                loss = inner.lost() => return Err(Error::lost(loss)),
-                () = inner.clock.sleep(pause) => pause = (pause * 2).min(Duration::from_millis(64)),
-            }
-        }
         inner.until_grants().await?;
         inner.vouched().await?;
         // From here on the office sees to what is there.
@@ -359,10 +362,13 @@ impl Attempt {
         let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
-                Next::Lead { term, revision } => return Ok(Ok(self.named(term, revision))),
+                Next::Lead { term, revision } => {
+                    let won = self.named(term, revision);
+                    return Ok(Ok(self.here(won).await?));
+                }
                 Next::Seize(at) => {
                     if let Some(won) = self.seize(at, past).await? {
-                        return Ok(Ok(won));
+                        return Ok(Ok(self.here(won).await?));
                     }
                     latest = self.look_beyond(latest, at).await?;
                 }
@@ -394,13 +400,6 @@ struct Past {
 impl Past {
     fn of(inner: &Inner) -> Self {
         Self { interruptions: inner.validity.interruptions(), outages: inner.outages() }
-    }
-}
-
-fn unless_lost(error: Error) -> Result<bool> {
-    match error {
-        Error::Lost { .. } => Err(error),
-        _ => Ok(false),
     }
 }
 
