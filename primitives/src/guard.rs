@@ -230,7 +230,7 @@ impl Guard {
             Ok(Some(entry)) => !entry.is_live(),
             // Forgotten, or not there yet on a lagging replica: only a commit tells.
             Ok(None) => {
-                let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_absent().ttl(Ttl::MIN);
+                let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO).ttl(Ttl::MIN);
                 self.hold.inner.store.commit(op.into()).await.is_ok()
             }
             Err(_) => false,

@@ -3,175 +3,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod losing_server;
+
 use std::{
-    sync::{
-        Arc, Mutex, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt};
 use tenure::{
-    Error, JoinOptions, Loss, Session, SessionBuilder, SessionState,
+    Error, JoinOptions, Loss, Session, SessionState,
     partitions::{PartitionEvent, Partitions},
 };
 use tenure_kv::{
-    Batch, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Notice, Op, Page, Result, Revision, Since, Store, StoreExt,
+    HandClock, Key, KeyRange, Memory, Op, Store, StoreExt,
     faults::{Faulty, Partition},
 };
 
-const LONG: Duration = Duration::from_secs(20);
-const LEASE: Duration = Duration::from_millis(1_500);
-
-/// A server that can lose its last writes.
-#[derive(Debug)]
-struct Server {
-    memory: RwLock<Memory>,
-    /// Everything committed.
-    log: Mutex<Vec<Batch>>,
-    outages: AtomicU64,
-    /// The next commit is lost.
-    mute: AtomicBool,
-    info: Info,
-}
-
-impl Server {
-    fn new() -> Arc<Self> {
-        Self::of(1)
-    }
-
-    /// Several that are all set back at once where `replicas` is more than one.
-    fn of(replicas: u16) -> Arc<Self> {
-        let memory = Memory::new();
-        let info = Info { replicas, ..memory.info().clone() };
-        Arc::new(Self {
-            memory: RwLock::new(memory),
-            log: Mutex::default(),
-            outages: AtomicU64::new(0),
-            mute: AtomicBool::new(false),
-            info,
-        })
-    }
-
-    fn now(&self) -> Memory {
-        self.memory.read().unwrap().clone()
-    }
-
-    /// A moment to go back to.
-    fn moment(&self) -> usize {
-        self.log.lock().unwrap().len()
-    }
-
-    /// Loses all that was written after `moment`, and returns how far that had got.
-    async fn go_back(&self, moment: usize) -> Revision {
-        let last = self.height().await;
-        let memory = Memory::new();
-        let kept: Vec<Batch> = self.log.lock().unwrap().drain(..).take(moment).collect();
-        for batch in &kept {
-            memory.commit(batch.clone()).await.unwrap();
-        }
-        *self.log.lock().unwrap() = kept;
-        *self.memory.write().unwrap() = memory;
-        self.outages.fetch_add(1, Ordering::AcqRel);
-        assert!(self.height().await < last, "there was nothing to lose");
-        last
-    }
-
-    /// Others write on until the revisions are where they had been, before those who were there are heard again.
-    async fn overtake(&self, last: Revision) {
-        while self.height().await <= last {}
-    }
-
-    async fn lose_what_came_after(&self, moment: usize) {
-        let last = self.go_back(moment).await;
-        self.overtake(last).await;
-    }
-
-    /// Writes, and returns where.
-    async fn height(&self) -> Revision {
-        self.put(&Key::new("data.other").unwrap(), "x").await.unwrap()
-    }
-}
-
-#[async_trait]
-impl Store for Server {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
-        self.now().bucket(name).await
-    }
-    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.now().entry(key).await
-    }
-    async fn commit(&self, batch: Batch) -> Result<Revision> {
-        if self.mute.swap(false, Ordering::AcqRel) {
-            return Err(tenure_kv::Error::unknown("nobody answers"));
-        }
-        let revision = self.now().commit(batch.clone()).await?;
-        self.log.lock().unwrap().push(batch);
-        Ok(revision)
-    }
-    fn outages(&self) -> u64 {
-        self.outages.load(Ordering::Acquire)
-    }
-    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
-        self.now().watch(range, since).await
-    }
-    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
-        self.now().scan(range, from, limit).await
-    }
-    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
-        self.now().follow(key).await
-    }
-}
-
-/// Another process's handle of the same server.
-#[derive(Debug)]
-struct Other(Arc<Server>);
-
-#[async_trait]
-impl Store for Other {
-    fn info(&self) -> &Info {
-        self.0.info()
-    }
-    async fn bucket(&self, name: &str) -> tenure_kv::Result<tenure_kv::Beside> {
-        self.0.bucket(name).await
-    }
-    async fn entry(&self, key: &Key) -> Result<Option<Entry>> {
-        self.0.entry(key).await
-    }
-    async fn commit(&self, batch: Batch) -> Result<Revision> {
-        self.0.commit(batch).await
-    }
-    async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
-        self.0.watch(range, since).await
-    }
-    async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> Result<Page> {
-        self.0.scan(range, from, limit).await
-    }
-    async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
-        self.0.follow(key).await
-    }
-}
-
-fn builder(server: &Arc<Server>) -> SessionBuilder {
-    Session::builder(server.clone()).lease(LEASE)
-}
-
-async fn other(server: &Arc<Server>) -> Session {
-    Session::builder(Arc::new(Other(server.clone()))).lease(LEASE).open().await.unwrap()
-}
-
-async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, work).await.unwrap_or_else(|_| panic!("{what} takes too long"))
-}
+use crate::losing_server::{LEASE, LONG, Server, builder, other, soon};
 
 #[tokio::test]
 async fn what_was_known_of_a_queue_hides_nobody_who_came_where_it_had_been() {
-    let server = Server::new();
+    let server = Server::of(1);
     let session = builder(&server).lease(LONG).open().await.unwrap();
     let lock = session.mutex("x").unwrap();
     lock.lock().await.unwrap().release().await.unwrap();
@@ -272,7 +125,7 @@ async fn what_is_held_is_not_taken_for_a_stray() {
 
 #[tokio::test]
 async fn a_session_that_is_set_back_to_an_earlier_renewal_is_lost_at_once() {
-    let server = Server::new();
+    let server = Server::of(1);
     let session = builder(&server).open().await.unwrap();
     let key = Key::new(format!("session.{}", session.id())).unwrap();
     let moment = server.moment();
@@ -291,7 +144,7 @@ async fn a_session_that_is_set_back_to_an_earlier_renewal_is_lost_at_once() {
 
 #[tokio::test]
 async fn a_session_past_its_ttl_is_not_restored_by_what_a_server_brings_back() {
-    let server = Server::new();
+    let server = Server::of(1);
     let clock = HandClock::default();
     let session = builder(&server).clock(Arc::new(clock.clone())).open().await.unwrap();
     let key = Key::new(format!("session.{}", session.id())).unwrap();
@@ -303,7 +156,7 @@ async fn a_session_past_its_ttl_is_not_restored_by_what_a_server_brings_back() {
 
 #[tokio::test]
 async fn an_outage_alone_loses_no_session_however_long_it_lasts() {
-    let (store, faults) = Faulty::new(Server::new());
+    let (store, faults) = Faulty::new(Server::of(1));
     let clock = HandClock::default();
     let session = Session::builder(store).lease(LEASE).clock(Arc::new(clock.clone())).open().await.unwrap();
     faults.partition(Partition::Refuse);
@@ -347,7 +200,7 @@ async fn a_leader_and_a_member_go_on_from_what_a_server_has_kept_of_theirs() {
 
 #[tokio::test]
 async fn a_release_that_finds_another_bucket_has_not_released() {
-    let server = Server::new();
+    let server = Server::of(1);
     let session = builder(&server).open().await.unwrap();
     let guard = session.mutex("x").unwrap().lock().await.unwrap();
     *server.memory.write().unwrap() = Memory::new();
@@ -360,7 +213,7 @@ async fn a_release_that_finds_another_bucket_has_not_released() {
 
 #[tokio::test]
 async fn a_resignation_that_finds_another_bucket_has_not_resigned() {
-    let server = Server::new();
+    let server = Server::of(1);
     let session = builder(&server).open().await.unwrap();
     let office = session.election("e").unwrap().campaign("me").await.unwrap();
     // No outage: its server goes on. The first try is not answered.
@@ -373,7 +226,7 @@ async fn a_resignation_that_finds_another_bucket_has_not_resigned() {
 /// A partition that was taken back is a ticket that its session ended itself, while the application keeps the guard.
 #[tokio::test]
 async fn what_was_taken_back_is_not_taken_for_lost_after_an_outage() {
-    let server = Server::new();
+    let server = Server::of(1);
     let session = builder(&server).open().await.unwrap();
     let member = session.group("g").unwrap().join("m", JoinOptions::default()).await.unwrap();
     let mut partitions = Partitions::builder(&member, 1).grace(Duration::from_millis(50)).start().await.unwrap();
@@ -490,7 +343,7 @@ async fn a_leader_that_only_writes_goes_on_from_what_a_server_has_kept() {
 
 #[tokio::test]
 async fn an_observer_tells_what_is_so_in_a_bucket_that_lost_its_last_writes() {
-    let server = Server::new();
+    let server = Server::of(1);
     let (holder, watcher) = (builder(&server).open().await.unwrap(), builder(&server).lease(LONG).open().await.unwrap());
     let guard = holder.mutex("x").unwrap().lock().await.unwrap();
     let mut states = watcher.mutex("x").unwrap().observe();

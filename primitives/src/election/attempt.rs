@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Won {
     pub(super) term: Revision,
     pub(super) revision: Revision,
+    /// How many outages the store had had before.
+    pub(super) outages: u64,
 }
 
 /// One campaign. Dropped before it is an office, it is withdrawn by the session.
@@ -108,7 +110,7 @@ impl Attempt {
                 return Err(interrupted());
             }
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
-                Next::Lead { term, revision } => return Ok(self.named(term, revision)),
+                Next::Lead { term, revision } => return Ok(self.named(term, revision, past)),
                 Next::Seize(at) => {
                     if let Some(won) = self.seize(at, past).await? {
                         return Ok(won);
@@ -233,11 +235,11 @@ impl Attempt {
         Ok(latest.filter(|_| !vanished))
     }
 
-    fn named(&mut self, term: Revision, revision: Revision) -> Won {
+    fn named(&mut self, term: Revision, revision: Revision, past: Past) -> Won {
         // The write that named us is the one sent, or the leader's, which has ended our own key.
         self.left.sent = None;
         self.left.named = Some(revision);
-        Won { term, revision }
+        Won { term, revision, outages: past.outages }
     }
 
     /// Writes our record over what stands at `at`; `None` when something else stands there.
@@ -261,7 +263,7 @@ impl Attempt {
             match inner.patient.commit(op.into()).await {
                 Ok(revision) => {
                     inner.acknowledged(before, revision)?;
-                    return Ok(Some(self.named(revision, revision)));
+                    return Ok(Some(self.named(revision, revision, past)));
                 }
                 Err(tenure_kv::Error::Conflict { .. }) if !unanswered => {
                     self.left.sent = None;
@@ -270,7 +272,7 @@ impl Attempt {
                 Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.patient, &self.left.election, at).await {
                     Ok(Beyond::Entry(entry)) => {
                         if let Next::Lead { term, revision } = next(Some(&entry), &self.left.id, None) {
-                            return Ok(Some(self.named(term, revision)));
+                            return Ok(Some(self.named(term, revision, past)));
                         }
                         self.left.sent = None;
                         return Ok(None);
@@ -335,8 +337,9 @@ impl Attempt {
     /// What was won, once a read has shown that it is in the bucket that the session was opened in.
     async fn here(&self, won: Won) -> Result<Won> {
         for n in 0..7 {
-            if self.inner.wrote_here(&self.left.election, won.revision).await? {
-                return Ok(won);
+            if let Some(entry) = self.inner.written_here(&self.left.election, won.revision).await? {
+                // Moved by a proclamation that is not ours it is somebody else's.
+                return if self.left.is_named(&entry) { Ok(won) } else { Err(interrupted()) };
             }
             self.inner.clock.sleep(Duration::from_millis(1 << n)).await;
         }
@@ -363,7 +366,7 @@ impl Attempt {
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => {
-                    let won = self.named(term, revision);
+                    let won = self.named(term, revision, past);
                     return Ok(Ok(self.here(won).await?));
                 }
                 Next::Seize(at) => {
@@ -399,7 +402,7 @@ struct Past {
 
 impl Past {
     fn of(inner: &Inner) -> Self {
-        Self { interruptions: inner.validity.interruptions(), outages: inner.outages() }
+        Self { interruptions: inner.validity.interruptions(), outages: inner.store.outages() }
     }
 }
 

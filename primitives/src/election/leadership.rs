@@ -128,7 +128,7 @@ impl Leadership {
             state: watch::Sender::new(state),
         });
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let office = Office::new(election, reign.clone(), record, left, won.revision);
+        let office = Office::new(election, reign.clone(), record, left, won);
         session.inner().spawn(office.run(inbox));
         Self { reign, session, requests }
     }

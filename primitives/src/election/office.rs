@@ -9,11 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tenure_kv::{Batch, ClockExt, Entry, Error as StoreError, Key, Op, Revision, State};
+use tenure_kv::{Batch, ClockExt, Entry, Error as StoreError, Key, Moment, Op, Revision, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Ballot, Election,
+    attempt::Won,
     challenge::Bell,
     leadership::{Reign, past_deadline, patience},
     record::{Record, TRANSFERRED},
@@ -88,12 +89,13 @@ enum Patience {
 }
 
 impl Office {
-    pub(super) fn new(election: &Election, reign: Arc<Reign>, mut record: Record, left: Withdrawal, at: Revision) -> Self {
+    pub(super) fn new(election: &Election, reign: Arc<Reign>, mut record: Record, left: Withdrawal, won: Won) -> Self {
         let inner = election.session.inner().clone();
         record.term = Some(reign.term.get());
         let bell = Bell::new(&inner, &election.ballot);
         // Not the election itself: a task of the session must not keep it open.
-        let (ballot, outages) = (election.ballot.clone(), inner.store.outages());
+        let ballot = election.ballot.clone();
+        let (at, outages) = (won.revision, won.outages);
         Self { inner, ballot, reign, record, at, doubt: false, outages, left, gone: false, bell }
     }
 
@@ -110,6 +112,7 @@ impl Office {
     }
 
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Request>) -> Loss {
+        let mut outlived = self.inner.outlived();
         sweep(&self.inner, &self.ballot);
         self.unlist().await;
         let lost = self.reign.hold.clone().lost();
@@ -117,7 +120,9 @@ impl Office {
         let mut health = self.ballot.health.clone();
         let mut look_at = self.inner.clock.now() + self.inner.lease;
         let mut looks = 0_u32;
-        let mut outlived = self.inner.outlived();
+        if self.inner.store.outages() != self.outages {
+            outlived.mark_changed();
+        }
         loop {
             if let Some(challenger) = self.bell.answer(&self.inner).await {
                 self.reign.state.send_modify(|state| state.asked = challenger);
@@ -145,10 +150,9 @@ impl Office {
                     }
                 },
                 () = self.bell.rings(&self.inner) => {}
-                Ok(()) = outlived.changed() => self.look().await,
+                Ok(()) = outlived.changed() => look_at = self.look().await,
                 () = self.inner.clock.sleep_until(look_at) => {
-                    look_at = self.inner.clock.now() + self.inner.lease;
-                    self.look().await;
+                    look_at = self.look().await;
                     looks = looks.wrapping_add(1);
                     if looks.is_multiple_of(SWEEP_EVERY) {
                         sweep(&self.inner, &self.ballot);
@@ -165,18 +169,25 @@ impl Office {
         }
     }
 
-    /// A look now and then, for what nobody told us: somebody has taken the office, or asks for it.
-    async fn look(&mut self) {
+    /// A look now and then, for what nobody told us: somebody has taken the office, or asks for it. Returns when to look
+    /// again: soon where it is not known what an outage has left.
+    async fn look(&mut self) -> Moment {
         self.unlist().await;
         self.bell.look();
-        if self.doubt {
-            let _ = self.verify().await;
+        let settled = if self.doubt {
+            self.verify().await.is_ok()
         } else if let Ok(entry) = self.inner.patient.entry(&self.reign.key).await {
             match &entry {
                 Some(entry) if entry.revision >= self.at && !self.is_ours(entry) => drop(self.end_by(entry)),
                 entry => drop(self.set_back_to(entry.as_ref(), false).await),
             }
-        }
+            entry.is_some_and(|entry| entry.revision >= self.at)
+        } else {
+            false
+        };
+        let lease = self.inner.lease;
+        let soon = !settled && self.inner.store.outages() != self.outages;
+        self.inner.clock.now() + if soon { timing::renewal_retry(lease) } else { lease }
     }
 
     /// A bucket that was set back has lost our last writes: then we go on from the earlier one that is there, or the office
@@ -186,9 +197,9 @@ impl Office {
         if entry.is_some_and(|entry| entry.revision >= self.at) {
             return None;
         }
-        let (key, own) = (&self.reign.key, &self.left.candidate);
         let ours = entry.filter(|entry| self.is_ours(entry));
-        let proven = !(refused && ours.is_some()) && self.inner.is_set_back_to(self.outages, key, entry, own).await;
+        let worth_a_try = refused && ours.is_some();
+        let proven = !worth_a_try && self.inner.is_set_back_to(self.outages, &self.reign.key, entry).await;
         if let Some(entry) = ours.filter(|_| proven || refused) {
             self.at = entry.revision;
             self.reign.state.send_modify(|state| state.revision = entry.revision);

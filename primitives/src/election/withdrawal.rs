@@ -179,7 +179,7 @@ impl Withdrawal {
         Ok(())
     }
 
-    fn is_named(&self, entry: &Entry) -> bool {
+    pub(super) fn is_named(&self, entry: &Entry) -> bool {
         Record::read(entry).is_some_and(|record| record.candidate == self.id)
     }
 }

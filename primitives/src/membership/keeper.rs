@@ -71,7 +71,7 @@ impl Drop for Keeper {
 impl Keeper {
     pub(super) fn new(inner: Arc<Inner>, seat: Arc<Seat>, critical_for: Option<Duration>) -> Self {
         let taken = seat.wish.borrow().instance.clone();
-        let (written, sent, critical_since, outages) = (None, None, None, inner.outages());
+        let (written, sent, critical_since, outages) = (None, None, None, inner.store.outages());
         Self { inner, seat, place: Place::Out, write: 0, written, taken, sent, critical_for, critical_since, outages }
     }
 
@@ -163,42 +163,42 @@ impl Keeper {
     }
 
     /// A bucket that was set back has lost our last writes: then we go on from the earlier one that is there, or the
-    /// membership is over with the session that relied on it. A read shows that on one server after an outage. Where a
-    /// write was `refused` for it, our own record is worth a try in any case: if a replica lags, that is refused, too.
-    fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
+    /// membership is over with the session that relied on it. Our own record is worth a try where a write was `refused`
+    /// for it, or there was an outage: if it is a replica that lags, that is refused, too.
+    async fn set_back_to(&mut self, entry: Option<&Entry>, refused: bool) -> Option<Loss> {
         let Place::In(at) = self.place else { return None };
-        let proven = self.inner.outages() != self.outages;
-        let ours = entry.is_some_and(|entry| self.ours(entry).is_some());
-        match entry {
-            _ if !proven && !refused => {}
-            Some(entry) if entry.revision > at || ours && entry.revision == at => {}
-            Some(entry) if ours => {
+        let ours = entry.filter(|entry| self.ours(entry).is_some());
+        if entry.is_some_and(|entry| entry.revision > at) || ours.is_some_and(|entry| entry.revision == at) {
+            return None;
+        }
+        if let Some(entry) = ours {
+            if refused || self.inner.store.outages() != self.outages {
                 self.place = Place::In(entry.revision);
                 // It says what was said before.
                 self.written = None;
             }
-            _ if proven => {
-                self.place = Place::Out;
-                self.inner.lost_its_past();
-                return Some(Loss::StoreReset);
-            }
-            _ => {}
+            return None;
         }
-        None
+        if !self.inner.is_set_back_to(self.outages, &self.seat.key, entry).await {
+            return None;
+        }
+        self.place = Place::Out;
+        self.inner.lost_its_past();
+        Some(Loss::StoreReset)
     }
 
     /// Looks whether an outage has taken our last writes.
     async fn look_after_outage(&mut self) -> Result<Option<Loss>, StoreError> {
         let entry = self.look().await?;
-        let several = self.inner.store.info().replicas > 1;
-        if several && entry.is_none() && matches!(self.place, Place::In(_)) {
-            self.is_absent().await?;
-            self.place = Place::Out;
-            self.inner.lost_its_past();
-            return Ok(Some(Loss::StoreReset));
+        if let Some(loss) = self.set_back_to(entry.as_ref(), false).await {
+            return Ok(Some(loss));
         }
-        // Of several servers one may lag: then our next write finds that out.
-        Ok(self.set_back_to(entry.as_ref(), several))
+        match self.place {
+            Place::In(at) if entry.is_none_or(|entry| entry.revision < at) => {
+                Err(StoreError::unavailable("a read that may lag does not show the member"))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The number of our write that `entry` is, if it is one.
@@ -391,8 +391,11 @@ impl Keeper {
                     Err(error) => {
                         tracing::debug!(member = %self.seat.key, %error, "whether the member is still there is looked at again");
                         outlived.mark_changed();
-                        self.pause(TRIES).await;
-                        continue;
+                        if self.written.as_ref() == Some(&wanted) {
+                            self.pause(TRIES).await;
+                            continue;
+                        }
+                        // A write tells more than a read.
                     }
                 }
             }
@@ -463,7 +466,7 @@ impl Keeper {
                     return Ok(Some(Loss::Broken));
                 }
                 Some(entry) => {
-                    return match self.set_back_to(Some(&entry), true) {
+                    return match self.set_back_to(Some(&entry), true).await {
                         Some(loss) => Ok(Some(loss)),
                         None => Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
                     };
@@ -512,7 +515,7 @@ impl Keeper {
                         self.place = Place::Out;
                     }
                     Some(entry) => {
-                        if self.set_back_to(Some(&entry), true).is_none() {
+                        if self.set_back_to(Some(&entry), true).await.is_none() && self.place == Place::In(at) {
                             return Err(StoreError::unavailable("a lagging read still shows the member"));
                         }
                     }

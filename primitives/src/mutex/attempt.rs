@@ -1,6 +1,12 @@
 //! One ticket on its way to the front of the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tenure_kv::{
     Clock, ClockExt, Key, KeyRange, Op, Page, Revision,
@@ -23,7 +29,7 @@ use crate::{
 /// So often in a row nobody must have been before us for [`Attempt::nothing_since_release`] to be tried.
 const CALM: u8 = 4;
 
-/// After how long a ticket that a read did not show is looked for again.
+/// After how long a ticket that a read did not show is looked for again, at first.
 const UNSEEN: Duration = Duration::from_millis(5);
 
 /// How long a ticket may go unanswered before its caller is told.
@@ -46,7 +52,9 @@ pub(super) struct Attempt {
     /// How many outages the store had had before the last search of the queue, and before the ticket was written.
     outages: u64,
     /// The ticket was seen in the bucket that the session was opened in.
-    here: bool,
+    here: AtomicBool,
+    /// So often it was not seen there, though nothing was before it.
+    unseen: u32,
     /// The session has to see that the ticket goes.
     open: bool,
     /// It waited with many others of its session.
@@ -78,7 +86,8 @@ impl Attempt {
             mutex: mutex.clone(),
             token: None,
             outages: inner.store.outages(),
-            here: false,
+            here: AtomicBool::new(false),
+            unseen: 0,
             open: false,
             crowded: false,
             ended: Some(Arc::new(watch::Sender::new(None))),
@@ -159,14 +168,7 @@ impl Attempt {
     async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
         loop {
             let outages = self.inner().store.outages();
-            let (found, here) = futures::join!(self.search(outages), self.is_here());
-            // One that is not answered is asked for again before the grant.
-            match here {
-                Err(error @ Error::Lost { .. }) => return Err(error),
-                here => self.here |= here.unwrap_or(false),
-            }
-            let found = found?;
-            let found = match found {
+            let found = match self.beside(self.search(outages), |place| matches!(place, Place::First)).await? {
                 Place::First => None,
                 Place::Behind(ticket, revision) => Some((ticket, revision)),
                 Place::Gone => return Err(self.ended_by_others().await),
@@ -179,9 +181,47 @@ impl Attempt {
         }
     }
 
-    /// Whether the ticket stands in the bucket that the session was opened in; false where a read lags behind it.
-    async fn is_here(&self) -> Result<bool> {
-        Ok(self.here || self.inner().wrote_here(&self.ticket, self.token.unwrap_or_default()).await?)
+    /// Looks once whether the ticket stands in the bucket that the session was opened in. Where a read lags behind it, or is
+    /// not answered, that has to be asked again.
+    async fn look_here(&self) -> Result<()> {
+        let inner = self.inner();
+        // One that a single process keeps is not made anew under it.
+        if !inner.store.info().shared {
+            self.here.store(true, Ordering::Relaxed);
+        }
+        if self.is_here() {
+            return Ok(());
+        }
+        match inner.written_here(&self.ticket, self.token.unwrap_or_default()).await {
+            Err(error @ Error::Lost { .. }) => return Err(error),
+            Ok(Some(_)) => self.here.store(true, Ordering::Relaxed),
+            Ok(None) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn is_here(&self) -> bool {
+        self.here.load(Ordering::Relaxed)
+    }
+
+    /// Does `work`, and meanwhile [looks](Self::look_here); waits for that only if the ticket `is_first`.
+    async fn beside<T>(&self, work: impl Future<Output = Result<T>>, is_first: impl FnOnce(&T) -> bool) -> Result<T> {
+        let look = self.look_here();
+        tokio::pin!(work, look);
+        tokio::select! {
+            biased;
+            done = &mut work => {
+                let done = done?;
+                if is_first(&done) {
+                    look.await?;
+                }
+                Ok(done)
+            }
+            looked = &mut look => {
+                looked?;
+                work.await
+            }
+        }
     }
 
     /// As [`before`](Self::before), by what is known and read after so many `outages`.
@@ -296,7 +336,7 @@ impl Attempt {
             let turn = async {
                 if hearsay && let Some(crowd) = place.crowd(&tickets) {
                     self.crowded = true;
-                    match crowd.turn(self.token.unwrap_or_default()).await? {
+                    match self.beside(crowd.turn(self.token.unwrap_or_default()), |turn| matches!(turn, Turn::First)).await? {
                         Turn::First => return Ok(true),
                         // A view is hearsay where it says that our ticket is gone: the search below proves it, or a
                         // ticket that lives would be left in everybody's way.
@@ -330,13 +370,12 @@ impl Attempt {
     /// at again.
     pub(super) async fn vouched(&mut self) -> Result<bool> {
         let inner = self.inner().clone();
-        match self.is_here().await {
-            Ok(true) => self.here = true,
-            Err(error @ Error::Lost { .. }) => return Err(error),
-            Ok(false) | Err(_) => {
-                inner.clock.sleep(UNSEEN).await;
-                return Ok(false);
-            }
+        self.look_here().await?;
+        if !self.is_here() {
+            let pause = UNSEEN * 2_u32.pow(self.unseen.min(7));
+            self.unseen += 1;
+            inner.clock.sleep(pause).await;
+            return Ok(false);
         }
         inner.until_grants().await?;
         // Ours, but nobody may rely on it before a renewal says that the session still lives.

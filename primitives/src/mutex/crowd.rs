@@ -248,12 +248,13 @@ impl Watcher {
         let mut pause = FIRST_PAUSE;
         loop {
             let (clock, patience) = (self.inner.clock.clone(), timing::patience(self.inner.lease));
+            let outages = self.inner.store.outages();
             let opened = clock.timeout(patience, View::open(&self.inner.store, self.tickets.clone())).await;
             let opened = opened.unwrap_or_else(|_| Err(tenure_kv::Error::unavailable("the store did not answer in time").into()));
             match opened {
                 Ok(view) => {
                     pause = FIRST_PAUSE;
-                    self.watch(&view).await;
+                    self.watch(&view, outages).await;
                     // The bucket may not be what it was.
                     self.dead.clear();
                 }
@@ -267,19 +268,17 @@ impl Watcher {
         }
     }
 
-    /// Looks at the queue until the view ends.
-    async fn watch(&mut self, view: &View) {
+    /// Looks at the queue until the view ends, or the store has had more than so many `outages`.
+    async fn watch(&mut self, view: &View, outages: u64) {
         let mut seen: Option<Front> = None;
         let mut guarding: Option<BoxFuture<'static, Found>> = None;
-        let mut outages = self.inner.outages();
         loop {
-            if self.inner.outages() != outages {
-                // Who was proven to be dead may live again on a server that has lost the proof.
-                outages = self.inner.outages();
-                self.dead.clear();
-                (seen, guarding) = (None, None);
-            }
             let (taken, through, first) = view.read(|now| (now.taken(), now.revision(), front(now)));
+            // In a bucket that was set back others may stand where the view knows that nobody does, and who was proven to
+            // be dead may live again. Asked after the view was read: what it shows is from before that.
+            if self.inner.store.outages() != outages {
+                return self.waiters.dismiss();
+            }
             let ours = first.as_ref().is_some_and(|first| first.session == self.inner.id);
             self.waiters.tell(through, first.as_ref().map(|first| first.revision), ours);
             if first != seen {

@@ -36,7 +36,7 @@ pub(super) fn observe(inner: &Arc<Inner>, name: &Name) -> BoxStream<'static, Res
         queue: None,
         tickets: Tickets::default(),
         watched: HashMap::new(),
-        outages: inner.outages(),
+        outages: inner.store.outages(),
         seen: now,
         look_at: now,
         blind: false,
@@ -138,7 +138,7 @@ impl Observer {
 
     /// Forgets all that was concluded: the queue is read from its beginning, and no silence so far proves anything.
     fn begin_anew(&mut self) {
-        self.outages = self.inner.outages();
+        self.outages = self.inner.store.outages();
         self.watched.clear();
         self.tickets = Tickets::default();
         if let Some((view, changes)) = &mut self.queue {
@@ -182,8 +182,8 @@ impl Observer {
     /// it, of who came since then otherwise.
     async fn look(&mut self) -> Result<LockState> {
         let inner = self.inner.clone();
-        if inner.outages() != self.outages {
-            // One server that is back may not be where the view was.
+        if inner.store.outages() != self.outages {
+            // What is back may not be where the view was.
             self.queue = None;
             self.begin_anew();
             self.look_at = inner.clock.now();

@@ -1,9 +1,9 @@
 //! What a session's own acknowledged writes tell of the bucket, and from when it may be granted anything there.
 
-use tenure_kv::{Entry, Key, Op, Revision};
+use tenure_kv::{Entry, Key, Op, Revision, Ttl};
 
-use super::{Inner, heights::Mark, timing, witness::Witness};
-use crate::{Error, Loss, Result, layout, record::EpochRecord};
+use super::{Inner, heights::Mark, witness::Witness};
+use crate::{Error, Loss, Result, ids, layout, record::EpochRecord};
 
 impl Inner {
     /// Takes note of a write that was acknowledged at `now`, when `before` was how far the bucket had come as it
@@ -38,25 +38,23 @@ impl Inner {
         if self.witness.is_in(&self.epoch) { Ok(()) } else { Err(self.reset()) }
     }
 
-    /// How often the one server that keeps the bucket was out of touch, and may have lost its last writes since. Several
-    /// servers do not lose what they acknowledged.
-    pub(crate) fn outages(&self) -> u64 {
-        if self.store.info().replicas <= 1 { self.store.outages() } else { 0 }
-    }
-
     /// Whether `key` is at the earlier revision that a read `shows`, after there had been so many `outages` before: the
-    /// bucket was set back. On one server the read is the truth. Of several that one may lag, but then no write
-    /// goes through that is fenced by what it shows: `own` is a key that this session alone writes and has ended.
+    /// bucket was set back. On one server the read is the truth. Of several that one may lag, but then no write goes through
+    /// that is fenced by what it shows: a tombstone where never anything was.
     ///
     /// # Cancel safety
     /// Safe to drop.
-    pub(crate) async fn is_set_back_to(&self, outages: u64, key: &Key, shows: Option<&Entry>, own: &Key) -> bool {
+    pub(crate) async fn is_set_back_to(&self, outages: u64, key: &Key, shows: Option<&Entry>) -> bool {
         if self.store.outages() == outages {
             return false;
         }
+        if self.store.info().replicas <= 1 {
+            return true;
+        }
+        // Every role that has something to lose may write this.
+        let Ok(nowhere) = layout::session_key(&ids::fresh()) else { return false };
         let shown = shows.map_or(Revision::ZERO, |entry| entry.revision);
-        let proof = || Op::purge(own.clone()).ttl(timing::forestall()).fenced(key.clone(), shown);
-        self.store.info().replicas <= 1 || self.patient.commit(proof().into()).await.is_ok()
+        self.patient.commit(Op::purge(nowhere).ttl(Ttl::MIN).fenced(key.clone(), shown).into()).await.is_ok()
     }
 
     /// The bucket has lost a write that this session relied on.
@@ -74,8 +72,8 @@ impl Inner {
         Witness::is_epoch(&self.patient, &self.epoch).await.unwrap_or(false)
     }
 
-    /// Whether a read shows that what this session has written to `key` at `revision` stands in the bucket that the session
-    /// was opened in; false when the read lags behind that write. One that was made anew may have come further than the
+    /// What stands in `key`, in which this session has written something at `revision`, if that is the bucket in which the
+    /// session was opened; `None` when the read lags behind that write. One that was made anew may have come further than the
     /// session has seen of the former one, and then the write alone tells nothing.
     ///
     /// # Errors
@@ -85,19 +83,15 @@ impl Inner {
     ///
     /// # Cancel safety
     /// Safe to drop.
-    pub(crate) async fn wrote_here(&self, key: &Key, revision: Revision) -> Result<bool> {
-        // One that a single process keeps is not made anew under it.
-        if !self.store.info().shared {
-            return Ok(true);
-        }
+    pub(crate) async fn written_here(&self, key: &Key, revision: Revision) -> Result<Option<Entry>> {
         // What shows that write is a state of the bucket in which it is, and so is what is beside it.
         let found = self.patient.entries(&[key.clone(), layout::epoch_key()?]).await?;
-        let [Some(written), epoch] = &found[..] else { return Ok(false) };
+        let Ok([Some(written), epoch]) = <[_; 2]>::try_from(found) else { return Ok(None) };
         if written.revision < revision {
-            return Ok(false);
+            return Ok(None);
         }
-        if epoch.as_ref().is_some_and(|epoch| EpochRecord::is_of(epoch, &self.epoch)) {
-            return Ok(true);
+        if epoch.is_some_and(|epoch| EpochRecord::is_of(&epoch, &self.epoch)) {
+            return Ok(Some(written));
         }
         self.witness.went_back(&*self.clock, &self.epoch);
         Err(self.reset())

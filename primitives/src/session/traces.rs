@@ -8,9 +8,10 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
-use tenure_kv::{Error as StoreError, Key};
+use tenure_kv::{ClockExt, Error as StoreError, Key};
 use tokio::sync::watch;
 
 use super::{Inner, timing, withdrawal::was_gone};
@@ -126,29 +127,36 @@ pub(super) async fn look_after_outages(inner: Arc<Inner>, outlived: watch::Recei
 
 async fn look_whenever_outlived(inner: &Inner, mut outlived: watch::Receiver<u64>) {
     while outlived.changed().await.is_ok() {
-        until_held_is_seen(inner).await;
-        let mut left = inner.traces.names();
-        let mut pause = timing::renewal_retry(inner.lease);
-        while !left.is_empty() {
-            let mut failed = Vec::new();
-            for trace in left {
-                if let Err(error) = look(inner, &trace).await {
-                    tracing::debug!(session = %inner.id, %error, "what an outage may have brought back is looked for again");
-                    failed.push(trace);
-                }
-                if outlived.has_changed().unwrap_or(true) {
-                    break;
-                }
+        let mut next = outlived.clone();
+        tokio::select! {
+            // All of it once more.
+            _ = next.changed() => outlived.mark_changed(),
+            _ = async { tokio::join!(until_held_is_seen(inner), until_strays_are_ended(inner)) } => {}
+        }
+    }
+}
+
+async fn until_strays_are_ended(inner: &Inner) {
+    let mut left = inner.traces.names();
+    let mut pause = timing::renewal_retry(inner.lease);
+    // All processes come back at once, and it is rare that several servers have lost anything.
+    let several = inner.store.info().replicas > 1;
+    let apart = if several { inner.lease / u32::try_from(left.len()).unwrap_or(u32::MAX).max(1) } else { Duration::ZERO };
+    while !left.is_empty() {
+        let mut failed = Vec::new();
+        for trace in left {
+            if let Err(error) = look(inner, &trace).await {
+                tracing::debug!(session = %inner.id, %error, "what an outage may have brought back is looked for again");
+                failed.push(trace);
             }
-            if outlived.has_changed().unwrap_or(true) {
-                // All of it once more.
-                break;
+            if !apart.is_zero() {
+                inner.clock.sleep(apart).await;
             }
-            left = failed;
-            if !left.is_empty() {
-                inner.clock.sleep_until(inner.clock.now() + pause).await;
-                pause = (pause * 2).min(timing::renewal_interval(inner.lease));
-            }
+        }
+        left = failed;
+        if !left.is_empty() {
+            inner.clock.sleep_until(inner.clock.now() + pause).await;
+            pause = (pause * 2).min(timing::renewal_interval(inner.lease));
         }
     }
 }
@@ -164,6 +172,7 @@ async fn until_held_is_seen(inner: &Inner) {
 }
 
 async fn held_is_seen(inner: &Inner) -> Result<()> {
+    let mut seen = Ok(());
     for granted in inner.granted_tickets().chunks(256) {
         let tickets: Vec<Key> = granted.iter().map(|(ticket, _)| ticket.clone()).collect();
         let found = inner.patient.entries(&tickets).await?;
@@ -176,18 +185,24 @@ async fn held_is_seen(inner: &Inner) -> Result<()> {
                     inner.end_hold(ticket, super::why_ended(Some(&entry.state)));
                 }
                 // On one server a read is the truth.
-                None if inner.store.info().replicas > 1 && !inner.proves_gone(ticket).await? => {
-                    return Err(StoreError::unavailable("a server that lags does not show the ticket").into());
-                }
-                _ if !inner.is_granted(ticket) => {}
-                _ => {
-                    tracing::warn!(%ticket, "the server has lost the ticket of a lock that is held: the bucket was set back");
-                    inner.lost_its_past();
-                }
+                None if inner.store.info().replicas > 1 => match inner.proves_gone(ticket).await {
+                    Ok(true) => is_lost(inner, ticket),
+                    Ok(false) => seen = Err(StoreError::unavailable("a server that lags does not show the ticket").into()),
+                    Err(error) => seen = Err(error.into()),
+                },
+                _ => is_lost(inner, ticket),
             }
         }
     }
-    Ok(())
+    seen
+}
+
+fn is_lost(inner: &Inner, ticket: &Key) {
+    // Let go while that was proven.
+    if inner.is_granted(ticket) {
+        tracing::warn!(%ticket, "the ticket of a lock that is held is lost: the bucket was set back");
+        inner.lost_its_past();
+    }
 }
 
 async fn look(inner: &Inner, trace: &Trace) -> Result<()> {

@@ -60,13 +60,16 @@ pub(super) struct Progress {
 struct Known {
     store: Weak<dyn Store>,
     range: KeyRange,
+    /// How many outages the store had had when it was started.
+    outages: u64,
     feed: Weak<Feed>,
 }
 
 static FEEDS: LazyLock<Mutex<Vec<Known>>> = LazyLock::new(Mutex::default);
 
 impl Feed {
-    /// The feed of `range`, running already or started now.
+    /// The feed of `range`, running already or started now: after an outage of the store, anew. The bucket may have been set
+    /// back meanwhile, which a watch of several servers does not notice.
     pub(super) fn of(store: &Arc<dyn Store>, range: &KeyRange) -> Result<Arc<Self>> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(Error::invalid("a view needs a Tokio runtime: open it inside one"));
@@ -74,7 +77,8 @@ impl Feed {
         let mut all = locked(&FEEDS);
         all.retain(|known| known.feed.strong_count() > 0);
         let same = |known: &&Known| std::ptr::addr_eq(known.store.as_ptr(), Arc::as_ptr(store)) && known.range == *range;
-        let running = all.iter().find(same).and_then(|known| known.feed.upgrade());
+        let outages = store.outages();
+        let running = all.iter().find(same).filter(|known| known.outages == outages).and_then(|known| known.feed.upgrade());
         if let Some(feed) = running.filter(|feed| feed.cell.progress.borrow().ended.is_none()) {
             return Ok(feed);
         }
@@ -82,7 +86,7 @@ impl Feed {
         let task = runtime.spawn(run(End(cell.clone()), store.clone(), range.clone()));
         let feed = Arc::new(Self { cell, _task: AbortOnDropHandle::new(task) });
         all.retain(|known| !same(&known));
-        all.push(Known { store: Arc::downgrade(store), range: range.clone(), feed: Arc::downgrade(&feed) });
+        all.push(Known { store: Arc::downgrade(store), range: range.clone(), outages, feed: Arc::downgrade(&feed) });
         Ok(feed)
     }
 }
