@@ -140,9 +140,9 @@ async fn revisions_of_a_former_bucket_prove_no_silence_in_the_next() {
 
 /// A session whose bucket was made anew and has come further since than the session saw of the former one. It will not
 /// renew for seconds.
-async fn overtaken(epoch: Option<&str>) -> Session {
+async fn overtaken(replicas: u16, epoch: Option<&str>) -> Session {
     let (one, next) = (Memory::new(), Memory::new());
-    let info = Info { shared: true, ..one.info().clone() };
+    let info = Info { shared: true, replicas, ..one.info().clone() };
     // Settled, or nothing would be granted there yet.
     one.put(&Key::new("meta.epoch").unwrap(), r#"{"id":"one","settled":true}"#).await.unwrap();
     if let Some(epoch) = epoch {
@@ -152,27 +152,31 @@ async fn overtaken(epoch: Option<&str>) -> Session {
     let store = Arc::new(Restorable(RwLock::new(one), info));
     let session = Session::builder(store.clone()).lease(Duration::from_secs(60)).open().await.unwrap();
     *store.0.write().unwrap() = next;
+    // No server takes 500 writes in no time, and that is relied on.
+    tokio::time::sleep(Duration::from_millis(5)).await;
     session
 }
 
 #[tokio::test]
 async fn nothing_is_granted_in_a_bucket_made_anew_that_has_come_further_than_was_seen() {
-    for epoch in [None, Some("another")] {
-        let session = overtaken(epoch).await;
+    for (replicas, epoch) in [(1, None), (1, Some("another")), (3, None), (3, Some("another"))] {
+        let session = overtaken(replicas, epoch).await;
         let error = session.mutex("x").unwrap().lock().await.expect_err("granted in another bucket");
         assert_eq!(error.loss(), Some(Loss::StoreReset), "{error}");
-        let session = overtaken(epoch).await;
+        let session = overtaken(replicas, epoch).await;
         let error = session.mutex("x").unwrap().try_lock().await.expect_err("granted in another bucket");
         assert_eq!(error.loss(), Some(Loss::StoreReset), "{error}");
-        let session = overtaken(epoch).await;
+        let session = overtaken(replicas, epoch).await;
         let error = session.election("x").unwrap().campaign("").await.expect_err("leads in another bucket");
         assert_eq!(error.loss(), Some(Loss::StoreReset), "{error}");
-        let session = overtaken(epoch).await;
+        let session = overtaken(replicas, epoch).await;
         let error = session.election("x").unwrap().try_campaign("").await.expect_err("leads in another bucket");
         assert_eq!(error.loss(), Some(Loss::StoreReset), "{error}");
     }
     // The same in the bucket that it was opened in, so that it is not the test that loses.
-    let session = overtaken(Some("one")).await;
-    assert!(session.mutex("x").unwrap().lock().await.is_ok());
-    assert!(session.election("x").unwrap().campaign("").await.is_ok());
+    for replicas in [1, 3] {
+        let session = overtaken(replicas, Some("one")).await;
+        assert!(session.mutex("x").unwrap().lock().await.is_ok());
+        assert!(session.election("x").unwrap().campaign("").await.is_ok());
+    }
 }

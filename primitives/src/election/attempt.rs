@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
-use tenure_kv::{ClockExt, Entry, Key, Notice, Op, Revision};
+use tenure_kv::{ClockExt, Entry, Key, Moment, Notice, Op, Revision};
 
 use super::{
     Election, Leadership,
@@ -24,6 +24,8 @@ pub(super) struct Won {
     pub(super) revision: Revision,
     /// How many outages the store had had before.
     pub(super) outages: u64,
+    /// When it was sent, or looked for.
+    sent: Moment,
 }
 
 /// One campaign. Dropped before it is an office, it is withdrawn by the session.
@@ -96,7 +98,7 @@ impl Attempt {
     async fn turn(&mut self) -> Result<Won> {
         let inner = self.inner.clone();
         // What was seen before an interruption may be of a past that the bucket was set back from.
-        let past = Past::of(&inner);
+        let (past, begun) = (Past::of(&inner), inner.clock.now());
         let mut notices: Option<BoxStream<'static, Notice>> = None;
         let mut watch: Option<Watch> = None;
         let mut dead: Option<String> = None;
@@ -110,7 +112,7 @@ impl Attempt {
                 return Err(interrupted());
             }
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
-                Next::Lead { term, revision } => return Ok(self.named(term, revision, past)),
+                Next::Lead { term, revision } => return Ok(self.named(term, revision, past, begun)),
                 Next::Seize(at) => {
                     if let Some(won) = self.seize(at, past).await? {
                         return Ok(won);
@@ -235,11 +237,11 @@ impl Attempt {
         Ok(latest.filter(|_| !vanished))
     }
 
-    fn named(&mut self, term: Revision, revision: Revision, past: Past) -> Won {
+    fn named(&mut self, term: Revision, revision: Revision, past: Past, sent: Moment) -> Won {
         // The write that named us is the one sent, or the leader's, which has ended our own key.
         self.left.sent = None;
         self.left.named = Some(revision);
-        Won { term, revision, outages: past.outages }
+        Won { term, revision, outages: past.outages, sent }
     }
 
     /// Writes our record over what stands at `at`; `None` when something else stands there.
@@ -249,7 +251,7 @@ impl Attempt {
     async fn seize(&mut self, at: Revision, past: Past) -> Result<Option<Won>> {
         let inner = self.inner.clone();
         inner.until_grants().await?;
-        let record = self.record.encode();
+        let (record, begun) = (self.record.encode(), inner.clock.now());
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
             inner.vouched().await?;
@@ -258,12 +260,12 @@ impl Attempt {
                 return Err(interrupted());
             }
             self.left.sent = Some(at);
-            let before = inner.witness.mark();
+            let (before, sent) = (inner.witness.mark(), inner.clock.now());
             let op = Op::put(self.left.election.clone(), record.clone()).if_at(at);
             match inner.patient.commit(op.into()).await {
                 Ok(revision) => {
                     inner.acknowledged(before, revision)?;
-                    return Ok(Some(self.named(revision, revision, past)));
+                    return Ok(Some(self.named(revision, revision, past, sent)));
                 }
                 Err(tenure_kv::Error::Conflict { .. }) if !unanswered => {
                     self.left.sent = None;
@@ -272,7 +274,7 @@ impl Attempt {
                 Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.patient, &self.left.election, at).await {
                     Ok(Beyond::Entry(entry)) => {
                         if let Next::Lead { term, revision } = next(Some(&entry), &self.left.id, None) {
-                            return Ok(Some(self.named(term, revision, past)));
+                            return Ok(Some(self.named(term, revision, past, begun)));
                         }
                         self.left.sent = None;
                         return Ok(None);
@@ -336,6 +338,9 @@ impl Attempt {
 
     /// What was won, once a read has shown that it is in the bucket that the session was opened in.
     async fn here(&self, won: Won) -> Result<Won> {
+        if self.inner.store.outages() == won.outages && self.inner.is_surely_here(won.revision, won.sent) {
+            return Ok(won);
+        }
         for n in 0..7 {
             if let Some(entry) = self.inner.written_here(&self.left.election, won.revision).await? {
                 // Moved by a proclamation that is not ours it is somebody else's.
@@ -360,13 +365,13 @@ impl Attempt {
     /// One look: wins if nobody leads who is not proven dead, and tells who leads otherwise.
     pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
         let inner = self.inner.clone();
-        let past = Past::of(&inner);
+        let (past, begun) = (Past::of(&inner), inner.clock.now());
         let mut dead: Option<String> = None;
         let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => {
-                    let won = self.named(term, revision, past);
+                    let won = self.named(term, revision, past, begun);
                     return Ok(Ok(self.here(won).await?));
                 }
                 Next::Seize(at) => {

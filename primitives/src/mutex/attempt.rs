@@ -52,7 +52,7 @@ pub(super) struct Attempt {
     /// How many outages the store had had before the last search of the queue, and before the ticket was written.
     outages: u64,
     /// The ticket was seen in the bucket that the session was opened in.
-    here: AtomicBool,
+    here: Arc<AtomicBool>,
     /// So often it was not seen there, though nothing was before it.
     unseen: u32,
     /// The session has to see that the ticket goes.
@@ -86,7 +86,7 @@ impl Attempt {
             mutex: mutex.clone(),
             token: None,
             outages: inner.store.outages(),
-            here: AtomicBool::new(false),
+            here: Arc::default(),
             unseen: 0,
             open: false,
             crowded: false,
@@ -106,13 +106,14 @@ impl Attempt {
         let inner = self.inner().clone();
         let record = encode(&self.mutex.owner);
         let (mut before, begun) = (inner.witness.mark(), inner.clock.now());
+        let mut sent = begun;
         let mut unanswered: Option<tenure_kv::Error> = None;
         let mut tries = 0;
         loop {
             let outcome = if unanswered.is_some() {
                 inner.settle_ticket(&self.ticket).await
             } else {
-                before = inner.witness.mark();
+                (before, sent) = (inner.witness.mark(), inner.clock.now());
                 self.outages = inner.store.outages();
                 self.open = true;
                 inner.traces.lock(&self.floor);
@@ -127,6 +128,7 @@ impl Attempt {
                 Ok(Some(token)) => {
                     inner.acknowledged(before, token)?;
                     self.token = Some(token);
+                    self.here.store(inner.is_surely_here(token, sent), Ordering::Relaxed);
                     return Ok(());
                 }
                 Ok(None) => {
@@ -168,7 +170,7 @@ impl Attempt {
     async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
         loop {
             let outages = self.inner().store.outages();
-            let found = match self.beside(self.search(outages), |place| matches!(place, Place::First)).await? {
+            let found = match self.search(outages).await? {
                 Place::First => None,
                 Place::Behind(ticket, revision) => Some((ticket, revision)),
                 Place::Gone => return Err(self.ended_by_others().await),
@@ -183,44 +185,21 @@ impl Attempt {
 
     /// Looks once whether the ticket stands in the bucket that the session was opened in. Where a read lags behind it, or is
     /// not answered, that has to be asked again.
-    async fn look_here(&self) -> Result<()> {
-        let inner = self.inner();
-        // One that a single process keeps is not made anew under it.
-        if !inner.store.info().shared {
-            self.here.store(true, Ordering::Relaxed);
-        }
-        if self.is_here() {
-            return Ok(());
-        }
-        match inner.written_here(&self.ticket, self.token.unwrap_or_default()).await {
-            Err(error @ Error::Lost { .. }) => return Err(error),
-            Ok(Some(_)) => self.here.store(true, Ordering::Relaxed),
-            Ok(None) | Err(_) => {}
-        }
-        Ok(())
-    }
-
-    fn is_here(&self) -> bool {
-        self.here.load(Ordering::Relaxed)
-    }
-
-    /// Does `work`, and meanwhile [looks](Self::look_here); waits for that only if the ticket `is_first`.
-    async fn beside<T>(&self, work: impl Future<Output = Result<T>>, is_first: impl FnOnce(&T) -> bool) -> Result<T> {
-        let look = self.look_here();
-        tokio::pin!(work, look);
-        tokio::select! {
-            biased;
-            done = &mut work => {
-                let done = done?;
-                if is_first(&done) {
-                    look.await?;
-                }
-                Ok(done)
+    fn look_here(&self) -> impl Future<Output = Result<()>> + Send + use<> {
+        let (inner, ticket, token) = (self.inner().clone(), self.ticket.clone(), self.token.unwrap_or_default());
+        let here = self.here.clone();
+        async move {
+            // One that a single process keeps is not made anew under it.
+            if here.load(Ordering::Relaxed) || !inner.store.info().shared {
+                here.store(true, Ordering::Relaxed);
+                return Ok(());
             }
-            looked = &mut look => {
-                looked?;
-                work.await
+            match inner.is_written_here(&ticket, token).await {
+                Err(error @ Error::Lost { .. }) => return Err(error),
+                Ok(seen) => here.store(seen, Ordering::Relaxed),
+                Err(_) => {}
             }
+            Ok(())
         }
     }
 
@@ -301,6 +280,10 @@ impl Attempt {
     }
 
     pub(super) async fn is_first(&mut self) -> Result<bool> {
+        beside(self.look_here(), self.nothing_is_before()).await
+    }
+
+    async fn nothing_is_before(&mut self) -> Result<bool> {
         let mut gone = Gone::default();
         while let Some((ticket, revision)) = self.before().await? {
             gone.pause_if_shown_again(&*self.inner().clock, revision).await;
@@ -316,7 +299,7 @@ impl Attempt {
     /// Waits until nothing is before ours and the session can vouch for it.
     pub(super) async fn win(&mut self) -> Result<()> {
         loop {
-            self.wait().await?;
+            beside(self.look_here(), self.wait()).await?;
             if self.vouched().await? {
                 return Ok(());
             }
@@ -336,7 +319,7 @@ impl Attempt {
             let turn = async {
                 if hearsay && let Some(crowd) = place.crowd(&tickets) {
                     self.crowded = true;
-                    match self.beside(crowd.turn(self.token.unwrap_or_default()), |turn| matches!(turn, Turn::First)).await? {
+                    match crowd.turn(self.token.unwrap_or_default()).await? {
                         Turn::First => return Ok(true),
                         // A view is hearsay where it says that our ticket is gone: the search below proves it, or a
                         // ticket that lives would be left in everybody's way.
@@ -371,7 +354,7 @@ impl Attempt {
     pub(super) async fn vouched(&mut self) -> Result<bool> {
         let inner = self.inner().clone();
         self.look_here().await?;
-        if !self.is_here() {
+        if !self.here.load(Ordering::Relaxed) {
             let pause = UNSEEN * 2_u32.pow(self.unseen.min(7));
             self.unseen += 1;
             inner.clock.sleep(pause).await;
@@ -408,6 +391,23 @@ impl Attempt {
         let mut leaving = Leaving::new(self.ticket.clone(), self.token);
         // On failure the drop hands it to the session.
         self.open = self.inner().clone().end_ticket(&mut leaving).await.is_err();
+    }
+}
+
+/// Does `work`, and meanwhile takes a `look`.
+async fn beside<T>(look: impl Future<Output = Result<()>>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::pin!(look, work);
+    tokio::select! {
+        biased;
+        done = &mut work => {
+            let done = done?;
+            look.await?;
+            Ok(done)
+        }
+        looked = &mut look => {
+            looked?;
+            work.await
+        }
     }
 }
 

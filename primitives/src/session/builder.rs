@@ -16,8 +16,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Renewals, Session, SessionState, Traces, broken, locked, patient::Patient,
-    renewal, timing, traces, validity::Validity, witness::Witness,
+    Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Renewals, Session, SessionState, Traces, broken, bucket::Known, locked,
+    patient::Patient, renewal, timing, traces, validity::Validity, witness::Witness,
 };
 use crate::{
     Error, Loss, Result, ids, layout,
@@ -120,6 +120,7 @@ impl SessionBuilder {
         let inner = Arc::new(Inner {
             key: layout::session_key(&id)?,
             validity: Validity::until(self.clock.now()),
+            known: Known::default(),
             states: watch::Sender::new(SessionState::Held),
             sightings: StdMutex::default(),
             tickets: AtomicU64::new(1),
@@ -151,6 +152,8 @@ impl SessionBuilder {
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
         inner.spawn(traces::look_after_outages(inner.clone(), inner.outlived()));
-        Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
+        let session = Session { inner, _owner: Arc::new(Owner(stop)) };
+        session.inner.must_be_here(revision).await?;
+        Ok(session)
     }
 }

@@ -105,6 +105,7 @@ pub(crate) struct Inner {
     pub(crate) epoch: String,
     pub(crate) witness: Arc<Witness>,
     pub(crate) validity: Validity,
+    known: bucket::Known,
     states: watch::Sender<SessionState>,
     sightings: StdMutex<Sightings>,
     tickets: AtomicU64,
@@ -306,6 +307,7 @@ impl Inner {
 
     /// A renewal that was `sent`, or looked for, after so many `outages` stands at `revision`.
     fn renewed(&self, outages: u64, revision: Revision, sent: Moment) {
+        self.known.learn(sent);
         let late = self.validity.renewed(&*self.clock, sent + timing::validity(self.lease));
         if late {
             locked(&self.sightings).clear();
