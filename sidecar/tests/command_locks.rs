@@ -31,6 +31,11 @@ fn wait(daemon: &Daemon, arguments: &[&str]) -> Command {
     daemon.tenure(&[&["wait"], arguments].concat())
 }
 
+/// Whether the daemon tells a wait what becomes of what it waits for.
+fn is_told(daemon: &Daemon) -> bool {
+    daemon.rpc("status", "{}")["subscriptions"] == 1
+}
+
 /// Whether the daemon has heard of a wait: it has a connection besides that which asks.
 fn is_connected(daemon: &Daemon) -> bool {
     daemon.rpc("status", "{}")["connections"].as_u64().unwrap() > 1
@@ -91,7 +96,7 @@ fn a_wait_for_a_lock_ends_when_it_is_free() {
     holder.line();
     assert_eq!(outcome(&mut wait(&daemon, &["lock", "x", "--timeout", "0s"])).0, 75);
     let waiting = Job::start(&mut wait(&daemon, &["lock", "x"]));
-    until("it observes", || daemon.rpc("status", "{}")["subscriptions"] == 1);
+    until("it is told", || is_told(&daemon));
     holder.signal(Signal::TERM);
     assert_eq!(waiting.end(), (0, String::new()));
 }
@@ -100,7 +105,7 @@ fn a_wait_for_a_lock_ends_when_it_is_free() {
 fn a_wait_for_a_leader_ends_when_somebody_leads() {
     let daemon = Daemon::memory();
     let waiting = Job::start(&mut wait(&daemon, &["leader", "e", "--timeout", "1m"]));
-    until("it observes", || daemon.rpc("status", "{}")["subscriptions"] == 1);
+    until("it is told", || is_told(&daemon));
     let leader = daemon.start_tenure(&["elect", "e", "--", "bash", "-c", LONG]);
     assert_eq!(waiting.end(), (0, String::new()));
     leader.line();
@@ -111,9 +116,27 @@ fn a_wait_for_a_leader_ends_when_somebody_leads() {
 fn a_wait_for_a_key_ends_when_it_has_a_value() {
     let daemon = Daemon::memory();
     let waiting = Job::start(&mut wait(&daemon, &["key", "k"]));
-    until("it waits", || is_connected(&daemon));
-    assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", "v"])).0, 0);
+    until("it is told", || is_told(&daemon));
+    // Neither a tombstone nor another key is a value.
+    assert_eq!(outcome(&mut daemon.tenure(&["kv", "del", "k"])).0, 0);
+    assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k.k", "v"])).0, 0);
+    assert!(is_told(&daemon));
+    assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", ""])).0, 0);
     assert_eq!(waiting.end(), (0, String::new()));
+    assert_eq!(outcome(&mut wait(&daemon, &["key", "k", "--timeout", "0s"])), (0, String::new()));
+}
+
+#[test]
+fn where_no_more_is_told_a_wait_looks() {
+    let daemon = Daemon::start("memory:", &["--max-subscriptions-per-uid", "1"]);
+    let _first = Job::start(&mut daemon.tenure(&["kv", "watch", "other"]));
+    until("the first is told", || is_told(&daemon));
+    for (what, then) in [("leader", &["elect", "k", "--", "sleep", "60"][..]), ("key", &["kv", "put", "k", "v"])] {
+        let waiting = Job::start(&mut wait(&daemon, &[what, "k"]));
+        until("it waits", || daemon.rpc("status", "{}")["connections"] == 3);
+        let _then = Job::start(&mut daemon.tenure(then));
+        assert_eq!(waiting.end(), (0, String::new()));
+    }
 }
 
 #[test]
@@ -122,7 +145,7 @@ fn a_wait_for_a_key_of_another_bucket_is_not_about_the_key_of_that_name() {
     assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", "own"])).0, 0);
     assert_eq!(outcome(&mut wait(&daemon, &["key", "k", "--bucket", "b", "-w", "0s", "-q"])).0, 75);
     let waiting = Job::start(&mut wait(&daemon, &["key", "k", "--bucket", "b"]));
-    until("it waits", || is_connected(&daemon));
+    until("it is told", || is_told(&daemon));
     assert_eq!(outcome(&mut daemon.tenure(&["kv", "put", "k", "v", "--bucket", "b"])).0, 0);
     assert_eq!(waiting.end(), (0, String::new()));
 }
@@ -162,10 +185,7 @@ fn a_wait_goes_on_at_the_next_daemon() {
         let waiting = Job::start(&mut wait(&daemon, &[what, "k"]));
         until("it waits", || is_connected(&daemon));
         let daemon = daemon.replace(Signal::KILL);
-        until("it waits again", || is_connected(&daemon));
-        if what == "leader" {
-            until("it observes", || daemon.rpc("status", "{}")["subscriptions"] == 1);
-        }
+        until("it is told again", || is_told(&daemon));
         assert_eq!(outcome(&mut daemon.tenure(then)).0, 0);
         let (code, errors) = waiting.end();
         assert!(code == 0 && errors.contains("tenured went away"), "{what}: {code}: {errors}");

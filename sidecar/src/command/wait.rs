@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 use tenure_kv::{BootClock, Clock};
-use tokio::sync::Notify;
 
 use super::{
     End, Socket,
     daemon::Daemon,
     exit::{self, Failure},
     keep::{Patience, interject, store::check_name},
-    live::{subscribe, until_interrupted},
+    live::until_interrupted,
     refusal,
     run::Signals,
     say::{say, span},
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     CallError,
-    protocol::{ElectionLeader, ElectionName, Happening, Kind, KvEntry, KvGet, LockGet, LockView},
+    protocol::{ElectionLeader, ElectionName, Happening, Kind, KvEntry, KvGet, KvWatch, LockGet, LockView},
 };
 
 /// Wait until an election has a leader, a lock is free, or a key has a value
@@ -73,8 +72,8 @@ Examples:
 Nothing is printed. What was waited for may be over again by the time the next command runs: to do
 something while a lock is yours use `tenure lock`.
 
-A daemon that goes away meanwhile is waited for, as long as --timeout allows. A key is looked at twice a
-second.
+A daemon that goes away meanwhile is waited for, as long as --timeout allows. What comes and goes again in
+the meantime is not noticed.
 
 Exit code:
   0   it is so
@@ -149,8 +148,7 @@ async fn wait(args: &Args) -> Result<End, Failure> {
             return Err(blind.map_or_else(|| in_vain(args), Failure::failed));
         }
         let limit = left.unwrap_or(Duration::MAX);
-        if args.what != What::Key
-            && blind.is_none()
+        if blind.is_none()
             && let Ok(told) = tokio::time::timeout(limit, until_told(&daemon, args)).await
             && told?
         {
@@ -194,9 +192,7 @@ async fn look(daemon: &Daemon, args: &Args) -> Result<Look, Failure> {
             Err(error) => Err(Failure::failed(format_args!("tenured: {error}"))),
         },
         Err(CallError::Closed) => Ok(Look::Gone),
-        Err(error) if matches!(error.kind(), Some(Kind::Unavailable | Kind::UnknownOutcome | Kind::Limit)) => {
-            Ok(Look::Blind(format!("tenured: {error}")))
-        }
+        Err(error) if is_passing(&error) => Ok(Look::Blind(format!("tenured: {error}"))),
         Err(error) => Err(refusal::failure(method, &error)),
     }
 }
@@ -214,27 +210,41 @@ fn is_so(what: What, told: Json) -> serde_json::Result<bool> {
 }
 
 /// Waits until the daemon tells that it is so; false when it has no more to tell, or hears nothing of the store itself.
+/// What is so already is told first, so nothing is missed between a look and this.
 async fn until_told(daemon: &Daemon, args: &Args) -> Result<bool, Failure> {
-    let (so, blind, name) = (Notify::new(), Notify::new(), args.name.clone());
+    let name = args.name.clone();
     let (method, params) = match args.what {
         What::Lock => ("lock.observe", serde_json::json!(LockGet { name })),
-        What::Leader | What::Key => ("election.observe", serde_json::json!(ElectionName { name })),
-    };
-    let watching = subscribe(daemon, method, params, |what| {
-        let is_so = match what {
-            Happening::Leader { leader } => leader.is_some(),
-            Happening::Lock(lock) => lock.holder.is_none() && lock.waiting == 0,
-            Happening::Gap {} => return blind.notify_one(),
-            _ => false,
-        };
-        if is_so {
-            so.notify_one();
+        What::Leader => ("election.observe", serde_json::json!(ElectionName { name })),
+        What::Key => {
+            let watch = KvWatch { key: Some(name), bucket: args.bucket.clone(), ..KvWatch::default() };
+            ("kv.watch", serde_json::json!(watch))
         }
-    });
-    tokio::select! {
-        biased;
-        () = so.notified() => Ok(true),
-        () = blind.notified() => Ok(false),
-        end = watching => end.map(|_| false),
+    };
+    let client = daemon.client();
+    let answer = tokio::time::timeout(super::daemon::PATIENCE, client.subscribe(method, params)).await;
+    let mut events = match answer.map_err(|_| super::daemon::unanswered(daemon.path()))? {
+        Ok(events) => events,
+        // The next look says so.
+        Err(CallError::Closed) => return Ok(false),
+        // Looking still tells.
+        Err(error) if is_passing(&error) => return Ok(false),
+        Err(error) => return Err(refusal::failure(method, &error)),
+    };
+    while let Some(what) = events.recv().await {
+        match what {
+            Happening::Leader { leader: Some(_) } | Happening::Put { .. } => return Ok(true),
+            Happening::Lock(lock) if lock.holder.is_none() && lock.waiting == 0 => return Ok(true),
+            // A watch of keys tells a gap when it is over, and what changed in it afterwards.
+            Happening::Gap {} if args.what != What::Key => return Ok(false),
+            Happening::End { .. } => return Ok(false),
+            _ => {}
+        }
     }
+    Ok(false)
+}
+
+/// Whether asking again may do.
+fn is_passing(error: &CallError) -> bool {
+    matches!(error.kind(), Some(Kind::Unavailable | Kind::UnknownOutcome | Kind::Limit))
 }
