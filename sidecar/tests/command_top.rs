@@ -23,8 +23,13 @@ const CTRL_C: &str = "\x03";
 const LEFT: &str = "\x1b[?1049l";
 
 fn top(daemon: &Daemon, environment: &[(&str, &str)]) -> Screen {
+    looking("50ms", daemon, environment)
+}
+
+/// One that looks that often.
+fn looking(interval: &str, daemon: &Daemon, environment: &[(&str, &str)]) -> Screen {
     let socket = daemon.socket();
-    Screen::with(&[TENURE, "top", "--interval", "50ms", "--socket", socket.to_str().unwrap()], (80, 24), environment)
+    Screen::with(&[TENURE, "top", "--interval", interval, "--socket", socket.to_str().unwrap()], (80, 24), environment)
 }
 
 fn is_cooked(screen: &Screen) -> bool {
@@ -86,6 +91,69 @@ fn every_pane_is_there_on_every_size_and_ctrl_c_ends_it() {
     insist(CTRL_C, LEFT);
     assert_eq!(screen.end(), 130);
     assert!(is_cooked(&screen));
+}
+
+#[test]
+fn what_becomes_of_what_is_shown_is_told_and_not_looked_for() {
+    let daemon = Daemon::memory();
+    let held = daemon.run(&["--label", "backup"], LONG);
+    held.line();
+    let leads = daemon.start_tenure(&["elect", "scheduler", "--label", "chief", "--", "bash", "-c", LONG]);
+    leads.line();
+    let member = daemon.start_tenure(&["join", "web", "--id", "first", "--", "bash", "-c", LONG]);
+    member.line();
+    // It looks once.
+    let mut screen = looking("1h", &daemon, &[]);
+    screen.expect("backup");
+    let next = daemon.run(&["--label", "ZZZZZZZZZZ"], LONG);
+    until("it waits", || daemon.waiters() == 1);
+    drop(held);
+    next.line();
+    screen.expect("ZZZZZZZZZZ");
+    screen.types("2");
+    screen.expect("chief");
+    drop(leads);
+    screen.expect("nobody");
+    let next = daemon.start_tenure(&["elect", "scheduler", "--label", "XXXXXXXXXX", "--", "bash", "-c", LONG]);
+    next.line();
+    screen.expect("XXXXXXXXXX");
+    screen.types("3");
+    screen.expect("first");
+    let another = daemon.start_tenure(&["join", "web", "--id", "second", "--", "bash", "-c", LONG]);
+    another.line();
+    screen.expect("second");
+    screen.types("4");
+    screen.expect("TIME");
+    screen.expect("scheduler");
+    screen.types("q");
+    screen.expect(LEFT);
+    assert_eq!(screen.end(), 0);
+    until("nothing is followed any more", || daemon.rpc("status", "{}")["subscriptions"] == 0);
+}
+
+#[test]
+fn where_nothing_is_told_it_looks() {
+    let daemon = Daemon::start("memory:", &["--max-subscriptions-per-uid", "1", "--lease", "60s"]);
+    let watch = daemon.start_tenure(&["kv", "watch", "k"]);
+    until("it is told", || daemon.rpc("status", "{}")["subscriptions"] == 1);
+    let member = daemon.start_tenure(&["join", "web", "--id", "first", "--", "bash", "-c", LONG]);
+    member.line();
+    let mut screen = top(&daemon, &[]);
+    screen.expect("memory:");
+    let held = daemon.run(&["--label", "backup"], LONG);
+    held.line();
+    screen.expect("backup");
+    screen.types("3");
+    screen.expect("first");
+    // Once there is room, it is told again.
+    drop(watch);
+    let another = daemon.start_tenure(&["join", "web", "--id", "second", "--", "bash", "-c", LONG]);
+    another.line();
+    screen.expect("second");
+    until("it is told", || daemon.rpc("status", "{}")["subscriptions"] == 1);
+    screen.types("q");
+    screen.expect(LEFT);
+    assert_eq!(screen.end(), 0);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod feed;
 mod model;
+mod streams;
+mod told;
 mod view;
 
 use std::{io::IsTerminal, pin::pin, time::Duration};
@@ -9,7 +11,10 @@ use std::{io::IsTerminal, pin::pin, time::Duration};
 use crossterm::event::{Event, EventStream};
 use futures::{FutureExt, StreamExt, future::LocalBoxFuture};
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use self::model::{Act, Model};
 use super::{
@@ -27,7 +32,7 @@ use crate::protocol::LockBreak;
 #[derive(Debug, clap::Args)]
 #[command(after_help = MORE)]
 pub(super) struct Args {
-    /// How often to look
+    /// How often to look; at what is not on the screen four times less often
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "500ms")]
     interval: Duration,
 
@@ -43,12 +48,18 @@ Examples:
 Keys: 1 to 4, Tab and the arrows choose; / filters by name, Esc ends that; b breaks the hold of the lock that is
 chosen, after a question that names the lock, its holder and the token; q and Ctrl-C end.
 
+What becomes of what is on the screen is told, and shown at once; what is new is found by looking.
 How much is left of a lease is known of the sessions of this daemon. Changes of leaders are those
-since `tenure top` was started, as exact as it looks. Where there is no terminal use `tenure locks ls`,
-`tenure watch` or `tenure members`.
+since `tenure top` was started; of the first 64 elections they are told. Where there is no terminal use
+`tenure locks ls`, `tenure watch` or `tenure members`.
 
 Exit code: 0; 64 no terminal; 125 Tenure failed: no daemon; 128 + the signal that ended it.
 ";
+
+/// News that wait to be shown.
+const UNREAD: usize = 256;
+/// The screen is drawn no more often.
+const FRAME: Duration = Duration::from_millis(20);
 
 /// A break that is under way: for people, and what came of it.
 type Breaking<'a> = LocalBoxFuture<'a, String>;
@@ -78,21 +89,28 @@ async fn show(
     interval: Duration,
     signals: &mut Signals,
 ) -> Result<i32, Failure> {
-    let (news, mut looks) = mpsc::channel(1);
-    let (group, chosen) = watch::channel(None);
-    let mut feed = pin!(feed::run(daemon, interval, chosen, news));
+    let (sender, mut news) = mpsc::channel(UNREAD);
+    let (shown, wanted) = watch::channel(Vec::new());
+    let mut feed = pin!(feed::run(daemon, interval, wanted, sender));
     let mut typed = EventStream::new();
     let mut model = Model::new(Cell::shown_in_colour());
     let mut breaking: Option<Breaking<'_>> = None;
+    let mut last = Instant::now();
+    let mut due = Some(last);
     loop {
-        group.send_if_modified(|group| {
-            let chosen = model.chosen_group();
-            let changed = *group != chosen;
-            *group = chosen;
+        if due.is_some_and(|due| due <= Instant::now()) {
+            let drawn = terminal.draw(|frame| view::draw(frame, &model));
+            let drawn = drawn.map_err(|error| Failure::failed(format_args!("cannot draw on this terminal: {error}")))?;
+            model.resize(drawn.area.height.saturating_sub(view::AROUND).into());
+            due = None;
+            last = Instant::now();
+        }
+        let things = model.shown();
+        shown.send_if_modified(|shown| {
+            let changed = *shown != things;
+            *shown = things;
             changed
         });
-        let drawn = terminal.draw(|frame| view::draw(frame, &model));
-        drawn.map_err(|error| Failure::failed(format_args!("cannot draw on this terminal: {error}")))?;
         let broken = async {
             match &mut breaking {
                 Some(breaking) => breaking.await,
@@ -118,12 +136,16 @@ async fn show(
                 // The terminal hung up.
                 Some(Err(_)) | None => return Ok(nix::sys::signal::Signal::SIGHUP as i32),
             },
-            look = looks.recv() => match look {
-                Some(look) => model.take(look, std::time::SystemTime::now()),
-                None => return Err(Failure::failed("internal error: nobody looks any more")),
-            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
+            Some(first) = news.recv() => {
+                let rest = std::iter::from_fn(|| news.try_recv().ok());
+                for news in std::iter::once(first).chain(rest) {
+                    model.take(news, std::time::SystemTime::now());
+                }
+            }
             never = &mut feed => match never {},
         }
+        due = due.or(Some(last + FRAME));
     }
 }
 

@@ -7,14 +7,21 @@ use std::{
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::feed::{Look, Snapshot};
+use super::{
+    feed::{News, Snapshot},
+    streams::Thing,
+    told::Told,
+};
 use crate::{
     command::{keep::Person, say::printable},
-    protocol::{ElectionView, GroupView, LockView},
+    protocol::{ElectionView, GroupView, LockView, MemberView},
 };
 
 /// Changes of leaders that are kept.
 const MOST: usize = 500;
+
+/// Locks, and elections, whose changes are told as they come: a connection has not many subscriptions.
+const MOST_HEARD: usize = 64;
 
 pub(super) const TABS: [&str; 4] = ["Locks", "Elections", "Groups", "Fail-overs"];
 
@@ -48,7 +55,7 @@ pub(super) struct Change {
     pub(super) from: String,
     pub(super) to: String,
     pub(super) term: u64,
-    /// Between the last look that showed the former and the first that showed the next: at most that long nobody led.
+    /// Between the last sight of the former and the first of the next: at most that long nobody led.
     pub(super) gap: Duration,
 }
 
@@ -72,7 +79,11 @@ pub(super) struct Model {
     selected: [usize; TABS.len()],
     pub(super) filter: String,
     pub(super) mode: Mode,
+    /// The latest lists, and over them what was told since.
     pub(super) snapshot: Option<Box<Snapshot>>,
+    told: Told,
+    /// How many rows of a list are on the screen.
+    height: usize,
     /// Why the last look failed.
     pub(super) away: Option<String>,
     pub(super) note: Option<String>,
@@ -89,6 +100,8 @@ impl Model {
             filter: String::new(),
             mode: Mode::Normal,
             snapshot: None,
+            told: Told::default(),
+            height: 0,
             away: None,
             note: None,
             changes: VecDeque::new(),
@@ -101,21 +114,43 @@ impl Model {
         self.note = Some(note);
     }
 
-    /// Takes a look in.
-    pub(super) fn take(&mut self, look: Look, now: SystemTime) {
-        match look {
-            Ok(snapshot) => {
+    /// Takes in what is new.
+    pub(super) fn take(&mut self, news: News, now: SystemTime) {
+        match news {
+            News::All(snapshot) => {
                 self.away = None;
-                for election in &snapshot.elections {
-                    self.compare(election, now);
-                }
-                self.snapshot = Some(snapshot);
+                self.show(snapshot, None, now);
             }
-            Err(why) => self.away = Some(why),
+            // Whether the store can be reached only the lists tell.
+            News::Status(status) => {
+                if let Some(snapshot) = &mut self.snapshot {
+                    snapshot.status = *status;
+                }
+            }
+            News::Away(why) => self.away = Some(why),
+            News::Heard(thing, what) => {
+                self.told.hear(&thing, what);
+                if let Some(snapshot) = self.snapshot.take() {
+                    self.show(snapshot, Some(&thing), now);
+                }
+            }
+            News::Silence(thing) => self.told.forget(&thing),
+            News::Members(group, members) => self.told.list(group, members),
         }
         let rows = self.rows();
         let selected = &mut self.selected[self.tab];
         *selected = (*selected).min(rows.saturating_sub(1));
+    }
+
+    /// Shows these lists, and what was told. New are all elections, or those that `thing` is.
+    fn show(&mut self, mut snapshot: Box<Snapshot>, thing: Option<&Thing>, now: SystemTime) {
+        self.told.lay_over(&mut snapshot);
+        for election in &snapshot.elections {
+            if thing.is_none_or(|thing| matches!(thing, Thing::Election(name) if *name == election.name)) {
+                self.compare(election, now);
+            }
+        }
+        self.snapshot = Some(snapshot);
     }
 
     fn compare(&mut self, election: &ElectionView, now: SystemTime) {
@@ -244,6 +279,29 @@ impl Model {
         (self.tab == 2).then(|| self.groups().get(self.selected()).map(|group| group.name.clone())).flatten()
     }
 
+    /// Who is in that group, as far as that is known.
+    pub(super) fn members(&self) -> impl Iterator<Item = &MemberView> {
+        self.chosen_group().map(|group| self.told.members(&group)).into_iter().flatten()
+    }
+
+    /// The screen has so many rows for a list.
+    pub(super) const fn resize(&mut self, height: usize) {
+        self.height = height;
+    }
+
+    /// Whose changes are shown as they come: what is on the screen, and elections for the fail-overs.
+    pub(super) fn shown(&self) -> Vec<Thing> {
+        let height = self.height.clamp(1, MOST_HEARD);
+        // The list is drawn from its beginning, or so that what is chosen is its last row.
+        let first = |tab: usize| (self.selected[tab] + 1).saturating_sub(height);
+        let group = self.chosen_group().map(Thing::Group);
+        let locks = self.locks().into_iter().skip(first(0)).take(if self.tab == 0 { height } else { 0 });
+        let (skip, take) = if self.tab == 1 { (first(1), height) } else { (0, MOST_HEARD) };
+        let elections = self.elections().into_iter().skip(skip).take(take);
+        let locks = locks.map(|lock| Thing::Lock(lock.name.clone()));
+        group.into_iter().chain(locks).chain(elections.map(|election| Thing::Election(election.name.clone()))).collect()
+    }
+
     /// What is left of the lease that a session rests on, and its length, where this daemon has it.
     pub(super) fn lease(&self, session: &str) -> Option<(Duration, Duration)> {
         let found = self.snapshot.as_ref()?.status.sessions.iter().find(|known| known.id == session)?;
@@ -266,6 +324,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::protocol::Happening;
 
     pub(in super::super) fn snapshot(term: u64) -> Box<Snapshot> {
         let owner = |fence: u64, label: &str| json!({"fence": fence, "label": label, "session": "s1", "host": "web1", "pid": 42, "since_ms": 0});
@@ -287,13 +346,12 @@ pub(super) mod tests {
             .unwrap(),
             elections: serde_json::from_value(json!([{"name": "db", "leader": leader, "candidates": 2}])).unwrap(),
             groups: serde_json::from_value(json!([{"name": "web", "members": 1}])).unwrap(),
-            members: Vec::new(),
         })
     }
 
     pub(in super::super) fn model() -> Model {
         let mut model = Model::new(false);
-        model.take(Ok(snapshot(3)), SystemTime::UNIX_EPOCH);
+        model.take(News::All(snapshot(3)), SystemTime::UNIX_EPOCH);
         model
     }
 
@@ -317,7 +375,7 @@ pub(super) mod tests {
         assert_eq!(typed(&mut model, "jb"), Act::Nothing);
         assert!(matches!(&model.mode, Mode::Confirm { name, fence: 7, holder } if name == "nightly" && holder.contains("web1")));
         // What comes meanwhile does not change what was asked.
-        model.take(Ok(snapshot(3)), SystemTime::UNIX_EPOCH);
+        model.take(News::All(snapshot(3)), SystemTime::UNIX_EPOCH);
         assert_eq!(typed(&mut model, "n"), Act::Nothing);
         assert!(model.bottom().contains("left alone"));
         assert_eq!(typed(&mut model, "by"), Act::Break { name: "nightly".to_owned(), fence: 7 });
@@ -345,15 +403,63 @@ pub(super) mod tests {
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         let mut vacant = snapshot(3);
         vacant.elections[0].leader = None;
-        model.take(Ok(vacant), at(500));
-        model.take(Err("tenured closed the connection".to_owned()), at(1_000));
+        model.take(News::All(vacant), at(500));
+        model.take(News::Away("tenured closed the connection".to_owned()), at(1_000));
         assert!(model.away.is_some() && model.snapshot.is_some(), "what was seen last stays");
-        model.take(Ok(snapshot(5)), at(1_500));
-        model.take(Ok(snapshot(5)), at(2_000));
+        model.take(News::All(snapshot(5)), at(1_500));
+        model.take(News::All(snapshot(5)), at(2_000));
         assert_eq!(model.changes.len(), 1);
         let change = &model.changes[0];
         assert!(change.from.starts_with("leader3") && change.to.starts_with("leader5"), "{change:?}");
         assert_eq!((change.gap, change.term, model.away.is_none()), (Duration::from_millis(1_500), 5, true));
+    }
+
+    #[test]
+    fn what_is_told_shows_at_once_and_a_list_that_is_older_does_not_undo_it() {
+        let mut model = model();
+        let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+        let db = Thing::Election("db".to_owned());
+        let leader = snapshot(5).elections[0].leader.clone();
+        model.take(News::Heard(db.clone(), Happening::Leader { leader: None }), at(90));
+        model.take(News::Heard(db.clone(), Happening::Leader { leader }), at(100));
+        assert_eq!((model.changes.len(), model.changes[0].term, model.changes[0].gap), (1, 5, Duration::from_millis(100)));
+        model.take(News::All(snapshot(3)), at(200));
+        assert_eq!(model.elections()[0].leader.as_ref().map(|leader| leader.fence), Some(5));
+        assert_eq!(model.changes.len(), 1);
+        model.take(News::Silence(db), at(300));
+        model.take(News::All(snapshot(6)), at(400));
+        assert_eq!(model.changes.len(), 2);
+    }
+
+    #[test]
+    fn what_is_on_the_screen_is_heard_of() {
+        let mut model = model();
+        let mut many = snapshot(3);
+        let lock = many.locks[0].clone();
+        many.locks = (0..200).map(|n| LockView { name: format!("l{n:03}"), ..lock.clone() }).collect();
+        let election = many.elections[0].clone();
+        many.elections = (0..200).map(|n| ElectionView { name: format!("e{n:03}"), ..election.clone() }).collect();
+        model.take(News::All(many), SystemTime::UNIX_EPOCH);
+        let heard = |model: &Model| {
+            let shown = model.shown();
+            let count = |is: fn(&&Thing) -> bool| shown.iter().filter(is).count();
+            let (locks, elections) = (count(|it| matches!(it, Thing::Lock(_))), count(|it| matches!(it, Thing::Election(_))));
+            (locks, elections, shown.first().cloned().unwrap())
+        };
+        model.resize(10);
+        assert_eq!(heard(&model), (10, MOST_HEARD, Thing::Lock("l000".to_owned())));
+        typed(&mut model, &"j".repeat(9));
+        assert_eq!(heard(&model).2, Thing::Lock("l000".to_owned()));
+        typed(&mut model, "jj");
+        assert_eq!(heard(&model).2, Thing::Lock("l002".to_owned()));
+        model.resize(1_000);
+        assert_eq!(heard(&model), (MOST_HEARD, MOST_HEARD, Thing::Lock("l000".to_owned())));
+        typed(&mut model, "2");
+        model.resize(10);
+        typed(&mut model, &"j".repeat(30));
+        assert_eq!(heard(&model), (0, 10, Thing::Election("e021".to_owned())));
+        typed(&mut model, "3");
+        assert_eq!(heard(&model), (0, MOST_HEARD, Thing::Group("web".to_owned())));
     }
 
     #[test]
@@ -363,7 +469,7 @@ pub(super) mod tests {
         assert_eq!(model.selected(), 1);
         let mut fewer = snapshot(3);
         fewer.locks.truncate(1);
-        model.take(Ok(fewer), SystemTime::UNIX_EPOCH);
+        model.take(News::All(fewer), SystemTime::UNIX_EPOCH);
         assert_eq!(model.selected(), 0);
         assert_eq!(model.chosen_group(), None);
         typed(&mut model, "\t\t");

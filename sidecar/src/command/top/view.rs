@@ -16,6 +16,9 @@ use crate::{
     protocol::Owner,
 };
 
+/// Rows that are not those of a list: the title, the tabs, the heads of the columns and the bottom.
+pub(super) const AROUND: u16 = 4;
+
 /// Columns of a bar that shows what is left of a lease.
 const BAR: usize = 6;
 
@@ -142,7 +145,7 @@ fn groups(frame: &mut Frame<'_>, model: &Model, area: Rect) {
     let rows = model.groups().into_iter().map(|group| Row::new([printable(&group.name), group.members.to_string()]));
     let rows = rows.collect();
     table(frame, model, left, &["GROUP", "MEMBERS"], &[Constraint::Fill(1), Constraint::Length(7)], rows, true);
-    let members = model.snapshot.iter().flat_map(|snapshot| &snapshot.members).map(|member| {
+    let members = model.members().map(|member| {
         let colour = match member.state {
             tenure::InstanceState::Passing => Color::Green,
             tenure::InstanceState::Critical => Color::Red,
@@ -222,7 +225,10 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::{
-        super::model::tests::{model, snapshot, typed},
+        super::{
+            feed::News,
+            model::tests::{model, snapshot, typed},
+        },
         *,
     };
 
@@ -247,7 +253,7 @@ mod tests {
         assert!(elections.contains("db") && elections.contains("leader3 web1:42"), "{elections}");
         typed(&mut model, "3");
         assert!(shown(&model, 80, 24).contains("web"));
-        model.take(Ok(snapshot(5)), SystemTime::UNIX_EPOCH + Duration::from_secs(2));
+        model.take(News::All(snapshot(5)), SystemTime::UNIX_EPOCH + Duration::from_secs(2));
         typed(&mut model, "4");
         let changes = shown(&model, 80, 24);
         assert!(changes.contains("00:00:02Z") && changes.contains("≤2s"), "{changes}");
@@ -266,7 +272,7 @@ mod tests {
     #[test]
     fn a_terminal_of_any_size_is_drawn_on() {
         let mut model = model();
-        model.take(Err("tenured closed the connection".to_owned()), SystemTime::UNIX_EPOCH);
+        model.take(News::Away("tenured closed the connection".to_owned()), SystemTime::UNIX_EPOCH);
         for (width, height) in [(1, 1), (5, 3), (20, 2), (300, 100)] {
             for keys in ["1jb", "n2", "3", "4", "/x\n\u{1b}"] {
                 typed(&mut model, keys);
