@@ -155,6 +155,53 @@ fn the_office_goes_to_a_named_candidate_in_one_write() {
 }
 
 #[test]
+fn candidates_too_long_for_a_line_come_in_several_and_who_goes_meanwhile_leaves_no_gap() {
+    let daemon = Daemon::with(&["--store", "memory:", "--lease", "60s", "--max-line", "4096"]);
+    let (mut one, mut crowd) = (daemon.connect(), daemon.connect());
+    campaign(&mut one, "e", "one");
+    let all = |wire: &mut Wire, limit: Option<usize>| {
+        let (mut values, mut pages, mut params) = (Vec::new(), 0, json!({ "name": "e", "limit": limit }));
+        loop {
+            let page = wire.call("election.candidates", params.clone()).unwrap();
+            let part = page["candidates"].as_array().unwrap();
+            assert!(part.len() <= limit.unwrap_or(usize::MAX), "{page}");
+            values.extend(part.iter().map(|candidate| candidate["value"].as_str().unwrap()[..1].to_owned()));
+            pages += 1;
+            if page["next"].is_null() {
+                return (values, pages);
+            }
+            assert!(!part.is_empty(), "{page}");
+            params["after"] = page["next"].clone();
+        }
+    };
+    let mut waiting = Vec::new();
+    for n in 0..8 {
+        waiting.push(crowd.send("election.campaign", &json!({ "name": "e", "value": format!("{n}{}", "x".repeat(700)) })));
+        // In this order.
+        let begun = Instant::now();
+        while all(&mut one, None).0.len() <= n {
+            assert!(begun.elapsed() < PATIENCE, "{n} is never listed");
+        }
+    }
+    let named = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>();
+    let (values, pages) = all(&mut one, None);
+    assert!(values == named(&[0, 1, 2, 3, 4, 5, 6, 7]) && (3..8).contains(&pages), "{values:?} {pages}");
+    assert_eq!(all(&mut one, Some(1)), (values, 8));
+    let first = one.call("election.candidates", json!({ "name": "e", "limit": 3 })).unwrap();
+    for gone in [0, 2, 3] {
+        crowd.call("cancel", json!({ "id": waiting[gone] })).unwrap();
+        assert!(crowd.result(waiting[gone]).is_err());
+    }
+    let begun = Instant::now();
+    while all(&mut one, None).0 != named(&[1, 4, 5, 6, 7]) {
+        assert!(begun.elapsed() < PATIENCE, "who gives up is a candidate");
+    }
+    let rest = one.call("election.candidates", json!({ "name": "e", "after": first["next"], "limit": 2 })).unwrap();
+    let rest: Vec<_> = rest["candidates"].as_array().unwrap().iter().map(|one| &one["value"].as_str().unwrap()[..1]).collect();
+    assert_eq!(rest, ["4", "5"]);
+}
+
+#[test]
 fn a_leader_is_asked_to_step_down_by_a_higher_priority() {
     let daemon = Daemon::start();
     let (mut one, mut two, mut three) = (daemon.connect(), daemon.connect(), daemon.connect());
@@ -353,6 +400,9 @@ fn wrong_parameters_are_named() {
         ("election.resign", json!({ "lease": lease, "name": "e" }), "name"),
         ("election.leader", json!({ "name": "a..b" }), "name"),
         ("election.candidates", json!({ "name": "*" }), "name"),
+        ("election.candidates", json!({ "name": "e", "limit": 0 }), "limit"),
+        ("election.candidates", json!({ "name": "e", "after": "e" }), "after"),
+        ("election.candidates", json!({ "name": "e", "prefix": "e" }), "prefix"),
         ("election.observe", json!({ "name": "a b" }), "name"),
         ("subscription.cancel", json!({ "subscription": 1 }), "subscription"),
     ] {

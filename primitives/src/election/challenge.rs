@@ -100,20 +100,20 @@ impl Bell {
                 && record.priority > self.ballot.priority
                 && let Ok(session) = layout::session_key(&record.session)
             {
-                listed.push(record);
+                listed.push((record, entry.revision));
                 sessions.push(session);
             }
         }
-        self.watched.retain(|session, _| listed.iter().any(|record| record.session == *session));
+        self.watched.retain(|session, _| listed.iter().any(|(record, _)| record.session == *session));
         let mut alive = Vec::new();
-        for (record, session) in listed.into_iter().zip(inner.patient.entries(&sessions).await?) {
+        for ((record, revision), session) in listed.into_iter().zip(inner.patient.entries(&sessions).await?) {
             if record.session == inner.id || self.lives(inner, &record.session, session.as_ref())? {
-                alive.push(record);
+                alive.push((record, revision));
             }
         }
         // Of equals the one that came first.
-        if let Some(record) = alive.into_iter().rev().max_by_key(|record| record.priority) {
-            return Ok(Some(record.candidate()));
+        if let Some((record, revision)) = alive.into_iter().rev().max_by_key(|(record, _)| record.priority) {
+            return Ok(Some(record.candidate(revision)));
         }
         // Nobody is left who rang. Whoever rings meanwhile moves the key.
         let answered: Key = key;

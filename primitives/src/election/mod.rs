@@ -268,9 +268,11 @@ impl Election {
     pub async fn candidates(&self) -> Result<Vec<Candidate>> {
         let store = &self.session.inner().store;
         let entries = store.list(&self.ballot.name.candidates()?).await?;
-        let listed: Vec<_> = entries.iter().filter_map(|entry| challenge::read(&self.ballot, &entry.key, entry)).collect();
-        let dead = living::dead(&**store, listed.iter().map(|record| &*record.session)).await?;
-        Ok(listed.into_iter().filter(|record| !dead.contains(&record.session)).map(record::Record::candidate).collect())
+        let listed = entries.iter().filter_map(|entry| Some((challenge::read(&self.ballot, &entry.key, entry)?, entry.revision)));
+        let listed: Vec<_> = listed.collect();
+        let dead = living::dead(&**store, listed.iter().map(|(record, _)| &*record.session)).await?;
+        let alive = listed.into_iter().filter(|(record, _)| !dead.contains(&record.session));
+        Ok(alive.map(|(record, revision)| record.candidate(revision)).collect())
     }
 
     /// The state now and every later one: who leads, or that nobody does. Level-triggered: states may be merged, the

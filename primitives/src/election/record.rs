@@ -125,8 +125,10 @@ impl Record {
         }
     }
 
-    pub(super) fn candidate(self) -> Candidate {
+    /// The candidate whose listing, found at `revision`, this is.
+    pub(super) fn candidate(self, revision: Revision) -> Candidate {
         Candidate {
+            revision,
             value: self.value(),
             since: time(self.since_ms),
             id: self.candidate,
@@ -192,6 +194,8 @@ impl fmt::Display for Leader {
 pub struct Candidate {
     /// The id of this candidature, made for one campaign.
     pub id: String,
+    /// Where it was listed: whoever has waited for longer has a lower one.
+    pub revision: Revision,
     /// What it would proclaim.
     pub value: Bytes,
     /// The id of the session behind it.

@@ -71,7 +71,7 @@ func (c *Client) GetLock(ctx context.Context, name string) (LockView, error) {
 
 // ListLocks tells of all locks with that prefix that somebody holds or waits for.
 func (c *Client) ListLocks(ctx context.Context, prefix string) ([]LockView, error) {
-	return listAll[LockView](ctx, c, "lock.list", "locks", prefix)
+	return listAll[LockView](ctx, c, "lock.list", "locks", prefixed(prefix))
 }
 
 // ObserveLock follows who holds a lock and who waits: events lock, sync, gap, end.
@@ -128,15 +128,12 @@ func (c *Client) Leader(ctx context.Context, name string) (Leadership, error) {
 
 // Candidates tells who waits to lead, longest first.
 func (c *Client) Candidates(ctx context.Context, name string) ([]Candidate, error) {
-	found, err := callAs[struct {
-		Candidates []Candidate `json:"candidates"`
-	}](ctx, c, "election.candidates", map[string]any{"name": name})
-	return found.Candidates, err
+	return listAll[Candidate](ctx, c, "election.candidates", "candidates", map[string]any{"name": name})
 }
 
 // ListElections tells of all elections with that prefix that somebody leads or waits to lead.
 func (c *Client) ListElections(ctx context.Context, prefix string) ([]ElectionView, error) {
-	return listAll[ElectionView](ctx, c, "election.list", "elections", prefix)
+	return listAll[ElectionView](ctx, c, "election.list", "elections", prefixed(prefix))
 }
 
 // Observe follows who leads: events leader, sync, gap, end.
@@ -208,7 +205,7 @@ func (c *Client) Members(ctx context.Context, group string) ([]Member, error) {
 
 // ListGroups tells of all groups with that prefix that have members.
 func (c *Client) ListGroups(ctx context.Context, prefix string) ([]GroupView, error) {
-	return listAll[GroupView](ctx, c, "member.groups", "groups", prefix)
+	return listAll[GroupView](ctx, c, "member.groups", "groups", prefixed(prefix))
 }
 
 // WatchMembers follows a group: events join, update, leave, sync, gap, end.
@@ -216,11 +213,15 @@ func (c *Client) WatchMembers(ctx context.Context, group string) (*Subscription,
 	return c.subscribe(ctx, "member.watch", map[string]any{"group": group}, 0)
 }
 
-// listAll asks for a list until there is no more of it.
-func listAll[T any](ctx context.Context, c *Client, method, list, prefix string) ([]T, error) {
-	all := []T{}
+func prefixed(prefix string) map[string]any {
 	params := map[string]any{}
 	set(params, "prefix", prefix)
+	return params
+}
+
+// listAll asks for a list until there is no more of it.
+func listAll[T any](ctx context.Context, c *Client, method, list string, params map[string]any) ([]T, error) {
+	all := []T{}
 	for {
 		page, err := callAs[map[string]json.RawMessage](ctx, c, method, params)
 		if err != nil {

@@ -80,7 +80,7 @@ pub struct ElectionTransferred {
     pub fence: u64,
 }
 
-/// Parameters of `election.leader`, `election.candidates` and `election.observe`.
+/// Parameters of `election.leader` and `election.observe`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ElectionName {
@@ -162,11 +162,28 @@ pub struct LeaderView {
     pub since_ms: u64,
 }
 
+/// Parameters of `election.candidates`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ElectionCandidateList {
+    /// The election.
+    pub name: String,
+    /// At most so many; absent for as many as fit into a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only those who came after: the `next` of the answer before, which is for nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
 /// Result of `election.candidates`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ElectionCandidates {
     /// Who waits to lead, longest first.
     pub candidates: Vec<CandidateView>,
+    /// There are more: ask again `after` this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One who waits to lead.

@@ -3,11 +3,11 @@
 use schemars::SchemaGenerator;
 
 use super::{
-    Cancel, Done, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
-    ElectionProclaim, ElectionTransfer, ElectionTransferred, Elections, Groups, Hello, HelloResult, KvDelete, KvEntries, KvEntry,
-    KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, KvWatch, LeaseRef, LockAcquire, LockAcquired, LockBreak, LockCheck,
-    LockGet, LockList, LockView, Locks, MemberGroups, MemberJoin, MemberJoined, MemberList, MemberListed, MemberUpdate,
-    MemberWatchParams, NoParams, Status, Subscribed, SubscriptionCancel, Written,
+    Cancel, Done, ElectionCampaign, ElectionCampaigned, ElectionCandidateList, ElectionCandidates, ElectionLeader, ElectionList,
+    ElectionName, ElectionProclaim, ElectionTransfer, ElectionTransferred, Elections, Groups, Hello, HelloResult, KvDelete,
+    KvEntries, KvEntry, KvGet, KvHistory, KvKeys, KvKeysListed, KvPut, KvUpdate, KvWatch, LeaseRef, LockAcquire, LockAcquired,
+    LockBreak, LockCheck, LockGet, LockList, LockView, Locks, MemberGroups, MemberJoin, MemberJoined, MemberList, MemberListed,
+    MemberUpdate, MemberWatchParams, NoParams, Status, Subscribed, SubscriptionCancel, Written,
     openrpc::{Described, Document},
 };
 
@@ -44,7 +44,7 @@ methods! {
     "election.resign": LeaseRef => Done, "Gives an office up.";
     "election.transfer": ElectionTransfer => ElectionTransferred, "Hands an office to a candidate.";
     "election.leader": ElectionName => ElectionLeader, "Who leads, as the store says now.";
-    "election.candidates": ElectionName => ElectionCandidates, "Who waits to lead.";
+    "election.candidates": ElectionCandidateList => ElectionCandidates, "Who waits to lead.";
     "election.list": ElectionList => Elections, "The elections that somebody leads or waits to lead.";
     "election.observe": ElectionName => Subscribed, "Follows who leads. Events: leader, sync, gap, end.";
     "member.join": MemberJoin => MemberJoined, "Becomes a member of a group.";

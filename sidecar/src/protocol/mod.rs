@@ -14,8 +14,8 @@ pub mod value;
 use std::path::PathBuf;
 
 pub use election::{
-    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
-    ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, LeaderView,
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidateList, ElectionCandidates, ElectionLeader, ElectionList,
+    ElectionName, ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, LeaderView,
 };
 pub use error::{ErrorObject, Kind};
 pub use frame::Id;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use serde::Serialize;
 use tenure::{Candidate, Election, Leader};
+use tenure_kv::Revision;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,9 +24,9 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::protocol::{
-    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidates, ElectionLeader, ElectionList, ElectionName,
-    ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, ErrorObject, Happening, Kind, LeaderView,
-    Written, value,
+    CandidateView, ElectionCampaign, ElectionCampaigned, ElectionCandidateList, ElectionCandidates, ElectionLeader, ElectionList,
+    ElectionName, ElectionProclaim, ElectionTransfer, ElectionTransferred, ElectionView, Elections, ErrorObject, Happening, Kind,
+    LeaderView, Written, value,
 };
 
 /// What elections are called that sessions run in among themselves.
@@ -157,12 +159,33 @@ pub(super) async fn leader(
 /// `election.candidates`.
 pub(super) async fn candidates(
     connection: Arc<Connection>,
-    ElectionName { name }: ElectionName,
+    params: ElectionCandidateList,
 ) -> Result<ElectionCandidates, ErrorObject> {
+    let ElectionCandidateList { name, limit, after } = params;
     errors::check_name("name", &name)?;
+    let (limit, room) = (pages::limit("election.candidates", limit)?, pages::room(connection.daemon.limits.line_bytes));
+    let after = after.as_deref().map(place).transpose()?;
     let session = connection.daemon.sessions.soon().await?;
-    let listed = of(&session, &name)?.candidates().await.map_err(|error| errors::of(&error))?;
-    Ok(ElectionCandidates { candidates: listed.iter().map(candidate).collect() })
+    let listed = of(&session, &name)?.candidates().await.map_err(|error| errors::of(&error))?.into_iter();
+    let rest = listed.filter(|candidate| after.is_none_or(|after| candidate.revision > after));
+    let rest = rest.map(|listed| Listed { view: candidate(&listed), revision: listed.revision });
+    let (page, next) = pages::page(rest, |listed| listed.revision.get().to_string(), limit, room);
+    Ok(ElectionCandidates { candidates: page.into_iter().map(|listed| listed.view).collect(), next })
+}
+
+/// A candidate, and its place in the line: one that is gone when the next page is asked for still tells where that begins.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Listed {
+    view: CandidateView,
+    #[serde(skip)]
+    revision: Revision,
+}
+
+/// Where a page begins.
+fn place(after: &str) -> Result<Revision, ErrorObject> {
+    let said = "election.candidates: after: this is not the `next` of an answer; leave it out to begin with the first";
+    after.parse().map(Revision::new).map_err(|_| errors::param("after", said))
 }
 
 /// `election.list`.
@@ -178,7 +201,7 @@ pub(super) async fn list(connection: Arc<Connection>, params: ElectionList) -> R
         leader: standing.leader.as_ref().map(|leader| LeaderView { value: None, value_b64: None, ..LeaderView::from(leader) }),
         candidates: standing.candidates,
     });
-    let (elections, next) = pages::page(elections, |election| &election.name, limit, room);
+    let (elections, next) = pages::page(elections, |election| election.name.clone(), limit, room);
     Ok(Elections { elections, next })
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn keys(connection: Arc<Connection>, params: KvKeys) -> Result<
         .map(Key::as_str)
         .filter(|name| name.starts_with(&prefix) && sight.sees(name) && pages::is_after(name, after.as_deref()))
         .collect();
-    let (keys, next) = pages::page(keys, |key| key, usize::MAX, pages::room(connection.daemon.limits.line_bytes));
+    let (keys, next) = pages::page(keys, |key| (*key).to_owned(), usize::MAX, pages::room(connection.daemon.limits.line_bytes));
     Ok(KvKeysListed { keys: keys.into_iter().map(str::to_owned).collect(), next })
 }
 

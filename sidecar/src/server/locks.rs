@@ -81,7 +81,7 @@ pub(super) async fn list(connection: Arc<Connection>, params: LockList) -> Resul
     let sight = connection.sight(Ability::SEE_LOCKS, None);
     let queues = queues.await.map_err(|error| errors::of(&error))?.into_iter();
     let seen = queues.filter(|queue| pages::is_after(&queue.name, after.as_deref()) && sight.sees(&queue.name));
-    let (locks, next) = pages::page(seen.map(|queue| fitting(view(queue), room)), |lock| &lock.name, limit, room);
+    let (locks, next) = pages::page(seen.map(|queue| fitting(view(queue), room)), |lock| lock.name.clone(), limit, room);
     Ok(Locks { locks, next })
 }
 

@@ -206,7 +206,7 @@ pub(super) async fn groups(connection: Arc<Connection>, params: MemberGroups) ->
     let groups = groups.map_err(|error| errors::of(&error))?.into_iter();
     let seen = groups.filter(|(name, _)| pages::is_after(name, after.as_deref()) && sight.sees(name));
     let groups = seen.map(|(name, members)| GroupView { name, members });
-    let (groups, next) = pages::page(groups, |group| &group.name, limit, room);
+    let (groups, next) = pages::page(groups, |group| group.name.clone(), limit, room);
     Ok(Groups { groups, next })
 }
 
@@ -221,7 +221,7 @@ pub(super) async fn list(
     tend(&connection.daemon.sessions, &group).await;
     let rest = members.list.iter().filter(|record| pages::is_after(&record.id, after.as_deref()));
     let room = pages::room(connection.daemon.limits.line_bytes);
-    let (list, next) = pages::page(rest.map(MemberView::from), |member| &member.id, usize::MAX, room);
+    let (list, next) = pages::page(rest.map(MemberView::from), |member| member.id.clone(), usize::MAX, room);
     Ok(MemberListed { members: list, revision: members.revision.get(), unreadable: members.unreadable, next })
 }
 

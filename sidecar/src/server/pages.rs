@@ -40,7 +40,7 @@ pub(super) fn is_after(name: &str, after: Option<&str>) -> bool {
 /// there are more, the name of the last one here.
 pub(super) fn page<T: Serialize>(
     all: impl IntoIterator<Item = T>,
-    name: impl Fn(&T) -> &str,
+    name: impl Fn(&T) -> String,
     limit: usize,
     mut room: usize,
 ) -> (Vec<T>, Option<String>) {
@@ -50,7 +50,7 @@ pub(super) fn page<T: Serialize>(
         if (size > room || page.len() >= limit)
             && let Some(last) = page.last()
         {
-            let next = name(last).to_owned();
+            let next = name(last);
             return (page, Some(next));
         }
         room = room.saturating_sub(size);
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn of(limit: usize, room: usize) -> (Vec<&'static str>, Option<String>) {
-        page(["a", "b", "c"], |name| name, limit, room)
+        page(["a", "b", "c"], |name| (*name).to_owned(), limit, room)
     }
 
     #[test]

@@ -254,7 +254,7 @@ export class Client implements AsyncDisposable {
 
   /** The locks that somebody holds or waits for. */
   async lockList(prefix?: string, options: Abortable = {}): Promise<LockView[]> {
-    return this.#list<LockView>("lock.list", "locks", prefix, options);
+    return this.#list<LockView>("lock.list", "locks", { prefix }, options);
   }
 
   /** Follows who holds a lock and who waits: events `lock`, `sync`, `gap`, `end`. */
@@ -292,12 +292,12 @@ export class Client implements AsyncDisposable {
 
   /** Who waits to lead, longest first. */
   async candidates(name: string, options: Abortable = {}): Promise<Candidate[]> {
-    return read<{ candidates: Candidate[] }>(await this.call("election.candidates", { name }, options)).candidates;
+    return this.#list<Candidate>("election.candidates", "candidates", { name }, options);
   }
 
   /** The elections that somebody leads or waits to lead. */
   async electionList(prefix?: string, options: Abortable = {}): Promise<ElectionView[]> {
-    return this.#list<ElectionView>("election.list", "elections", prefix, options);
+    return this.#list<ElectionView>("election.list", "elections", { prefix }, options);
   }
 
   /** Follows who leads: events `leader`, `sync`, `gap`, `end`. */
@@ -340,14 +340,14 @@ export class Client implements AsyncDisposable {
 
   /** The groups that have members. */
   async groups(prefix?: string, options: Abortable = {}): Promise<GroupView[]> {
-    return this.#list<GroupView>("member.groups", "groups", prefix, options);
+    return this.#list<GroupView>("member.groups", "groups", { prefix }, options);
   }
 
   /** All of a list, however many answers that takes. */
-  async #list<T>(method: string, name: string, prefix: string | undefined, options: Abortable): Promise<T[]> {
+  async #list<T>(method: string, name: string, given: Record<string, unknown>, options: Abortable): Promise<T[]> {
     const all: T[] = [];
     for (let after: string | undefined; ; ) {
-      const page = read<{ [list: string]: T[] } & { next?: string }>(await this.call(method, params({ prefix, after }), options));
+      const page = read<{ [list: string]: T[] } & { next?: string }>(await this.call(method, params({ ...given, after }), options));
       all.push(...(page[name] ?? []));
       after = page.next ?? undefined;
       if (after === undefined) return all;

@@ -11,7 +11,9 @@ use crate::{
         keep::{LeasedHeld, Patience, Person, Refused, Seen, Source, Ways},
         live::{End, subscribe},
     },
-    protocol::{ElectionCampaign, ElectionCandidates, ElectionLeader, ElectionName, Happening, LeaderView},
+    protocol::{
+        ElectionCampaign, ElectionCandidateList, ElectionCandidates, ElectionLeader, ElectionName, Happening, LeaderView,
+    },
 };
 
 /// A campaign through one daemon.
@@ -34,10 +36,17 @@ impl From<LeaderView> for Person {
 }
 
 async fn look(client: &Client, name: &str) -> Option<Seen> {
-    let name = || ElectionName { name: name.to_owned() };
-    let told: ElectionLeader = client.call_as("election.leader", name()).await.ok()?;
-    let listed: ElectionCandidates = client.call_as("election.candidates", name()).await.ok()?;
-    Some(Seen { holder: told.leader.map(Person::from), waiting: listed.candidates.len() })
+    let told: ElectionLeader = client.call_as("election.leader", ElectionName { name: name.to_owned() }).await.ok()?;
+    let mut waiting = 0;
+    let mut asked = ElectionCandidateList { name: name.to_owned(), ..ElectionCandidateList::default() };
+    loop {
+        let page: ElectionCandidates = client.call_as("election.candidates", &asked).await.ok()?;
+        waiting += page.candidates.len();
+        asked.after = page.next;
+        if asked.after.is_none() {
+            return Some(Seen { holder: told.leader.map(Person::from), waiting });
+        }
+    }
 }
 
 impl Source for SocketSource<'_> {

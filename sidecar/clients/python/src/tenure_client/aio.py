@@ -154,7 +154,7 @@ class AsyncClient:
 
     async def lock_list(self, prefix: str | None = None) -> list[LockView]:
         """All locks that somebody holds or waits for."""
-        return [LockView.of(lock) for lock in await self._list("lock.list", "locks", prefix)]
+        return [LockView.of(lock) for lock in await self._list("lock.list", "locks", prefix=prefix)]
 
     def observe_lock(self, name: str) -> Subscribing:
         """Follows who holds a lock and who waits: events ``lock``, ``sync``, ``gap``, ``end``."""
@@ -180,12 +180,12 @@ class AsyncClient:
 
     async def candidates(self, name: str) -> list[Candidate]:
         """Who waits to lead, longest first."""
-        found = await self.call("election.candidates", {"name": name})
-        return [Candidate.of(candidate) for candidate in found["candidates"]]
+        found = await self._list("election.candidates", "candidates", name=name)
+        return [Candidate.of(candidate) for candidate in found]
 
     async def election_list(self, prefix: str | None = None) -> list[ElectionView]:
         """All elections that somebody leads or waits to lead."""
-        return [ElectionView.of(election) for election in await self._list("election.list", "elections", prefix)]
+        return [ElectionView.of(election) for election in await self._list("election.list", "elections", prefix=prefix)]
 
     def observe(self, name: str) -> Subscribing:
         """Follows who leads: events ``leader``, ``sync``, ``gap``, ``end``."""
@@ -223,15 +223,15 @@ class AsyncClient:
 
     async def groups(self, prefix: str | None = None) -> list[GroupView]:
         """All groups that have members."""
-        return [GroupView.of(group) for group in await self._list("member.groups", "groups", prefix)]
+        return [GroupView.of(group) for group in await self._list("member.groups", "groups", prefix=prefix)]
 
-    async def _list(self, method: str, name: str, prefix: str | None) -> list[Any]:
+    async def _list(self, method: str, list_name: str, **given: Any) -> list[Any]:
         """All of a list, however many answers that takes."""
-        page = await self.call(method, params(prefix=prefix))
-        found = list(page[name])
+        page = await self.call(method, params(**given))
+        found = list(page[list_name])
         while page.get("next") is not None:
-            page = await self.call(method, params(prefix=prefix, after=page["next"]))
-            found += page[name]
+            page = await self.call(method, params(**given, after=page["next"]))
+            found += page[list_name]
         return found
 
     def watch_members(self, group: str) -> Subscribing:

@@ -268,7 +268,7 @@ public final class Client implements AutoCloseable {
 
     /** All locks with that prefix, null for all, that somebody holds or waits for. */
     public List<LockView> lockList(String prefix) throws InterruptedException {
-        return readAll("lock.list", prefix, "locks", LockView.class);
+        return readAll("lock.list", Wire.Params.of("prefix", prefix), "locks", LockView.class);
     }
 
     /** Follows who holds a lock and who waits: events lock, sync, gap, end. */
@@ -303,12 +303,12 @@ public final class Client implements AutoCloseable {
 
     /** Who waits to lead, longest first. */
     public List<Candidate> candidates(String name) throws InterruptedException {
-        return readList("election.candidates", Wire.Params.of("name", name), "candidates", Candidate.class);
+        return readAll("election.candidates", Wire.Params.of("name", name), "candidates", Candidate.class);
     }
 
     /** All elections with that prefix, null for all, that somebody leads or waits to lead. */
     public List<ElectionView> electionList(String prefix) throws InterruptedException {
-        return readAll("election.list", prefix, "elections", ElectionView.class);
+        return readAll("election.list", Wire.Params.of("prefix", prefix), "elections", ElectionView.class);
     }
 
     /** Follows who leads: events leader, sync, gap, end. */
@@ -351,7 +351,7 @@ public final class Client implements AutoCloseable {
 
     /** All groups with that prefix, null for all, that have members. */
     public List<GroupView> groups(String prefix) throws InterruptedException {
-        return readAll("member.groups", prefix, "groups", GroupView.class);
+        return readAll("member.groups", Wire.Params.of("prefix", prefix), "groups", GroupView.class);
     }
 
     /** Follows a group: events join, update, leave, sync, gap, end. */
@@ -492,11 +492,11 @@ public final class Client implements AutoCloseable {
     }
 
     /** All of a list, however many answers that takes. */
-    private <T> List<T> readAll(String method, String prefix, String member, Class<T> type) throws InterruptedException {
+    private <T> List<T> readAll(String method, Wire.Params params, String member, Class<T> type) throws InterruptedException {
         var all = new ArrayList<T>();
         String after = null;
         do {
-            var page = (JsonObject) call(method, Wire.Params.of("prefix", prefix).with("after", after).json);
+            var page = (JsonObject) call(method, params.with("after", after).json);
             all.addAll(Wire.<List<T>>read(page.get(member), TypeToken.getParameterized(List.class, type).getType()));
             JsonElement next = page.get("next");
             after = next == null || next.isJsonNull() ? null : next.getAsString();
