@@ -5,13 +5,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::protocol::Limits;
 
-/// Descriptors of a connection: its socket, and its client's process if that has no other.
-const OF_CONNECTION: usize = 2;
 /// Descriptors of nobody: the store's, the runtime's.
 const OWN: usize = 64;
 /// Connections to the HTTP listener where there are descriptors enough.
 pub(super) const HTTP: usize = 256;
-/// Beyond the connections there may be, one in so many is kept for users who have none yet.
+/// Beyond the connections there may be, and their descriptors, one in so many is kept for users who have none yet.
 pub(super) const KEPT: usize = 10;
 
 /// How many there may be of what takes descriptors.
@@ -19,9 +17,15 @@ pub(super) const KEPT: usize = 10;
 pub(crate) struct Room {
     /// The limit that all this comes from.
     pub(super) files: usize,
-    pub(super) connections: usize,
+    /// For connections, one each, and for the processes at their other ends, one each.
+    pub(super) clients: usize,
     pub(super) checks: usize,
     pub(super) http: usize,
+}
+
+/// Of so many descriptors for clients those that whoever comes first may take. The rest is for users who have no connection yet.
+pub(super) const fn common(clients: usize) -> usize {
+    clients - clients.div_ceil(KEPT + 1)
 }
 
 impl Room {
@@ -36,23 +40,36 @@ impl Room {
         let free = files - OWN.min(files / 2);
         let http = if http { HTTP.min(free / 4) } else { 0 };
         let checks = Limits::default().checks_per_uid.min(free / 8);
-        let places = (free - http - checks) / OF_CONNECTION;
-        // What is kept for others has to be there, too.
-        let connections = (places - places.div_ceil(KEPT + 1)).max(1);
-        Self { files, connections, checks, http }
+        Self { files, clients: free - http - checks, checks, http }
     }
 
-    /// These limits where there is room for them, else what there is.
+    /// Connections if each is of a process of its own: as many there may be in any case.
+    pub(super) fn fewest(&self) -> usize {
+        (common(self.clients) / 2).max(1)
+    }
+
+    /// Connections if all are of one process.
+    pub(super) fn most(&self) -> usize {
+        common(self.clients).saturating_sub(1).max(1)
+    }
+
+    /// These limits where there may be room for them, else what there is.
     pub(super) fn within(&self, limits: Limits) -> Limits {
         let (wanted, checks_per_uid) = (limits.connections, limits.checks_per_uid.min(self.checks));
-        if wanted <= self.connections {
+        let fewest = self.fewest();
+        if wanted <= fewest {
             return Limits { checks_per_uid, ..limits };
         }
+        let connections = wanted.min(self.most());
         let each = limits.connections_per_uid.min(wanted);
-        // Who would have most of them now has as large a part as was meant.
-        let part = usize::try_from(each as u128 * self.connections as u128 / wanted as u128).unwrap_or(self.connections);
-        let connections_per_uid = if each <= self.connections / 2 { each } else { part.max(1) };
-        Limits { connections: self.connections, connections_per_uid, checks_per_uid, ..limits }
+        // Who would have most of them now has as large a part as was meant, and that of what there is in any case.
+        let part = usize::try_from(each as u128 * fewest as u128 / wanted as u128).unwrap_or(fewest);
+        let connections_per_uid = match each {
+            _ if each == wanted => connections,
+            _ if each <= fewest / 2 => each,
+            _ => part.max(1),
+        };
+        Limits { connections, connections_per_uid, checks_per_uid, ..limits }
     }
 }
 
@@ -69,29 +86,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_let_in_has_its_descriptors() {
+    fn what_is_for_clients_is_what_others_do_not_need_and_of_it_some_is_kept() {
         for files in (16..5_000).chain([20_000, 1 << 20, usize::MAX]) {
             for http in [false, true] {
                 let room = Room::of(files, http);
-                let kept = room.connections.div_ceil(KEPT);
-                let taken = (room.connections + kept).saturating_mul(OF_CONNECTION) + room.checks + room.http;
-                assert!(taken <= files - OWN.min(files / 2), "{room:?}");
-                assert!(files < 32 || room.connections >= files.min(20_000) / 16, "{room:?} is less than it could be");
+                assert_eq!(room.clients + room.checks + room.http, files - OWN.min(files / 2), "{room:?}");
+                assert!(files < 32 || room.fewest() >= files.min(20_000) / 16, "{room:?} is less than it could be");
+                assert!(files < 32 || room.most() + 1 < room.clients && room.most() > room.fewest(), "{room:?}");
             }
         }
+        assert!(Room::of(20_000, true).most() > 10_000, "ten thousand of one process");
+        assert!(Room::of(30_000, true).fewest() > 10_000, "ten thousand of as many");
     }
 
     #[test]
     fn limits_that_have_room_stay_and_the_share_of_one_user_stays_a_share() {
         let room = Room::of(1_024, true);
-        for (each, part) in
-            [(2_500, room.connections / 4), (10_000, room.connections), (99_999, room.connections), (100, 100), (1, 1)]
-        {
+        let (fewest, most) = (room.fewest(), room.most());
+        for (each, part) in [(2_500, fewest / 4), (10_000, most), (99_999, most), (100, 100), (1, 1)] {
             let limits = Limits { connections_per_uid: each, ..Limits::default() };
             assert_eq!(Room::of(1 << 20, true).within(limits.clone()), limits);
             let clamped = room.within(limits);
-            assert_eq!((clamped.connections, clamped.connections_per_uid), (room.connections, part), "{each}");
-            assert!(clamped.checks_per_uid == room.checks && (200..400).contains(&room.connections), "{room:?}");
+            assert_eq!((clamped.connections, clamped.connections_per_uid), (most, part), "{each}");
+            assert!(clamped.checks_per_uid == room.checks && (200..400).contains(&fewest), "{room:?}");
         }
+        let limits = Limits { connections: fewest + 1, connections_per_uid: fewest + 1, ..Limits::default() };
+        assert_eq!(room.within(limits.clone()), Limits { checks_per_uid: room.checks, ..limits });
     }
 }

@@ -119,6 +119,8 @@ pub struct Config {
     pub lease: Option<Duration>,
     /// What connections may.
     pub limits: Limits,
+    /// Descriptors that connections and the processes at their other ends may take together.
+    pub client_files: usize,
     /// How long leaving may take.
     pub drain: Duration,
     /// Who may do what; absent for no rules.
@@ -138,6 +140,7 @@ impl Default for Config {
             store: "memory:".to_owned(),
             lease: None,
             limits: Limits::default(),
+            client_files: usize::MAX,
             drain: Duration::from_secs(5),
             policy: None,
             http: None,
@@ -189,6 +192,11 @@ impl Daemon {
         StoreInfo { url: info.url.clone(), shared: info.shared, replicas: info.replicas }
     }
 
+    /// How many connections there may be at least.
+    fn connections_max(&self) -> usize {
+        self.users.most(self.processes.count())
+    }
+
     fn status(&self, connection: ConnectionStatus) -> Status {
         Status {
             server: SERVER.to_owned(),
@@ -198,7 +206,7 @@ impl Daemon {
             store: self.store_info(),
             sessions: self.sessions.status(),
             connections: self.users.connections(),
-            connections_max: self.limits.connections,
+            connections_max: self.connections_max(),
             leases: self.leases.total.load(Ordering::Relaxed),
             leaderships: self.leases.leaderships.load(Ordering::Relaxed),
             members: self.leases.members.load(Ordering::Relaxed),
@@ -310,7 +318,7 @@ impl Server {
             closing: CancellationToken::new(),
             ended,
             grace: config.drain - config.drain / LAST_CALL,
-            users: Users::new(limits.clone()),
+            users: Users::new(limits.clone(), config.client_files),
             leases: Everywhere::default(),
             requests: Arc::default(),
             subscriptions: Arc::default(),
@@ -417,7 +425,7 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
         match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                match daemon.users.enter(peer.uid) {
+                match daemon.users.enter(peer.uid, daemon.processes.count()) {
                     Ok(place) => {
                         daemon.metrics.accepted.fetch_add(1, Ordering::Relaxed);
                         drop(connections.spawn(serve(daemon.clone(), stream, peer, place)));

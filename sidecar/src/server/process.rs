@@ -136,16 +136,17 @@ fn run(mut config: Config, given: Option<UnixListener>, asked: bool) -> Result<(
 fn make_room(config: &mut Config, asked: bool) {
     let Some(room) = Room::of_process(config.http.is_some()) else { return };
     let limits = room.within(config.limits.clone());
-    if limits.connections < config.limits.connections {
-        let (files, wanted, connections) = (room.files, config.limits.connections, limits.connections);
-        let said = "the limit of open files leaves no room for max_connections; raise it, or lower that";
+    let (files, wanted, connections, of_one_process) = (room.files, config.limits.connections, room.fewest(), limits.connections);
+    if connections < wanted {
+        let said = "the limit of open files leaves no room for max_connections of as many processes; raise it, or lower that";
         if asked {
-            tracing::warn!(files, wanted, connections, "{said}");
+            tracing::warn!(files, wanted, connections, of_one_process, "{said}");
         } else {
-            tracing::info!(files, wanted, connections, "{said}");
+            tracing::info!(files, wanted, connections, of_one_process, "{said}");
         }
     }
     config.limits = limits;
+    config.client_files = config.client_files.min(room.clients);
     config.http_connections = config.http_connections.min(room.http);
 }
 

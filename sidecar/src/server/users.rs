@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    descriptors::KEPT,
+    descriptors::{KEPT, common},
     quota::{Limit, Quota, Unread},
 };
 use crate::protocol::{ErrorObject, Limits};
@@ -56,6 +56,8 @@ struct Table {
 pub(super) struct Users {
     table: Mutex<Table>,
     limits: Limits,
+    /// Descriptors that connections and their processes may take.
+    files: usize,
 }
 
 /// The place of one connection, free when it is dropped.
@@ -80,8 +82,8 @@ impl Drop for Place {
 }
 
 impl Users {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), limits })
+    pub(super) fn new(limits: Limits, files: usize) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::default(), limits, files })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -93,14 +95,21 @@ impl Users {
         self.table().connections
     }
 
-    /// A place for a connection of user `uid`.
+    /// How many there may be: those there are, and as many more as have descriptors if each is of another process.
+    pub(super) fn most(&self, processes: usize) -> usize {
+        let all = self.connections();
+        let left = common(self.files).saturating_sub(all + processes) / 2;
+        self.limits.connections.min(all + left)
+    }
+
+    /// A place for a connection of user `uid`, where there are so many `processes` with connections, that of this one included.
     ///
     /// # Errors
     /// When there is none, with the limit.
-    pub(super) fn enter(self: &Arc<Self>, uid: u32) -> Result<Place, ErrorObject> {
+    pub(super) fn enter(self: &Arc<Self>, uid: u32, processes: usize) -> Result<Place, ErrorObject> {
         let mut table = self.table();
         let own = table.users.get(&uid).map_or(0, |user| user.connections);
-        admit(&self.limits, table.connections, own)?;
+        admit(&self.limits, self.files, &Taken { all: table.connections, own, processes })?;
         table.connections += 1;
         let user = table.users.entry(uid).or_insert_with(|| User { connections: 0, quotas: Quotas::new(&self.limits) });
         user.connections += 1;
@@ -108,20 +117,34 @@ impl Users {
     }
 }
 
-/// Whether one more is let in of a user who has `own` of `all` connections.
-fn admit(limits: &Limits, all: usize, own: usize) -> Result<(), ErrorObject> {
+/// What there is when one more connection comes.
+struct Taken {
+    /// Connections.
+    all: usize,
+    /// Those of the same user.
+    own: usize,
+    /// Processes with connections, the new one's included.
+    processes: usize,
+}
+
+/// Whether one more is let in, of a user who has `own` of `all` connections, where they and their processes may have so many
+/// `files`.
+fn admit(limits: &Limits, files: usize, taken: &Taken) -> Result<(), ErrorObject> {
     let (most, each) = (limits.connections, limits.connections_per_uid);
+    let &Taken { all, own, processes } = taken;
+    let open = all + 1 + processes;
     if own >= each {
         let words = "connections; close one, or try again later";
         return Err(Limit { name: "connections_per_uid", words, most: each }.reached());
     }
     // Whoever has taken all there are has not taken the first few of others.
-    let is_one_of_the_first = own < FIRST.min(most / 2) && all < most.saturating_add(most.div_ceil(KEPT));
-    if all >= most && !is_one_of_the_first {
-        let said = format!("the daemon serves {most} connections; close one, or try again later");
-        return Err(ErrorObject::limit("connections", said));
+    let is_one_of_the_first = own < FIRST.min(most / 2) && all < most.saturating_add(most.div_ceil(KEPT)) && open <= files;
+    if (all < most && open <= common(files)) || is_one_of_the_first {
+        return Ok(());
     }
-    Ok(())
+    let why = if all < most { ", and may open no more files" } else { "" };
+    let said = format!("the daemon serves {all} connections{why}; close one, or try again later");
+    Err(ErrorObject::limit("connections", said))
 }
 
 #[cfg(test)]
@@ -135,13 +158,13 @@ mod tests {
     #[test]
     fn one_user_cannot_take_what_is_kept_for_others() {
         let limits = Limits { connections: 100, connections_per_uid: 200, ..Limits::default() };
-        let users = Users::new(limits);
-        let mut places: Vec<_> = (0..100).map(|_| users.enter(1).unwrap()).collect();
-        assert_eq!(limit(&users.enter(1).unwrap_err()), "connections");
+        let users = Users::new(limits, usize::MAX);
+        let mut places: Vec<_> = (0..100).map(|_| users.enter(1, 1).unwrap()).collect();
+        assert_eq!(limit(&users.enter(1, 1).unwrap_err()), "connections");
         // Another has its first ones all the same, until what is kept is used up.
-        places.extend((0..6).map(|_| users.enter(2).unwrap()));
-        places.extend((0..4).map(|_| users.enter(3).unwrap()));
-        assert_eq!((users.connections(), limit(&users.enter(4).unwrap_err())), (110, "connections"));
+        places.extend((0..6).map(|_| users.enter(2, 2).unwrap()));
+        places.extend((0..4).map(|_| users.enter(3, 3).unwrap()));
+        assert_eq!((users.connections(), limit(&users.enter(4, 4).unwrap_err())), (110, "connections"));
         places.clear();
         assert_eq!((users.connections(), users.table().users.len()), (0, 0));
     }
@@ -149,10 +172,10 @@ mod tests {
     #[test]
     fn a_user_has_a_limit_of_its_own() {
         let limits = Limits { connections: 100, connections_per_uid: 2, leases_per_uid: 3, ..Limits::default() };
-        let users = Users::new(limits);
-        let (first, second) = (users.enter(1).unwrap(), users.enter(1).unwrap());
-        assert_eq!(limit(&users.enter(1).unwrap_err()), "connections_per_uid");
-        let other = users.enter(2).unwrap();
+        let users = Users::new(limits, usize::MAX);
+        let (first, second) = (users.enter(1, 1).unwrap(), users.enter(1, 1).unwrap());
+        assert_eq!(limit(&users.enter(1, 1).unwrap_err()), "connections_per_uid");
+        let other = users.enter(2, 2).unwrap();
         // Whichever of its connections has them.
         let taken: Vec<_> = [&first, &second, &first].map(|place| place.quotas.leases.take().unwrap()).into();
         assert_eq!(limit(&second.quotas.leases.take().unwrap_err()), "leases_per_uid");
@@ -166,7 +189,29 @@ mod tests {
     fn a_small_daemon_keeps_to_its_limit() {
         for most in 1..4 {
             let limits = Limits { connections: most, ..Limits::default() };
-            assert!(admit(&limits, most, most).is_err(), "{most}");
+            assert!(admit(&limits, usize::MAX, &Taken { all: most, own: most, processes: 1 }).is_err(), "{most}");
         }
+    }
+
+    #[test]
+    fn as_many_are_let_in_as_have_descriptors_whichever_processes_they_are_of() {
+        let limits = Limits { connections: 100, connections_per_uid: 100, ..Limits::default() };
+        // Of 66 six are kept for others.
+        let files = 66;
+        let of_one_process = Users::new(limits.clone(), files);
+        let mine: Vec<_> = std::iter::from_fn(|| of_one_process.enter(1, 1).ok()).collect();
+        assert_eq!((mine.len(), of_one_process.most(1)), (59, 59));
+        let others: Vec<_> = std::iter::from_fn(|| of_one_process.enter(2, 2).ok()).collect();
+        assert_eq!(others.len(), 5, "59 and 5, and two processes");
+        let of_many = Users::new(limits, files);
+        let mut places = Vec::new();
+        while let Ok(place) = of_many.enter(1, places.len() + 1) {
+            places.push(place);
+            assert_eq!(of_many.most(places.len()), 30);
+        }
+        assert_eq!(places.len(), 30);
+        assert_eq!(limit(&of_many.enter(1, 31).unwrap_err()), "connections");
+        let others: Vec<_> = std::iter::from_fn(|| of_many.enter(2, 31).ok()).collect();
+        assert_eq!(others.len(), 5, "30 and 5, and 31 processes");
     }
 }

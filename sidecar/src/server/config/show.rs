@@ -15,13 +15,15 @@ pub(crate) fn show(effective: &Effective, secrets: bool, room: Option<Room>) -> 
     let limits = &effective.settings.config.limits;
     let within = room.map_or_else(|| limits.clone(), |room| room.within(limits.clone()));
     let in_effect = |key: &str| {
-        let (wanted, given) = match key {
-            "max_connections" => (limits.connections, within.connections),
-            "max_connections_per_uid" => (limits.connections_per_uid, within.connections_per_uid),
+        let Some(room) = room else { return String::new() };
+        let given = match key {
+            "max_connections" if room.fewest() < limits.connections => format!("{} to {}", room.fewest(), within.connections),
+            "max_connections_per_uid" if within.connections_per_uid < limits.connections_per_uid => {
+                within.connections_per_uid.to_string()
+            }
             _ => return String::new(),
         };
-        let files = room.filter(|_| given < wanted).map(|room| room.files);
-        files.map_or_else(String::new, |files| format!("; {given} with the {files} files that this process may open"))
+        format!("; {given} with the {} files that this process may open", room.files)
     };
     let mut text = String::new();
     for (setting, origin) in SETTINGS.iter().zip(&effective.origins) {

@@ -129,8 +129,8 @@ impl Scrape {
         page.gauge("tenure_connections", "Connections to the socket.", count(connections))?;
         page.gauge(
             "tenure_connections_max",
-            "How many connections to the socket there may be.",
-            count(daemon.limits.connections),
+            "How many connections to the socket there may be, if each more is of another process.",
+            count(daemon.connections_max()),
         )?;
         let accepted = [&metrics.accepted, &metrics.turned_away].map(|count| count.load(Ordering::Relaxed));
         page.counters(
