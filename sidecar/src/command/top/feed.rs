@@ -31,7 +31,7 @@ pub(super) enum News {
     Status(Box<Status>),
     /// Why there is no look.
     Away(String),
-    Heard(Thing, Happening),
+    Heard(Thing, Box<Happening>),
     /// What was heard of it may be over.
     Silence(Thing),
     /// All of a group, where nothing is heard of it.

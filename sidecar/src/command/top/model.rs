@@ -129,7 +129,7 @@ impl Model {
             }
             News::Away(why) => self.away = Some(why),
             News::Heard(thing, what) => {
-                self.told.hear(&thing, what);
+                self.told.hear(&thing, *what);
                 if let Some(snapshot) = self.snapshot.take() {
                     self.show(snapshot, Some(&thing), now);
                 }
@@ -420,8 +420,8 @@ pub(super) mod tests {
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         let db = Thing::Election("db".to_owned());
         let leader = snapshot(5).elections[0].leader.clone();
-        model.take(News::Heard(db.clone(), Happening::Leader { leader: None }), at(90));
-        model.take(News::Heard(db.clone(), Happening::Leader { leader }), at(100));
+        model.take(News::Heard(db.clone(), Box::new(Happening::Leader { leader: None })), at(90));
+        model.take(News::Heard(db.clone(), Box::new(Happening::Leader { leader })), at(100));
         assert_eq!((model.changes.len(), model.changes[0].term, model.changes[0].gap), (1, 5, Duration::from_millis(100)));
         model.take(News::All(snapshot(3)), at(200));
         assert_eq!(model.elections()[0].leader.as_ref().map(|leader| leader.fence), Some(5));

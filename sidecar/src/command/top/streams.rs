@@ -124,7 +124,7 @@ impl Heard {
         let news = match what {
             // A watch of a group makes up for it by itself.
             Some(Happening::Gap {}) if !matches!(thing, Thing::Group(_)) => News::Silence(thing),
-            Some(what) if !over => News::Heard(thing, what),
+            Some(what) if !over => News::Heard(thing, Box::new(what)),
             _ => News::Silence(thing),
         };
         self.send(news).await;
