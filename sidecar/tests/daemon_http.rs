@@ -41,6 +41,41 @@ fn it_lives_and_is_ready_and_is_for_reading_only() {
 }
 
 #[test]
+fn a_policy_says_what_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.toml");
+    let everybody = "[[allow]]\nuser = \"*\"\nmethods = [\"election\", \"member\"]\n";
+    let secret = "[[deny]]\nuser = \"*\"\nmethods = \"election.observe\"\nprefix = \"secret\"\n";
+    std::fs::write(&path, format!("{everybody}{secret}")).unwrap();
+    let (daemon, http) = start(&["--lease", "60s", "--policy", path.to_str().unwrap()]);
+    let mut one = daemon.connect();
+    for name in ["web", "other", "secret"] {
+        campaign(&mut one, name, "one");
+    }
+    one.call("member.join", json!({ "group": "web", "id": "a" })).unwrap();
+    for path in ["/v1/leader/web", "/v1/leader/other", "/v1/members/web"] {
+        until(http, path, 200);
+    }
+    for path in ["/v1/leader/secret", "/v1/leader/secret/events", "/v1/leader/%73ecret"] {
+        let denied = get(http, path);
+        assert_eq!((denied.status, denied.kind().as_str()), (403, "denied"), "{path}: {denied:?}");
+        assert!(!denied.body.contains("one") && denied.body.contains("http = true"), "{denied:?}");
+    }
+    let mut events = Events::of(http, "/v1/members/web/events");
+    let of_http = "[[allow]]\nhttp = true\nmethods = \"election.observe\"\nprefix = [\"web\", \"secret\"]\n";
+    std::fs::write(&path, format!("{everybody}{secret}{of_http}")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    for path in ["/v1/leader/other", "/v1/leader/secret", "/v1/members/web", "/v1/members/web/events"] {
+        until(http, path, 403);
+    }
+    assert_eq!(get(http, "/v1/leader/web").status, 200);
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(get(http, path).status, 200, "{path}");
+    }
+    assert_eq!(events.next().unwrap().0, "join", "what was begun goes on");
+}
+
+#[test]
 fn a_load_balancer_finds_the_leader() {
     let (daemon, http) = start(&["--lease", "60s"]);
     let nobody = get(http, "/v1/leader/a%2Fb");

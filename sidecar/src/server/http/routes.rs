@@ -14,6 +14,7 @@ use super::{
 };
 use crate::server::{
     metrics::{Format, scrape},
+    policy::Ability,
     sessions::millis,
 };
 
@@ -85,7 +86,9 @@ async fn reply(site: &Arc<Site>, place: &Arc<Place>, request: &Request<Incoming>
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", said));
     }
     let head = request.method() == Method::HEAD;
-    match Route::of(request.uri().path())? {
+    let route = Route::of(request.uri().path())?;
+    permit(site, &route)?;
+    match route {
         Route::Health => Ok(json_page(StatusCode::OK, &json!({ "alive": true }))),
         Route::Ready => ready(site),
         Route::Metrics => metrics(site, request).await,
@@ -94,6 +97,22 @@ async fn reply(site: &Arc<Site>, place: &Arc<Place>, request: &Request<Incoming>
         Route::Members(group) => groups::members(site, &group).await,
         Route::MemberEvents(group) => events::of_members(site, place, &group, head),
     }
+}
+
+/// Refuses what the policy does not show. A stream that is open goes on by the rules it began with.
+fn permit(site: &Site, route: &Route<'_>) -> Result<(), Refusal> {
+    let (ability, name) = match route {
+        Route::Health | Route::Ready | Route::Metrics => return Ok(()),
+        Route::Leader(name) | Route::LeaderEvents(name) => (Ability::SEE_ELECTIONS, name),
+        Route::Members(name) | Route::MemberEvents(name) => (Ability::SEE_GROUPS, name),
+    };
+    if site.daemon.policies.shows_over_http(ability, name) {
+        return Ok(());
+    }
+    let said = format!(
+        "the daemon's policy does not show this over HTTP ({ability}); see its rules with http = true, and those that deny"
+    );
+    Err(Refusal::new(StatusCode::FORBIDDEN, "denied", said))
 }
 
 fn ready(site: &Site) -> Result<Response<Body>, Refusal> {

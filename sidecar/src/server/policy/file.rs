@@ -5,7 +5,7 @@ use toml::{Spanned, de::DeValue};
 use super::rules::{Ability, Buckets, Family, Part, Policy, Rule, Whom};
 use crate::server::toml_file::{Entry, TomlFile, in_order, unknown};
 
-const KEYS: [&str; 6] = ["user", "group", "methods", "name", "prefix", "bucket"];
+const KEYS: [&str; 7] = ["user", "group", "http", "methods", "name", "prefix", "bucket"];
 const METHODS: [&str; 14] = [
     "lock",
     "lock.observe",
@@ -54,13 +54,16 @@ fn read_rule(file: &TomlFile, directory: &Directory<'_>, allow: bool, value: &Sp
     let word = if allow { "allow" } else { "deny" };
     let table = value.get_ref().as_table();
     let table = table.ok_or_else(|| file.refuse(at, &format!("a rule begins with [[{word}]] on a line of its own")))?;
-    let mut rule = Rule { allow, users: None, groups: None, abilities: Vec::new(), names: None, buckets: Buckets::Own };
+    let mut rule =
+        Rule { allow, http: false, users: None, groups: None, abilities: Vec::new(), names: None, buckets: Buckets::Own };
     for entry in in_order(table) {
         let refuse = |said: String| file.refuse(entry.at, &said);
         let key = entry.key;
         match key {
             "user" => rule.users = Some(whom(key, entry.value.get_ref(), directory.user).map_err(refuse)?),
             "group" => rule.groups = Some(whom(key, entry.value.get_ref(), directory.group).map_err(refuse)?),
+            "http" if matches!(entry.value.get_ref(), DeValue::Boolean(true)) => rule.http = true,
+            "http" => return Err(refuse("http: write http = true, or leave it out".to_owned())),
             "methods" => {
                 for method in texts(key, entry.value.get_ref()).map_err(refuse)? {
                     rule.abilities.extend(abilities(&method).ok_or_else(|| refuse(unknown("method", &method, &METHODS)))?);
@@ -75,10 +78,15 @@ fn read_rule(file: &TomlFile, directory: &Directory<'_>, allow: bool, value: &Sp
             _ => return Err(refuse(unknown("key", key, &KEYS))),
         }
     }
-    if rule.users.is_none() && rule.groups.is_none() {
-        return Err(
-            file.refuse(at, r#"the rule does not say for whom it is: user = "NAME", group = "NAME", or user = "*" for all"#)
-        );
+    if rule.http && (rule.users.is_some() || rule.groups.is_some()) {
+        return Err(file.refuse(at, "whoever asks over HTTP is no user of this machine; write another rule for users and groups"));
+    }
+    if !rule.http && rule.users.is_none() && rule.groups.is_none() {
+        let said = r#"the rule does not say for whom it is: user = "NAME", group = "NAME", user = "*" for all, or http = true"#;
+        return Err(file.refuse(at, said));
+    }
+    if rule.http && rule.abilities.iter().any(|ability| ![Ability::SEE_ELECTIONS, Ability::SEE_GROUPS].contains(ability)) {
+        return Err(file.refuse(at, "over HTTP there is nothing but election.observe and member.observe"));
     }
     if rule.abilities.is_empty() {
         return Err(file.refuse(at, r#"the rule does not say what it is about: methods = ["lock", "kv.observe"]"#));

@@ -190,6 +190,12 @@ impl Policies {
             .try_for_each(|(name, ability)| judge(ability, None, Named::Name, &name))
     }
 
+    /// Whether whoever asks over HTTP may see `name`.
+    pub(super) fn shows_over_http(&self, ability: Ability, name: &str) -> bool {
+        let object = Object { ability, bucket: None, name };
+        self.path.is_none() || self.current().judge_http(object) == Verdict::Allowed
+    }
+
     /// What `who` may see of the names that `ability` is about.
     pub(super) fn sight(&self, who: &Who, ability: Ability, bucket: Option<&str>) -> Sight {
         let seer = || Seer { policy: self.current(), who: who.clone(), ability, bucket: bucket.map(str::to_owned) };

@@ -96,6 +96,8 @@ pub(super) enum Buckets {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) allow: bool,
+    /// It is for whoever asks over HTTP, and for nobody else.
+    pub(super) http: bool,
     pub(super) users: Option<Whom>,
     pub(super) groups: Option<Whom>,
     pub(super) abilities: Vec<Ability>,
@@ -141,6 +143,18 @@ impl Policy {
         }
     }
 
+    /// The same for whoever asks over HTTP. What no rule denies to everybody is allowed there, until rules are about HTTP.
+    pub(super) fn judge_http(&self, object: Object<'_>) -> Verdict {
+        let about = |allow| self.rules.iter().filter(move |rule| rule.allow == allow && rule.covers(object));
+        if about(false).any(|rule| rule.http || rule.is_for_everybody()) {
+            Verdict::Denied
+        } else if about(true).any(|rule| rule.http) || !self.rules.iter().any(|rule| rule.http) {
+            Verdict::Allowed
+        } else {
+            Verdict::NoRule
+        }
+    }
+
     /// Whether a rule allows it for some name.
     pub(super) fn allows_some(&self, who: &Who, ability: Ability, bucket: Option<&str>) -> bool {
         self.rules.iter().any(|rule| rule.allow && rule.is_for(who) && rule.is_about(ability, bucket))
@@ -149,15 +163,26 @@ impl Policy {
 
 impl Rule {
     fn applies(&self, who: &Who, object: Object<'_>) -> bool {
-        self.is_for(who)
-            && self.is_about(object.ability, object.bucket)
+        self.is_for(who) && self.covers(object)
+    }
+
+    fn covers(&self, object: Object<'_>) -> bool {
+        self.is_about(object.ability, object.bucket)
             && self.names.as_ref().is_none_or(|names| {
                 names.exact.iter().any(|name| name == object.name)
                     || names.prefixes.iter().any(|prefix| object.name.starts_with(prefix.as_str()))
             })
     }
 
+    fn is_for_everybody(&self) -> bool {
+        let everybody = |whom: &Option<Whom>| matches!(whom, None | Some(Whom::Anyone));
+        !self.http && everybody(&self.users) && everybody(&self.groups)
+    }
+
     fn is_for(&self, who: &Who) -> bool {
+        if self.http {
+            return false;
+        }
         let user = match &self.users {
             None | Some(Whom::Anyone) => true,
             Some(Whom::These(uids)) => uids.contains(&who.uid),

@@ -119,6 +119,57 @@ fn a_user_and_a_group_in_one_rule_must_both_fit_and_buckets_are_named() {
 }
 
 #[test]
+fn what_is_shown_over_http_is_what_rules_about_it_allow_once_there_are_any() {
+    let shown = |text: &str, word: &str, name: &str| {
+        read(text).unwrap().judge_http(Object { ability: ability(word), bucket: None, name })
+    };
+    let of_users = r#"
+        [[allow]]
+        user = "alice"
+        methods = "election.observe"
+        [[deny]]
+        user = "*"
+        methods = "election"
+        prefix = "secret."
+        [[deny]]
+        user = "bob"
+        methods = ["election", "member"]
+    "#;
+    assert_eq!(shown("", "election.observe", "a"), Verdict::Allowed);
+    assert_eq!(shown(of_users, "election.observe", "a"), Verdict::Allowed);
+    assert_eq!(shown(of_users, "member.observe", "a"), Verdict::Allowed);
+    assert_eq!(shown(of_users, "election.observe", "secret.a"), Verdict::Denied);
+    let of_http = r#"
+        [[allow]]
+        user = "*"
+        methods = "member.observe"
+        [[allow]]
+        http = true
+        methods = "election.observe"
+        prefix = ["web.", "secret."]
+        [[deny]]
+        http = true
+        methods = "election.observe"
+        name = "web.own"
+    "#;
+    let both = format!("{of_users}{of_http}");
+    for (word, name, verdict) in [
+        ("election.observe", "web.a", Verdict::Allowed),
+        ("election.observe", "web.own", Verdict::Denied),
+        ("election.observe", "secret.a", Verdict::Denied),
+        ("election.observe", "a", Verdict::NoRule),
+        ("member.observe", "web.a", Verdict::NoRule),
+    ] {
+        assert_eq!(shown(&both, word, name), verdict, "{word} {name}");
+    }
+    // They say nothing of users.
+    let policy = read(of_http).unwrap();
+    assert_eq!(may(&policy, &who(1_001, &[1]), "election.observe", "web.a"), Verdict::NoRule);
+    assert_eq!(may(&policy, &who(1_001, &[1]), "member.observe", "a"), Verdict::Allowed);
+    assert!(!policy.allows_some(&who(1_001, &[1]), ability("election.observe"), None));
+}
+
+#[test]
 fn what_is_wrong_in_a_policy_is_said_with_its_line() {
     for (text, said) in [
         ("[[alow]]\nuser = 1\n", "p:1: unknown key \"alow\"; did you mean \"allow\"?"),
@@ -129,6 +180,9 @@ fn what_is_wrong_in_a_policy_is_said_with_its_line() {
         ),
         ("[[allow]]\nuser = \"*\"\nmethods = \"admin.use\"\n", "p:3: unknown method"),
         ("\n[[allow]]\nmethods = \"lock\"\n", "p:2: the rule does not say for whom it is"),
+        ("[[allow]]\nhttp = false\nmethods = \"election.observe\"\n", "p:2: http: write http = true"),
+        ("[[allow]]\nhttp = true\nuser = \"*\"\nmethods = \"election.observe\"\n", "p:1: whoever asks over HTTP is no user"),
+        ("[[allow]]\nhttp = true\nmethods = \"election\"\n", "p:1: over HTTP there is nothing but election.observe"),
         ("[[deny]]\nuser = 1\n", "p:1: the rule does not say what it is about"),
         ("[[allow]]\nuser = \"carol\"\nmethods = \"lock\"\n", "p:2: user: this machine knows no user \"carol\""),
         ("[[allow]]\ngroup = -1\nmethods = \"lock\"\n", "p:2: group: a number"),
