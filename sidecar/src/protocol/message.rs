@@ -144,7 +144,7 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// Connections open now.
     pub connections: usize,
-    /// How many connections there may be.
+    /// How many connections there may be: those there are, and as many more as have descriptors if each is of another process.
     #[serde(default = "no_limit")]
     pub connections_max: usize,
     /// Leases held now by all connections: locks, leaderships and memberships.

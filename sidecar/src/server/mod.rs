@@ -57,6 +57,7 @@ use tenure_kv::Store;
 use tokio::{
     io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -83,6 +84,8 @@ const SERVER: &str = concat!("tenured/", env!("CARGO_PKG_VERSION"));
 const FAILED: u8 = 1;
 /// Pause after accepting failed, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Clients that are turned away at the same time: each has a descriptor until it was told.
+const TURNED_AWAY: usize = 16;
 /// How long before the end of a drain the leases still held are taken: room to release them in the store.
 const LAST_CALL: u32 = 5;
 
@@ -407,6 +410,7 @@ async fn idle(daemon: &Daemon) {
 
 async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &TaskTracker) {
     let mut failing = false;
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     // A client whose process cannot be watched yet, mostly for want of descriptors. It is not sent away: it sees a slow
     // daemon and no closed connection, like those that are still in the socket's backlog.
     let mut unknown = None;
@@ -432,7 +436,9 @@ async fn accept(daemon: &Arc<Daemon>, listener: &UnixListener, connections: &Tas
                     }
                     Err(error) => {
                         daemon.metrics.turned_away.fetch_add(1, Ordering::Relaxed);
-                        drop(connections.spawn(refuse(error, stream)));
+                        // Whoever comes in numbers must not take what is kept for the store.
+                        let turn = turned_away.clone().acquire_owned().await;
+                        drop(connections.spawn(refuse(turn.ok(), error, stream)));
                     }
                 }
             }
@@ -452,7 +458,7 @@ async fn serve(daemon: Arc<Daemon>, stream: UnixStream, peer: Peer, place: Place
     quiet(ended.run_until_cancelled(connection::serve(daemon, stream, peer, place.quotas.clone()))).await;
 }
 
-async fn refuse(error: ErrorObject, mut stream: UnixStream) {
+async fn refuse(_turn: Option<OwnedSemaphorePermit>, error: ErrorObject, mut stream: UnixStream) {
     // A fresh socket takes one line at once; who does not read it sees the connection closed.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&frame::failure(None, &error))).await;
 }
