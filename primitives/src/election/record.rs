@@ -219,7 +219,8 @@ pub(crate) mod fuzzing {
 
     pub(crate) fn read(entry: &Entry) -> Option<(String, Bytes)> {
         let record = Record::read(entry)?;
-        let said = format!("{record:?} {:?} {:?}", record.clone().leader(entry.revision), record.clone().candidate());
+        let said =
+            format!("{record:?} {:?} {:?}", record.clone().leader(entry.revision), record.clone().candidate(entry.revision));
         Some((said, record.encode()))
     }
 
