@@ -22,7 +22,7 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 const VICTIM: &str = "victim";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Rounds before those that are measured.
-const WARM: usize = 200;
+const WARM: u32 = 200;
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
@@ -100,6 +100,12 @@ impl Daemon {
         let numbers: Vec<u64> = fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
         Ok(numbers.iter().sum())
     }
+
+    /// What it has used since `before` for each of so many rounds, in microseconds.
+    fn processor_time(&self, before: u64, rounds: u32) -> Outcome<f64> {
+        let ticks = u32::try_from(self.ticks()? - before)?;
+        Ok(f64::from(ticks) * 10_000.0 / f64::from(rounds))
+    }
 }
 
 /// A connection: one request at a time.
@@ -166,6 +172,7 @@ fn memory() -> Outcome {
     let daemon = Daemon::start("memory:")?;
     let mut wire = daemon.connect()?;
     let (mut pairs, mut pings) = (Vec::new(), Vec::new());
+    let used = daemon.ticks()?;
     for round in 0..WARM + 20_000 {
         let took = through_socket(&mut wire, &format!("bench.{}", round % 64))?;
         let begun = Instant::now();
@@ -175,10 +182,11 @@ fn memory() -> Outcome {
             pairs.push(took);
         }
     }
+    let used = daemon.processor_time(used, WARM + 20_000)?;
     let micros = |times: &mut Vec<Duration>, part| quantile(times, part) * 1e6;
     println!(
         "memory: lock.acquire + lock.release through the socket, {} times: p50 {:.1} µs, p99 {:.1} µs (asked: p50 at most 80); \
-         two pings: p50 {:.1} µs",
+         two pings: p50 {:.1} µs; processor time of the daemon for each round: {used:.0} µs",
         pairs.len(),
         micros(&mut pairs, 0.5),
         micros(&mut pairs, 0.99),
@@ -195,6 +203,7 @@ fn nats(runtime: &tokio::runtime::Runtime, url: &str) -> Outcome {
         Outcome::Ok(Session::builder(tenure_kv::open(url).await?).lease(Duration::from_secs(5)).open().await?)
     })?;
     let (mut socket, mut api, mut pings) = (Vec::new(), Vec::new(), Vec::new());
+    let used = daemon.ticks()?;
     for round in 0..WARM + 3_000 {
         let through = through_socket(&mut wire, &format!("socket.{}", round % 64))?;
         let mutex = session.mutex(&format!("api.{}", round % 64))?;
@@ -210,10 +219,12 @@ fn nats(runtime: &tokio::runtime::Runtime, url: &str) -> Outcome {
             socket.push(through);
         }
     }
+    let used = daemon.processor_time(used, WARM + 3_000)?;
     let [socket, api, ping] = [&mut socket, &mut api, &mut pings].map(|times| quantile(times, 0.5) * 1e6);
     println!(
         "NATS: the pair through the socket p50 {socket:.0} µs, by the Rust API on the same server p50 {api:.0} µs: {:.0} µs above \
-         (asked: at most 60); two pings of a daemon that was idle before: {:.0} µs",
+         (asked: at most 60); two pings of a daemon that was idle before: {:.0} µs; \
+         processor time of the daemon for each round: {used:.0} µs",
         socket - api,
         2.0 * ping
     );

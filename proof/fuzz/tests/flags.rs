@@ -18,6 +18,7 @@ fn words(config: &Config) -> Vec<OsString> {
     config.policy.iter().for_each(|path| flag("policy", path.to_str().unwrap().to_owned()));
     config.lease.iter().for_each(|lease| flag("lease", format!("{}ns", lease.as_nanos())));
     flag("drain", format!("{}s {}ns", config.drain.as_secs(), config.drain.subsec_nanos()));
+    flag("busy-poll", format!("{}ns", config.busy_poll.as_nanos()));
     flag("stall", format!("{}ms", limits.stall_ms));
     flag("min-check-interval", format!("{}ms", limits.min_check_interval_ms));
     for (name, number) in [

@@ -302,6 +302,9 @@ async fn read(connection: &Arc<Connection>, lines: &mut FramedRead<OwnedReadHalf
         };
         heard = Instant::now();
         silent = false;
+        if let Some(busy) = &connection.daemon.busy {
+            busy.asked(heard.into_std());
+        }
         match line {
             Some(Ok(Line::Whole(line))) => requests::line(connection, &line, room),
             Some(Ok(Line::TooLong)) => {

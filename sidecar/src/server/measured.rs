@@ -17,7 +17,10 @@ use tenure_kv::{
 };
 use tracing::Instrument;
 
-use super::metrics::{Trip, Trips};
+use super::{
+    busy::{self, Busy},
+    metrics::{Trip, Trips},
+};
 
 /// Another store, whose round trips are counted, and those of the buckets beside it.
 #[derive(Debug)]
@@ -39,14 +42,15 @@ struct Meter {
     clock: BootClock,
     /// When the store answered last, in milliseconds of the clock.
     answered: AtomicU64,
+    busy: Option<Arc<Busy>>,
 }
 
 impl Measured {
-    pub(super) fn new(store: Arc<dyn Store>) -> Arc<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, busy: Option<Arc<Busy>>) -> Arc<Self> {
         let clock = BootClock;
         // It has just been opened.
         let answered = AtomicU64::new(millis(clock.now()));
-        Arc::new(Self { store, meter: Arc::new(Meter { trips: Trips::default(), clock, answered }) })
+        Arc::new(Self { store, meter: Arc::new(Meter { trips: Trips::default(), clock, answered, busy }) })
     }
 
     pub(super) fn trips(&self) -> &Trips {
@@ -80,7 +84,7 @@ impl Meter {
         let span = tracing::debug_span!(target: "tenure::store", "store", otel.name = tracing::field::Empty, operation = name);
         #[cfg(feature = "otlp")]
         span.record("otel.name", name);
-        let answer = request.instrument(span).await;
+        let answer = busy::answer(self.busy.as_deref(), asked, request.instrument(span)).await;
         self.trips.count(kind, asked.elapsed(), answer.as_ref().err());
         answer
     }
@@ -195,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_bucket_beside_the_store_is_asked_counts_as_that() {
-        let measured = Measured::new(Arc::new(Neighbour(Arc::new(tenure_kv::Memory::new()))));
+        let measured = Measured::new(Arc::new(Neighbour(Arc::new(tenure_kv::Memory::new()))), None);
         let Beside::There(bucket) = measured.bucket("b").await.unwrap() else { panic!("there is none") };
         let counts = || Trip::ALL.map(|trip| measured.trips().counted(trip));
         assert_eq!(counts(), [1, 0, 0, 0], "it was looked for in the store");

@@ -2,6 +2,7 @@
 
 mod asking;
 mod buckets;
+mod busy;
 pub(crate) mod config;
 mod connection;
 mod descriptors;
@@ -64,6 +65,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use self::config::command_line;
 use self::{
     buckets::Buckets,
+    busy::Busy,
     leases::Everywhere,
     measured::Measured,
     metrics::Metrics,
@@ -126,6 +128,8 @@ pub struct Config {
     pub client_files: usize,
     /// How long leaving may take.
     pub drain: Duration,
+    /// How long to look again in place of going to sleep while a client waits for the store; zero for never.
+    pub busy_poll: Duration,
     /// Who may do what; absent for no rules.
     pub policy: Option<PathBuf>,
     /// Where to answer questions over HTTP, which are for reading only and for whoever reaches it; nowhere unless told.
@@ -145,6 +149,7 @@ impl Default for Config {
             limits: Limits::default(),
             client_files: usize::MAX,
             drain: Duration::from_secs(5),
+            busy_poll: Duration::from_micros(200),
             policy: None,
             http: None,
             http_connections: descriptors::HTTP,
@@ -158,6 +163,7 @@ struct Daemon {
     store: Arc<dyn Store>,
     /// The same.
     measured: Arc<Measured>,
+    busy: Option<Arc<Busy>>,
     metrics: Arc<Metrics>,
     buckets: Buckets,
     sessions: Arc<Sessions>,
@@ -299,7 +305,8 @@ impl Server {
         let default = if store.info().replicas > 1 { Duration::from_secs(15) } else { Duration::from_secs(5) };
         let lease = config.lease.unwrap_or(default);
         let limits = Limits { default_lease_ms: millis(lease), ..config.limits };
-        let measured = Measured::new(store);
+        let busy = Busy::new(config.busy_poll);
+        let measured = Measured::new(store, busy.clone());
         let store: Arc<dyn Store> = measured.clone();
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let ended = CancellationToken::new();
@@ -312,6 +319,7 @@ impl Server {
             sessions,
             store,
             measured,
+            busy,
             metrics: Arc::default(),
             policies: Arc::new(policies),
             processes: Arc::default(),

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use crate::daemon_support::{Daemon, Mortal, PATIENCE};
 
-/// A daemon on `memory:` that also answers over HTTP.
+/// A daemon that also answers over HTTP, on `memory:` unless told.
 pub(crate) fn start(arguments: &[&str]) -> (Daemon, SocketAddr) {
     let (daemon, address, _) = start_with(arguments, |_| {});
     (daemon, address)
@@ -23,7 +23,10 @@ pub(crate) fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) 
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenured"));
     command.arg("--socket").arg(directory.path().join("s.sock"));
-    command.args(["--store", "memory:", "--http", "127.0.0.1:0"]).args(arguments).stderr(Stdio::piped());
+    if !arguments.contains(&"--store") {
+        command.args(["--store", "memory:"]);
+    }
+    command.args(["--http", "127.0.0.1:0"]).args(arguments).stderr(Stdio::piped());
     for name in ["TENURE_STORE", "TENURE_SOCKET", "TENURE_HTTP"] {
         command.env_remove(name);
     }

@@ -12,6 +12,9 @@ use crate::server::{
     sessions::millis,
 };
 
+/// Longer than what anybody would burn a processor for.
+const MAX_BUSY_POLL: Duration = Duration::from_millis(10);
+
 /// Everything `tenured` is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -169,6 +172,21 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |settings| Some(format_duration(settings.config.drain).to_string()),
+    },
+    Setting {
+        key: "busy_poll",
+        env: "TENURE_BUSY_POLL",
+        form: Form::Text,
+        value: "TIME",
+        example: "200us",
+        help: "How long to look again in place of going to sleep while a client waits for the store: 0 (never) to 10ms",
+        default: None,
+        put: |settings, text| {
+            let time = time(text)?;
+            settings.config.busy_poll = Some(time).filter(|time| *time <= MAX_BUSY_POLL).ok_or("use 0 to 10ms")?;
+            Ok(())
+        },
+        show: |settings| Some(format_duration(settings.config.busy_poll).to_string()),
     },
     Setting {
         key: "http",

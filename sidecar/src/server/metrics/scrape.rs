@@ -119,6 +119,12 @@ impl Scrape {
         let failed = FAILURES.into_iter().zip(trips.failed.iter().map(|count| count.load(Ordering::Relaxed)));
         page.counters("tenure_store_errors", "Round trips to the store that failed. Conflicts are normal.", "kind", failed)?;
         page.counter("tenure_store_outages", "How often the store was out of touch.", self.0.measured.outages_seen())?;
+        let looks = self.0.busy.as_ref().map_or(0, |busy| busy.looks());
+        page.counter(
+            "tenure_busy_polls",
+            "How often the daemon looked again for the store's answer in place of going to sleep.",
+            looks,
+        )?;
         let age = self.0.measured.silent_for().as_secs_f64();
         page.gauge("tenure_store_answer_age_seconds", "Since the store answered last.", age)
     }
