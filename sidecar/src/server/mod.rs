@@ -149,7 +149,7 @@ impl Default for Config {
             limits: Limits::default(),
             client_files: usize::MAX,
             drain: Duration::from_secs(5),
-            busy_poll: Duration::from_micros(200),
+            busy_poll: Duration::ZERO,
             policy: None,
             http: None,
             http_connections: descriptors::HTTP,

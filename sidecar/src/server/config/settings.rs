@@ -179,8 +179,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         form: Form::Text,
         value: "TIME",
         example: "200us",
-        help: "How long to look again in place of going to sleep while a client waits for the store: 0 (never) to 10ms",
-        default: None,
+        help: "How long to look again in place of going to sleep while a client waits for the store, where cores are idle: up to 10ms",
+        default: Some("0s, never"),
         put: |settings, text| {
             let time = time(text)?;
             settings.config.busy_poll = Some(time).filter(|time| *time <= MAX_BUSY_POLL).ok_or("use 0 to 10ms")?;
