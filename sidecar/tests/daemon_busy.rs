@@ -36,7 +36,6 @@ fn until_at_rest(http: SocketAddr) {
         let before = looks(http);
         std::thread::sleep(WHILE);
         let after = looks(http);
-        #[allow(clippy::float_cmp, reason = "a count")]
         if after.0 == before.0 && after.1 - before.1 < WHILE.as_secs_f64() / 5.0 {
             return;
         }
@@ -65,7 +64,6 @@ fn who_looks_for_an_answer_comes_to_rest_when_it_has_come() {
 }
 
 #[test]
-#[allow(clippy::float_cmp, reason = "a count")]
 fn it_looks_only_for_a_store_that_may_answer_soon_and_if_it_is_let() {
     let directory = tempfile::tempdir().unwrap();
     let never = on_file(directory.path(), "0");
