@@ -47,7 +47,7 @@ impl Patience {
     pub(super) fn ended(&mut self, now: Instant, took: Duration, answered: bool) {
         let in_time = took <= self.budget;
         if answered || !in_time {
-            self.in_time = self.in_time << 1 | u8::from(in_time);
+            self.in_time = (self.in_time << 1) | u8::from(in_time);
         }
         self.waiting -= 1;
         if self.waiting == 0 {
