@@ -16,7 +16,7 @@ use tenure::{
     partitions::{PartitionEvent, Partitions},
 };
 use tenure_kv::{
-    HandClock, Key, KeyRange, Memory, Op, Store, StoreExt,
+    HandClock, Info, Key, KeyRange, Memory, Op, Revision, Store, StoreExt,
     faults::{Faulty, Partition},
 };
 
@@ -364,4 +364,48 @@ async fn an_observer_tells_what_is_so_in_a_bucket_that_lost_its_last_writes() {
     }
     again.release().await.unwrap();
     assert_eq!(next().await, None);
+}
+
+#[tokio::test]
+async fn a_crowd_whose_tickets_went_with_what_was_lost_hears_of_it() {
+    let server = Server::of(1);
+    let session = builder(&server).lease(LONG).open().await.unwrap();
+    let second = other(&server).await;
+    let _guard = second.mutex("x").unwrap().lock().await.unwrap();
+    let lock = session.mutex("x").unwrap();
+    let moment = server.moment();
+    let waiters: Vec<_> = (0..12)
+        .map(|_| {
+            let lock = lock.clone();
+            tokio::spawn(async move { lock.lock().await })
+        })
+        .collect();
+    let tickets = KeyRange::new("lock.x.*").unwrap();
+    soon("the queue", async {
+        while server.list(&tickets).await.unwrap().len() < 13 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    server.lose_what_came_after(moment).await;
+    second.close().await.unwrap();
+    for waiter in waiters {
+        soon("the end of a wait", waiter).await.unwrap().expect_err("a ticket that is gone was granted");
+    }
+}
+
+#[tokio::test]
+async fn after_an_outage_no_revision_vouches_for_the_epoch() {
+    let server = Server::with(Info { shared: true, ..Memory::new().info().clone() });
+    let epoch = Key::new("meta.epoch").unwrap();
+    server.put(&epoch, r#"{"id":"one","settled":true}"#).await.unwrap();
+    let session = builder(&server).lease(LONG).open().await.unwrap();
+    let lock = session.mutex("x").unwrap();
+    while server.height().await < Revision::new(40_000) {}
+    lock.lock().await.unwrap().release().await.unwrap();
+    // Somebody has found that the bucket was set back, and goes on in it under another name.
+    server.outages.fetch_add(1, Ordering::AcqRel);
+    server.put(&epoch, r#"{"id":"two","settled":true}"#).await.unwrap();
+    let error = lock.lock().await.expect_err("granted under the former name");
+    assert_eq!(error.loss(), Some(Loss::StoreReset));
 }

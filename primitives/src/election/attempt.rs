@@ -24,8 +24,8 @@ pub(super) struct Won {
     pub(super) revision: Revision,
     /// How many outages the store had had before.
     pub(super) outages: u64,
-    /// When it was sent, or looked for.
-    sent: Moment,
+    /// When it was sent, if the write is our own and was answered.
+    sent: Option<Moment>,
 }
 
 /// One campaign. Dropped before it is an office, it is withdrawn by the session.
@@ -34,6 +34,8 @@ pub(super) struct Attempt {
     inner: Arc<Inner>,
     record: Record,
     left: Withdrawal,
+    /// How many outages the store had had when it was seen to last that the candidate is listed.
+    listed_after: u64,
 }
 
 impl Drop for Attempt {
@@ -66,7 +68,8 @@ impl Attempt {
             named: None,
         };
         let record = Record::new(&inner.id, id, election.ballot.owner.clone(), election.ballot.priority).with_value(value)?;
-        Ok(Self { election: election.clone(), inner, record, left })
+        let listed_after = inner.store.outages();
+        Ok(Self { election: election.clone(), inner, record, left, listed_after })
     }
 
     /// Campaigns until it is won. Outages of the store are waited out: the session decides.
@@ -98,7 +101,7 @@ impl Attempt {
     async fn turn(&mut self) -> Result<Won> {
         let inner = self.inner.clone();
         // What was seen before an interruption may be of a past that the bucket was set back from.
-        let (past, begun) = (Past::of(&inner), inner.clock.now());
+        let past = Past::of(&inner);
         let mut notices: Option<BoxStream<'static, Notice>> = None;
         let mut watch: Option<Watch> = None;
         let mut dead: Option<String> = None;
@@ -111,8 +114,15 @@ impl Attempt {
             if Past::of(&inner) != past {
                 return Err(interrupted());
             }
+            if past.outages != self.listed_after {
+                // It may have gone with what was lost: a commit tells.
+                if let Listed::At(_) = self.left.listed {
+                    self.left.listed = Listed::Sent;
+                }
+                self.listed_after = past.outages;
+            }
             let standing = match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
-                Next::Lead { term, revision } => return Ok(self.named(term, revision, past, begun)),
+                Next::Lead { term, revision } => return Ok(self.named(term, revision, past, None)),
                 Next::Seize(at) => {
                     if let Some(won) = self.seize(at, past).await? {
                         return Ok(won);
@@ -237,7 +247,7 @@ impl Attempt {
         Ok(latest.filter(|_| !vanished))
     }
 
-    fn named(&mut self, term: Revision, revision: Revision, past: Past, sent: Moment) -> Won {
+    fn named(&mut self, term: Revision, revision: Revision, past: Past, sent: Option<Moment>) -> Won {
         // The write that named us is the one sent, or the leader's, which has ended our own key.
         self.left.sent = None;
         self.left.named = Some(revision);
@@ -251,7 +261,7 @@ impl Attempt {
     async fn seize(&mut self, at: Revision, past: Past) -> Result<Option<Won>> {
         let inner = self.inner.clone();
         inner.until_grants().await?;
-        let (record, begun) = (self.record.encode(), inner.clock.now());
+        let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
         loop {
             inner.vouched().await?;
@@ -265,7 +275,7 @@ impl Attempt {
             match inner.patient.commit(op.into()).await {
                 Ok(revision) => {
                     inner.acknowledged(before, revision)?;
-                    return Ok(Some(self.named(revision, revision, past, sent)));
+                    return Ok(Some(self.named(revision, revision, past, Some(sent))));
                 }
                 Err(tenure_kv::Error::Conflict { .. }) if !unanswered => {
                     self.left.sent = None;
@@ -274,7 +284,7 @@ impl Attempt {
                 Err(tenure_kv::Error::Conflict { .. }) => match beyond(&*inner.patient, &self.left.election, at).await {
                     Ok(Beyond::Entry(entry)) => {
                         if let Next::Lead { term, revision } = next(Some(&entry), &self.left.id, None) {
-                            return Ok(Some(self.named(term, revision, past, begun)));
+                            return Ok(Some(self.named(term, revision, past, None)));
                         }
                         self.left.sent = None;
                         return Ok(None);
@@ -338,13 +348,14 @@ impl Attempt {
 
     /// What was won, once a read has shown that it is in the bucket that the session was opened in.
     async fn here(&self, won: Won) -> Result<Won> {
-        if self.inner.store.outages() == won.outages && self.inner.is_surely_here(won.revision, won.sent) {
+        let outages = self.inner.store.outages();
+        if outages == won.outages && won.sent.is_some_and(|sent| self.inner.is_surely_here(won.revision, sent)) {
             return Ok(won);
         }
         for n in 0..7 {
             if let Some(entry) = self.inner.written_here(&self.left.election, won.revision).await? {
                 // Moved by a proclamation that is not ours it is somebody else's.
-                return if self.left.is_named(&entry) { Ok(won) } else { Err(interrupted()) };
+                return if self.left.is_named(&entry) { Ok(Won { outages, ..won }) } else { Err(interrupted()) };
             }
             self.inner.clock.sleep(Duration::from_millis(1 << n)).await;
         }
@@ -354,8 +365,15 @@ impl Attempt {
     /// Our record stands there: the office is ours once the session can vouch for it.
     pub(super) async fn take_office(mut self, won: Won) -> Result<Leadership> {
         let inner = self.inner.clone();
-        inner.until_grants().await?;
-        inner.vouched().await?;
+        let mut won = won;
+        loop {
+            inner.until_grants().await?;
+            inner.vouched().await?;
+            if inner.store.outages() == won.outages {
+                break;
+            }
+            won = self.here(won).await?;
+        }
         // From here on the office sees to what is there.
         let left = self.left.clone();
         (self.left.listed, self.left.sent, self.left.named) = (Listed::No, None, None);
@@ -365,13 +383,13 @@ impl Attempt {
     /// One look: wins if nobody leads who is not proven dead, and tells who leads otherwise.
     pub(super) async fn try_once(&mut self) -> Result<std::result::Result<Won, Standing>> {
         let inner = self.inner.clone();
-        let (past, begun) = (Past::of(&inner), inner.clock.now());
+        let past = Past::of(&inner);
         let mut dead: Option<String> = None;
         let mut latest = inner.patient.entry(&self.left.election).await?;
         loop {
             match next(latest.as_ref(), &self.left.id, dead.as_deref()) {
                 Next::Lead { term, revision } => {
-                    let won = self.named(term, revision, past, begun);
+                    let won = self.named(term, revision, past, None);
                     return Ok(Ok(self.here(won).await?));
                 }
                 Next::Seize(at) => {

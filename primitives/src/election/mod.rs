@@ -189,7 +189,11 @@ impl Election {
                     let won = won?;
                     tokio::select! {
                         biased;
-                        office = attempt.take_office(won) => return office,
+                        office = attempt.take_office(won) => match office {
+                            // An outage came between.
+                            Err(Error::Unavailable { .. } | Error::Unknown { .. }) => continue,
+                            office => return office,
+                        },
                         () = unhealthy(self.ballot.health.clone()) => continue,
                         () = &mut stop => break,
                     }

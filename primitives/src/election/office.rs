@@ -172,6 +172,7 @@ impl Office {
     /// A look now and then, for what nobody told us: somebody has taken the office, or asks for it. Returns when to look
     /// again: soon where it is not known what an outage has left.
     async fn look(&mut self) -> Moment {
+        let outages = self.inner.store.outages();
         self.unlist().await;
         self.bell.look();
         let settled = if self.doubt {
@@ -185,8 +186,11 @@ impl Office {
         } else {
             false
         };
+        if settled {
+            self.outages = outages;
+        }
         let lease = self.inner.lease;
-        let soon = !settled && self.inner.store.outages() != self.outages;
+        let soon = self.inner.store.outages() != self.outages;
         self.inner.clock.now() + if soon { timing::renewal_retry(lease) } else { lease }
     }
 

@@ -183,7 +183,6 @@ impl Keeper {
             return None;
         }
         self.place = Place::Out;
-        self.inner.lost_its_past();
         Some(Loss::StoreReset)
     }
 
@@ -191,6 +190,7 @@ impl Keeper {
     async fn look_after_outage(&mut self) -> Result<Option<Loss>, StoreError> {
         let entry = self.look().await?;
         if let Some(loss) = self.set_back_to(entry.as_ref(), false).await {
+            self.inner.lost_its_past();
             return Ok(Some(loss));
         }
         match self.place {
@@ -383,6 +383,13 @@ impl Keeper {
             if let Some(loss) = leave {
                 return loss;
             }
+            let now = self.inner.clock.now();
+            self.critical_since = (wanted.1 == InstanceState::Critical).then(|| self.critical_since.unwrap_or(now));
+            let removal = self.critical_since.zip(self.critical_for).map(|(since, limit)| since + limit);
+            if removal.is_some_and(|at| at <= now) {
+                tracing::warn!(member = %self.seat.key, "critical for too long; it leaves");
+                return Loss::Critical;
+            }
             if outlived.has_changed().unwrap_or(false) {
                 outlived.mark_unchanged();
                 match self.look_after_outage().await {
@@ -398,13 +405,6 @@ impl Keeper {
                         // A write tells more than a read.
                     }
                 }
-            }
-            let now = self.inner.clock.now();
-            self.critical_since = (wanted.1 == InstanceState::Critical).then(|| self.critical_since.unwrap_or(now));
-            let removal = self.critical_since.zip(self.critical_for).map(|(since, limit)| since + limit);
-            if removal.is_some_and(|at| at <= now) {
-                tracing::warn!(member = %self.seat.key, "critical for too long; it leaves");
-                return Loss::Critical;
             }
             if self.written.as_ref() == Some(&wanted) {
                 self.seat.done.send_if_modified(|done| {
@@ -467,7 +467,10 @@ impl Keeper {
                 }
                 Some(entry) => {
                     return match self.set_back_to(Some(&entry), true).await {
-                        Some(loss) => Ok(Some(loss)),
+                        Some(loss) => {
+                            self.inner.lost_its_past();
+                            Ok(Some(loss))
+                        }
                         None => Err(StoreError::unavailable("a lagging read does not show what stood in the way")),
                     };
                 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tenure_kv::{
-    Clock, ClockExt, Key, KeyRange, Op, Page, Revision,
+    Clock, ClockExt, Key, KeyRange, Moment, Op, Page, Revision,
     mutants::{self, Mutant},
 };
 use tokio::sync::watch;
@@ -51,6 +51,8 @@ pub(super) struct Attempt {
     token: Option<Revision>,
     /// How many outages the store had had before the last search of the queue, and before the ticket was written.
     outages: u64,
+    /// When the ticket was sent.
+    sent: Moment,
     /// The ticket was seen in the bucket that the session was opened in.
     here: Arc<AtomicBool>,
     /// So often it was not seen there, though nothing was before it.
@@ -86,6 +88,7 @@ impl Attempt {
             mutex: mutex.clone(),
             token: None,
             outages: inner.store.outages(),
+            sent: inner.clock.now(),
             here: Arc::default(),
             unseen: 0,
             open: false,
@@ -106,14 +109,13 @@ impl Attempt {
         let inner = self.inner().clone();
         let record = encode(&self.mutex.owner);
         let (mut before, begun) = (inner.witness.mark(), inner.clock.now());
-        let mut sent = begun;
         let mut unanswered: Option<tenure_kv::Error> = None;
         let mut tries = 0;
         loop {
             let outcome = if unanswered.is_some() {
                 inner.settle_ticket(&self.ticket).await
             } else {
-                (before, sent) = (inner.witness.mark(), inner.clock.now());
+                (before, self.sent) = (inner.witness.mark(), inner.clock.now());
                 self.outages = inner.store.outages();
                 self.open = true;
                 inner.traces.lock(&self.floor);
@@ -128,7 +130,7 @@ impl Attempt {
                 Ok(Some(token)) => {
                     inner.acknowledged(before, token)?;
                     self.token = Some(token);
-                    self.here.store(inner.is_surely_here(token, sent), Ordering::Relaxed);
+                    self.here.store(inner.is_surely_here(token, self.sent), Ordering::Relaxed);
                     return Ok(());
                 }
                 Ok(None) => {
@@ -187,6 +189,7 @@ impl Attempt {
     /// not answered, that has to be asked again.
     fn look_here(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let (inner, ticket, token) = (self.inner().clone(), self.ticket.clone(), self.token.unwrap_or_default());
+        let sent = self.sent;
         let here = self.here.clone();
         async move {
             // One that a single process keeps is not made anew under it.
@@ -194,10 +197,10 @@ impl Attempt {
                 here.store(true, Ordering::Relaxed);
                 return Ok(());
             }
-            match inner.is_written_here(&ticket, token).await {
-                Err(error @ Error::Lost { .. }) => return Err(error),
+            match inner.is_written_here(&ticket, token, sent).await {
+                Err(error @ (Error::Lost { .. } | Error::Invalid { .. })) => return Err(error),
                 Ok(seen) => here.store(seen, Ordering::Relaxed),
-                Err(_) => {}
+                Err(error) => tracing::debug!(%ticket, %error, "whether the bucket is the same still is asked again"),
             }
             Ok(())
         }
@@ -280,7 +283,7 @@ impl Attempt {
     }
 
     pub(super) async fn is_first(&mut self) -> Result<bool> {
-        beside(self.look_here(), self.nothing_is_before()).await
+        beside(self.look_here(), self.nothing_is_before(), |first| *first).await
     }
 
     async fn nothing_is_before(&mut self) -> Result<bool> {
@@ -298,11 +301,19 @@ impl Attempt {
 
     /// Waits until nothing is before ours and the session can vouch for it.
     pub(super) async fn win(&mut self) -> Result<()> {
-        loop {
-            beside(self.look_here(), self.wait()).await?;
-            if self.vouched().await? {
-                return Ok(());
+        let inner = self.inner().clone();
+        let won = async {
+            loop {
+                beside(self.look_here(), self.wait(), |()| true).await?;
+                if self.vouched().await? {
+                    return Ok(());
+                }
             }
+        };
+        tokio::select! {
+            biased;
+            won = won => won,
+            loss = inner.lost() => Err(Error::lost(loss)),
         }
     }
 
@@ -394,14 +405,20 @@ impl Attempt {
     }
 }
 
-/// Does `work`, and meanwhile takes a `look`.
-async fn beside<T>(look: impl Future<Output = Result<()>>, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Does `work`, and meanwhile takes a `look`, for which it waits only where it comes to what `needs` one.
+async fn beside<T>(
+    look: impl Future<Output = Result<()>>,
+    work: impl Future<Output = Result<T>>,
+    needs: impl FnOnce(&T) -> bool,
+) -> Result<T> {
     tokio::pin!(look, work);
     tokio::select! {
         biased;
         done = &mut work => {
             let done = done?;
-            look.await?;
+            if needs(&done) {
+                look.await?;
+            }
             Ok(done)
         }
         looked = &mut look => {

@@ -255,6 +255,8 @@ impl Watcher {
                 Ok(view) => {
                     pause = FIRST_PAUSE;
                     self.watch(&view, outages).await;
+                    // They look for their tickets, which the next view may not show.
+                    self.waiters.dismiss();
                     // The bucket may not be what it was.
                     self.dead.clear();
                 }
@@ -272,12 +274,13 @@ impl Watcher {
     async fn watch(&mut self, view: &View, outages: u64) {
         let mut seen: Option<Front> = None;
         let mut guarding: Option<BoxFuture<'static, Found>> = None;
+        let mut outlived = self.inner.outlived();
         loop {
             let (taken, through, first) = view.read(|now| (now.taken(), now.revision(), front(now)));
             // In a bucket that was set back others may stand where the view knows that nobody does, and who was proven to
             // be dead may live again. Asked after the view was read: what it shows is from before that.
             if self.inner.store.outages() != outages {
-                return self.waiters.dismiss();
+                return;
             }
             let ours = first.as_ref().is_some_and(|first| first.session == self.inner.id);
             self.waiters.tell(through, first.as_ref().map(|first| first.revision), ours);
@@ -294,6 +297,7 @@ impl Watcher {
                     return;
                 },
                 () = self.waiters.more.notified() => {}
+                Ok(()) = outlived.changed() => {}
                 // One future as long as the ticket is first: changes behind it must not begin it anew.
                 found = async {
                     match &mut guarding {
@@ -303,7 +307,7 @@ impl Watcher {
                 } => {
                     let Found::Dead(session) = found else {
                         tracing::debug!(range = %self.tickets, "the view of the queue has missed something");
-                        return self.waiters.dismiss();
+                        return;
                     };
                     if self.dead.len() >= DEAD_KEPT {
                         self.dead.clear();

@@ -1,11 +1,8 @@
 //! What a session's own acknowledged writes tell of the bucket, and from when it may be granted anything there.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tenure_kv::{ClockExt, Entry, Key, Moment, Op, Revision, Ttl};
+use tenure_kv::{Entry, Key, Moment, Op, Revision, Ttl};
 
 use super::{Inner, heights::Mark, witness::Witness};
 use crate::{Error, Loss, Result, ids, layout, record::EpochRecord};
@@ -15,19 +12,30 @@ const WRITES_IN_A_MICROSECOND: u128 = 4;
 
 /// When a write was sent that is known to be in the bucket in which the session was opened: the latest of these.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Moment>);
+pub(super) struct Known(Mutex<Option<Moment>>);
 
 impl Known {
-    /// Whether a bucket that was made anew since then cannot have come to `revision` by `now`.
-    fn rules_out(&self, revision: Revision, now: Moment) -> bool {
+    fn known(&self) -> MutexGuard<'_, Option<Moment>> {
         // Nothing that runs under this lock can panic half-way through a change.
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        u128::from(revision.get()) > now.saturating_since(known).as_micros() * WRITES_IN_A_MICROSECOND
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn learn(&self, sent: Moment) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = (*known).max(sent);
+    /// Whether a bucket that was made anew since then cannot have come to `revision` by `now`.
+    fn rules_out(&self, revision: Revision, now: Moment) -> bool {
+        let known = *self.known();
+        known.is_some_and(|sent| u128::from(revision.get()) > now.saturating_since(sent).as_micros() * WRITES_IN_A_MICROSECOND)
+    }
+
+    /// A write that was `sent` then is there for certain.
+    fn learn(&self, sent: Moment) {
+        let mut known = self.known();
+        *known = (*known).max(Some(sent));
+    }
+
+    /// A renewal that was `sent` then was taken. It is where the session's own key is, which is known once anything is.
+    pub(super) fn renewed(&self, sent: Moment) {
+        let mut known = self.known();
+        *known = known.map(|known| known.max(sent));
     }
 }
 
@@ -98,36 +106,20 @@ impl Inner {
         Witness::is_epoch(&self.patient, &self.epoch).await.unwrap_or(false)
     }
 
-    /// Fails unless the session's own key, written at `revision`, is in the bucket whose epoch it has. From then on each
-    /// renewal says so.
-    pub(super) async fn must_be_here(&self, revision: Revision) -> Result<()> {
-        if !self.store.info().shared {
-            return Ok(());
-        }
-        for n in 0..7 {
-            match self.is_written_here(&self.key, revision).await {
-                Ok(true) => return Ok(()),
-                Err(error @ Error::Lost { .. }) => return Err(error),
-                Ok(false) | Err(_) => {}
-            }
-            self.clock.sleep(Duration::from_millis(1 << n)).await;
-        }
-        Err(tenure_kv::Error::unavailable("a server that lags does not show the session").into())
-    }
-
     /// Whether a write at `revision` that was `sent` by this session and is acknowledged by now can only be in the bucket in
     /// which the session was opened: one that was made anew since the last that is known to be there has not come so far.
+    /// After an outage nothing is sure: the bucket may have been set back, and have another epoch from a high revision on.
     pub(crate) fn is_surely_here(&self, revision: Revision, sent: Moment) -> bool {
-        let surely = self.known.rules_out(revision, self.clock.now());
+        let surely = self.known.rules_out(revision, self.clock.now()) && self.store.outages() == self.outages;
         if surely {
             self.known.learn(sent);
         }
         surely
     }
 
-    /// Whether what this session has written to `key` at `revision` is in the bucket in which the session was opened; false
-    /// when a read lags behind that write. One that was made anew may have come further than the session has seen of the
-    /// former one, and then the write alone tells nothing.
+    /// Whether what this session has `sent` then, and was written to `key` at `revision`, is in the bucket in which the session
+    /// was opened; false when a read lags behind that write. One that was made anew may have come further than the session
+    /// has seen of the former one, and then the write alone tells nothing.
     ///
     /// # Errors
     /// [`Error::Lost`] when it is another bucket, and the session is over with its own. As [`Store::entries`].
@@ -136,20 +128,19 @@ impl Inner {
     ///
     /// # Cancel safety
     /// Safe to drop.
-    pub(crate) async fn is_written_here(&self, key: &Key, revision: Revision) -> Result<bool> {
-        let sent = self.clock.now();
-        if self.store.info().replicas > 1 {
-            let here = self.written_here(key, revision).await?.is_some();
-            if here {
-                self.known.learn(sent);
-            }
-            return Ok(here);
+    pub(crate) async fn is_written_here(&self, key: &Key, revision: Revision, sent: Moment) -> Result<bool> {
+        let here = if self.store.info().replicas > 1 {
+            self.written_here(key, revision).await?.is_some()
+        } else {
+            // One server shows the bucket that there is now, and a former one does not come back.
+            let epoch = self.patient.entry(&layout::epoch_key()?).await?;
+            self.must_be_of(epoch.as_ref())?;
+            true
+        };
+        if here {
+            self.known.learn(sent);
         }
-        // One server shows the bucket that there is now, and a former one does not come back.
-        let epoch = self.patient.entry(&layout::epoch_key()?).await?;
-        self.must_be_of(epoch.as_ref())?;
-        self.known.learn(sent);
-        Ok(true)
+        Ok(here)
     }
 
     /// As [`is_written_here`](Self::is_written_here): what stands in `key` now, if it is that write or a later one.
@@ -194,10 +185,12 @@ mod tests {
     fn a_bucket_made_anew_needs_its_time_to_come_so_far() {
         let at = |micros| Moment::new(Duration::from_micros(micros));
         let known = Known::default();
+        known.renewed(at(900));
+        assert!(!known.rules_out(Revision::new(u64::MAX), at(900)), "nothing is known yet");
         known.learn(at(1_000));
         assert!(known.rules_out(Revision::new(401), at(1_100)));
         assert!(!known.rules_out(Revision::new(400), at(1_100)));
-        known.learn(at(1_050));
+        known.renewed(at(1_050));
         known.learn(at(900));
         assert!(known.rules_out(Revision::new(201), at(1_100)));
         assert!(!known.rules_out(Revision::new(200), at(1_100)));

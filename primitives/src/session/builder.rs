@@ -108,6 +108,8 @@ impl SessionBuilder {
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let lease = Duration::from_millis(lease_ms);
         let witness = Witness::of(&self.store);
+        // Before the epoch is read.
+        let outages = self.store.outages();
         let epoch = witness.establish(&self.store, &*self.clock, lease).await?;
         let id = ids::fresh();
         let owner = TicketRecord {
@@ -121,6 +123,7 @@ impl SessionBuilder {
             key: layout::session_key(&id)?,
             validity: Validity::until(self.clock.now()),
             known: Known::default(),
+            outages,
             states: watch::Sender::new(SessionState::Held),
             sightings: StdMutex::default(),
             tickets: AtomicU64::new(1),
@@ -152,8 +155,6 @@ impl SessionBuilder {
         inner.spawn(renewal::Renewal::new(inner.clone(), record, revision, sent).run());
         inner.spawn(broken::listen(inner.clone()));
         inner.spawn(traces::look_after_outages(inner.clone(), inner.outlived()));
-        let session = Session { inner, _owner: Arc::new(Owner(stop)) };
-        session.inner.must_be_here(revision).await?;
-        Ok(session)
+        Ok(Session { inner, _owner: Arc::new(Owner(stop)) })
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) witness: Arc<Witness>,
     pub(crate) validity: Validity,
     known: bucket::Known,
+    /// How many outages the store had had when the session was opened.
+    outages: u64,
     states: watch::Sender<SessionState>,
     sightings: StdMutex<Sightings>,
     tickets: AtomicU64,
@@ -307,7 +309,7 @@ impl Inner {
 
     /// A renewal that was `sent`, or looked for, after so many `outages` stands at `revision`.
     fn renewed(&self, outages: u64, revision: Revision, sent: Moment) {
-        self.known.learn(sent);
+        self.known.renewed(sent);
         let late = self.validity.renewed(&*self.clock, sent + timing::validity(self.lease));
         if late {
             locked(&self.sightings).clear();

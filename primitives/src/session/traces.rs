@@ -125,15 +125,20 @@ pub(super) async fn look_after_outages(inner: Arc<Inner>, outlived: watch::Recei
     }
 }
 
-async fn look_whenever_outlived(inner: &Inner, mut outlived: watch::Receiver<u64>) {
-    while outlived.changed().await.is_ok() {
-        let mut next = outlived.clone();
-        tokio::select! {
-            // All of it once more.
-            _ = next.changed() => outlived.mark_changed(),
-            _ = async { tokio::join!(until_held_is_seen(inner), until_strays_are_ended(inner)) } => {}
+async fn look_whenever_outlived(inner: &Inner, outlived: watch::Receiver<u64>) {
+    let (mut held, mut strays) = (outlived.clone(), outlived);
+    let seen = async {
+        while held.changed().await.is_ok() {
+            until_held_is_seen(inner).await;
         }
-    }
+    };
+    // Each goes through all names once it has begun, so that none is left out where outages follow each other.
+    let ended = async {
+        while strays.changed().await.is_ok() {
+            until_strays_are_ended(inner).await;
+        }
+    };
+    tokio::join!(seen, ended);
 }
 
 async fn until_strays_are_ended(inner: &Inner) {

@@ -41,8 +41,11 @@ pub(crate) struct Server {
 impl Server {
     /// One server, or several that are all set back at once.
     pub(crate) fn of(replicas: u16) -> Arc<Self> {
+        Self::with(Info { replicas, ..Memory::new().info().clone() })
+    }
+
+    pub(crate) fn with(info: Info) -> Arc<Self> {
         let memory = Memory::new();
-        let info = Info { replicas, ..memory.info().clone() };
         Arc::new_cyclic(|me| Self {
             memory: RwLock::new(memory),
             log: Mutex::default(),
