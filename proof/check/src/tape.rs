@@ -71,6 +71,11 @@ impl Tape {
         tape
     }
 
+    /// The last revision that was written.
+    pub(crate) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Reads lag by up to so many milliseconds.
     pub(crate) fn lags(&mut self, by: u64) {
         self.history.head.lag_us = by * 1000;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    case::{Case, Prize, prize},
+    case::{Case, Grant, Prize, prize},
     history::{Micros, Seen, Sight},
     stream::Entry,
     verdict::{Promise, Verdict},
@@ -83,7 +83,7 @@ fn its_own_end(case: &Case<'_>, (prize, token, client, _): Named<'_>, yes: LastY
 fn overlaps(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut Verdict) {
     for (prize, grants) in &case.grants {
         // Ascending by (epoch, token); seen from the end, the earliest return of all later grants.
-        let mut next: Option<&crate::case::Grant<'_>> = None;
+        let mut next: Option<&Grant<'_>> = None;
         for grant in grants.iter().rev() {
             let broken = case.tenure(*prize, grant.epoch, grant.token).is_some_and(|tenure| tenure.was_broken());
             let yes = last.get(&(*prize, grant.token, grant.client, grant.epoch)).filter(|_| !broken);
@@ -102,31 +102,68 @@ fn overlaps(case: &Case<'_>, last: &HashMap<Named<'_>, LastYes>, verdict: &mut V
     }
 }
 
+/// A time in which a client relied on a hold.
+#[derive(Clone, Copy)]
+struct Reliance<'a> {
+    grant: &'a Grant<'a>,
+    from: Micros,
+    until: LastYes,
+}
+
+/// When clients relied on each prize: a hold that said no may say yes again, as what was granted to others since may have
+/// been lost.
+fn reliances<'a>(case: &'a Case<'a>) -> HashMap<Prize<'a>, Vec<Reliance<'a>>> {
+    let mut sights: Vec<_> = case.seen.iter().map(|(line, seen)| (seen.from, *line, seen)).collect();
+    sights.sort_unstable_by_key(|(from, line, _)| (*from, *line));
+    let mut open: HashMap<Named<'_>, Option<Reliance<'a>>> = HashMap::new();
+    let mut all: HashMap<_, Vec<_>> = HashMap::new();
+    for (from, line, seen) in sights {
+        let (hold, yes) = match &seen.what {
+            Sight::Held { lock, token, yes } => ((Prize::Lock(lock), *token), *yes),
+            Sight::Leading { election, term, yes } => ((Prize::Election(election), *term), *yes),
+            _ => continue,
+        };
+        let Some(grant) = case.grant(hold.0, hold.1, seen.client, seen.at) else { continue };
+        let before = open.get(&(hold.0, hold.1, seen.client, grant.epoch)).copied();
+        let now = yes.then(|| Reliance {
+            grant,
+            // The first begins with the grant.
+            from: before.map_or(grant.returned, |before| before.map_or(from, |before| before.from)),
+            until: LastYes { from, line },
+        });
+        if let (None, Some(Some(over))) = (now, before) {
+            all.entry(hold.0).or_default().push(over);
+        }
+        open.insert((hold.0, hold.1, seen.client, grant.epoch), now);
+    }
+    for ((prize, ..), last) in open {
+        all.entry(prize).or_default().extend(last);
+    }
+    all
+}
+
 /// No two holds of one prize at one moment, whatever their tokens say.
 pub(super) fn in_real_time(case: &Case<'_>) -> Verdict {
     let mut verdict = Verdict::new(Promise::Validity);
-    let last = last_yes(case);
-    for (prize, grants) in &case.grants {
-        let mut held: Vec<_> = grants
-            .iter()
-            .filter(|grant| !case.tenure(*prize, grant.epoch, grant.token).is_some_and(|tenure| tenure.was_broken()))
-            .filter_map(|grant| last.get(&(*prize, grant.token, grant.client, grant.epoch)).map(|yes| (grant, *yes)))
-            .collect();
-        held.sort_by_key(|(grant, _)| grant.returned);
-        let mut longest: Option<(&crate::case::Grant<'_>, LastYes)> = None;
-        for (grant, yes) in held {
+    let mut all: Vec<_> = reliances(case).into_iter().collect();
+    all.sort_unstable_by_key(|(prize, _)| *prize);
+    for (prize, mut held) in all {
+        held.retain(|held| !case.tenure(prize, held.grant.epoch, held.grant.token).is_some_and(|tenure| tenure.was_broken()));
+        held.sort_by_key(|held| (held.from, held.grant.token));
+        let mut longest: Option<Reliance<'_>> = None;
+        for held in held {
             verdict.checked();
-            if let Some((before, until)) = longest
-                && until.from > grant.returned.saturating_add(case.slack)
+            if let Some(before) = longest
+                && before.until.from > held.from.saturating_add(case.slack)
             {
                 let what = format!(
-                    "{prize}: client {} says that it holds {} at {} µs; client {} was granted {} by {} µs",
-                    before.client, before.token, until.from, grant.client, grant.token, grant.returned
+                    "{prize}: client {} says that it holds {} at {} µs; client {} has held {} since {} µs",
+                    before.grant.client, before.grant.token, before.until.from, held.grant.client, held.grant.token, held.from
                 );
-                let lines = case.lines([before.operation, grant.operation]).into_iter().chain([until.line]);
-                verdict.violated(what, Some(until.from), lines);
+                let lines = case.lines([before.grant.operation, held.grant.operation]).into_iter().chain([before.until.line]);
+                verdict.violated(what, Some(before.until.from), lines);
             }
-            longest = longest.filter(|(_, until)| until.from >= yes.from).or(Some((grant, yes)));
+            longest = longest.filter(|before| before.until.from >= held.until.from).or(Some(held));
         }
     }
     verdict
@@ -185,7 +222,7 @@ fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'
 mod tests {
     use super::*;
     use crate::{
-        history::{Line, Seen},
+        history::{FaultKind, Line, Seen},
         tape::{Tape, acquire, close, held},
     };
 
@@ -246,5 +283,29 @@ mod tests {
         closed.call(100, 1, close("a"));
         closed.die(101, "a");
         closed.keeps(PROMISE);
+    }
+
+    #[test]
+    fn after_a_set_back_a_hold_may_be_relied_on_again_but_not_while_another_is() {
+        let (mut tape, token) = passed_on(None);
+        // Its ticket; then the end of the session before it, and of that one's ticket.
+        let next = tape.revision() - 2;
+        tape.seen(500, 1, held(token, true));
+        tape.seen(700, 1, held(token, false));
+        tape.seen(800, 2, held(next, true));
+        tape.fault(900, Some(1_000), FaultKind::Rollback, 1);
+        tape.seen(1_100, 2, held(next, false));
+        tape.seen(1_200, 1, held(token, true));
+        tape.keeps(PROMISE);
+        let mut both = tape.clone();
+        both.seen(1_300, 2, held(next, true));
+        both.seen(1_400, 1, held(token, true));
+        both.breaks(PROMISE, "has held");
+        let mut on = passed_on(None).0;
+        on.seen(500, 1, held(token, true));
+        on.fault(900, Some(1_000), FaultKind::Rollback, 1);
+        on.seen(1_200, 1, held(token, true));
+        on.seen(800, 2, held(next, true));
+        on.breaks(PROMISE, "has held");
     }
 }
