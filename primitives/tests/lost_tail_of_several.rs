@@ -7,7 +7,7 @@ mod losing_server;
 
 use std::{sync::Arc, time::Duration};
 
-use tenure::{Election, Guard, JoinOptions, Loss, Mutex};
+use tenure::{Election, Guard, JoinOptions, Loss, Mutex, Session, View};
 use tenure_kv::{Key, KeyRange, Revision, Store, StoreExt};
 use tokio::task::JoinHandle;
 
@@ -22,6 +22,13 @@ async fn until(server: &Arc<Server>, range: &str, count: usize) {
         }
     })
     .await;
+}
+
+/// Waits for the view that all who wait in `session` share to show so many tickets.
+async fn until_seen(session: &Session, count: usize) {
+    let view = View::open(session.store(), KeyRange::new("lock.x.*").unwrap()).await.unwrap();
+    let seen = view.wait_until(|now| (now.entries().count() == count).then_some(()));
+    soon(&format!("{count} tickets in the view"), seen).await.unwrap();
 }
 
 fn waits(lock: &Mutex) -> JoinHandle<tenure::Result<Guard>> {
@@ -41,21 +48,19 @@ async fn what_a_crowd_has_seen_of_a_queue_hides_nobody_who_came_where_it_had_bee
     let first = lock.lock().await.unwrap();
     let moment = server.moment();
     let before: Vec<_> = (0..12).map(|_| waits(&lock)).collect();
-    until(&server, "lock.x.*", 13).await;
-    // As far as the last of them, which none of them waits without.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_seen(&session, 13).await;
     let last = server.go_back(moment).await;
     let second = other(&server).await;
     let theirs = waits(&second.mutex("x").unwrap());
     until(&server, "lock.x.*", 2).await;
     server.overtake(last).await;
     let after: Vec<_> = (0..12).map(|_| waits(&lock)).collect();
-    until(&server, "lock.x.*", 14).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_seen(&session, 14).await;
     assert!(session.is_held(), "the session has noticed, so this test shows nothing");
     first.release().await.unwrap();
     let theirs = soon("the other's turn", theirs).await.unwrap().unwrap();
     assert!(theirs.token() < last, "it does not stand where others had");
+    // Time for what must not happen.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(theirs.is_held() && !after.iter().any(JoinHandle::is_finished), "two hold it");
     for waiter in before {
