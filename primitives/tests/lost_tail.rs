@@ -12,7 +12,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt};
 use tenure::{
-    Error, JoinOptions, Loss, Session, SessionState,
+    Error, JoinOptions, Loss, Session, SessionState, View,
     partitions::{PartitionEvent, Partitions},
 };
 use tenure_kv::{
@@ -371,24 +371,21 @@ async fn a_crowd_whose_tickets_went_with_what_was_lost_hears_of_it() {
     let server = Server::of(1);
     let session = builder(&server).lease(LONG).open().await.unwrap();
     let second = other(&server).await;
-    let _guard = second.mutex("x").unwrap().lock().await.unwrap();
     let lock = session.mutex("x").unwrap();
+    // Nothing of the queue is left, and nobody writes there again.
     let moment = server.moment();
+    let _guard = second.mutex("x").unwrap().lock().await.unwrap();
     let waiters: Vec<_> = (0..12)
         .map(|_| {
             let lock = lock.clone();
             tokio::spawn(async move { lock.lock().await })
         })
         .collect();
-    let tickets = KeyRange::new("lock.x.*").unwrap();
-    soon("the queue", async {
-        while server.list(&tickets).await.unwrap().len() < 13 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let view = View::open(session.store(), KeyRange::new("lock.x.*").unwrap()).await.unwrap();
+    let all = view.wait_until(|now| (now.entries().count() == 13).then_some(()));
+    soon("the queue", all).await.unwrap();
+    drop(view);
     server.lose_what_came_after(moment).await;
-    second.close().await.unwrap();
     for waiter in waiters {
         soon("the end of a wait", waiter).await.unwrap().expect_err("a ticket that is gone was granted");
     }

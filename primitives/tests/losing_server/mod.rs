@@ -123,7 +123,9 @@ impl Store for Server {
     async fn watch(&self, range: KeyRange, since: Since) -> Result<BoxStream<'static, Result<Event>>> {
         let events = self.now().watch(range.clone(), since).await?;
         if self.info.replicas <= 1 {
-            return Ok(events);
+            // Where one server keeps the bucket a watch notices that, and ends.
+            let mut pasts = self.pasts.subscribe();
+            return Ok(events.take_until(async move { pasts.changed().await }).boxed());
         }
         let watched = Watched {
             server: self.me.upgrade().unwrap(),
