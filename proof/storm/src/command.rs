@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use futures::future::try_join_all;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Failed, Faults, Night, Options, Order, Program, Store, Verdict, client, daemon};
@@ -19,7 +20,7 @@ struct Arguments {
 enum What {
     /// Runs one history and checks it; fails on a violation
     Run(Run),
-    /// Three histories with mixed faults, over r1, r3 and file, in about three minutes
+    /// Three histories beside each other, over r1, r3 and file, each with a minute of mixed faults
     Short(Short),
     /// Many histories, with running totals as JSON lines; goes on where it was left
     Night(Nightly),
@@ -54,6 +55,9 @@ struct Run {
     /// The lease in milliseconds; drawn unless told
     #[arg(long)]
     lease: Option<u64>,
+    /// All pauses so many times as long as usual
+    #[arg(long, default_value_t = 1.0, value_parser = pace)]
+    pace: f64,
     /// Where the history is left
     #[arg(long, default_value = "target/storm")]
     out: PathBuf,
@@ -90,11 +94,17 @@ struct Nightly {
     #[arg(long, default_value = "mixed")]
     faults: Faults,
     /// How long faults are done in each
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Client processes at a time
+    /// Client processes at a time, in each
     #[arg(long, default_value_t = 4)]
     clients: usize,
+    /// All pauses so many times as long as usual; a fifth of that on file and memory
+    #[arg(long, default_value_t = 0.8, value_parser = pace)]
+    pace: f64,
+    /// So many histories at a time, for two cores
+    #[arg(long, default_value_t = 6)]
+    at_once: usize,
     /// Where the account is kept, and histories with violations
     #[arg(long, default_value = "target/storm/night")]
     out: PathBuf,
@@ -111,12 +121,20 @@ struct Soaking {
     /// What everything is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// So many times as slow as other histories
-    #[arg(long, default_value_t = 8)]
-    pace: u64,
+    /// All pauses so many times as long as usual
+    #[arg(long, default_value_t = 8.0, value_parser = pace)]
+    pace: f64,
     /// Where the history is left
     #[arg(long, default_value = "target/storm/soak")]
     out: PathBuf,
+}
+
+/// A factor for pauses.
+fn pace(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(pace) if (0.0..=1_000.0).contains(&pace) => Ok(pace),
+        _ => Err("a factor from 0 to 1000, such as 0.25".to_owned()),
+    }
 }
 
 /// Runs the program with this process's arguments.
@@ -191,7 +209,7 @@ async fn one(run: Run) -> Result<ExitCode, Failed> {
         faults: run.faults,
         clients: run.clients,
         lease: run.lease.map(Duration::from_millis),
-        pace: 1,
+        pace: run.pace,
         out: run.out.join(format!("{}-{}", run.store, run.seed)),
         keep: run.keep,
     };
@@ -203,26 +221,22 @@ async fn one(run: Run) -> Result<ExitCode, Failed> {
 async fn short_form(short: Short) -> Result<ExitCode, Failed> {
     let program = Program::at(std::env::current_exe()?);
     let seed = short.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
-    let mut code = ExitCode::SUCCESS;
-    for (store, seconds) in [(Store::R1, 30), (Store::R3, 45), (Store::File, 25)] {
-        let options = Options {
-            store,
-            span: Duration::from_secs(seconds),
-            calm: Duration::from_secs(17),
-            seed,
-            faults: Faults::Mixed,
-            clients: 4,
-            lease: None,
-            pace: 1,
-            out: short.out.join(format!("{store}-{seed}")),
-            keep: false,
-        };
-        let verdict = crate::run(&program, &options).await?;
-        if !tell(&options, &verdict) {
-            code = ExitCode::FAILURE;
-        }
-    }
-    Ok(code)
+    let plans = [Store::R1, Store::R3, Store::File].map(|store| Options {
+        store,
+        span: Duration::from_secs(60),
+        calm: Duration::from_secs(17),
+        seed,
+        faults: Faults::Mixed,
+        clients: 4,
+        lease: None,
+        pace: 1.0,
+        out: short.out.join(format!("{store}-{seed}")),
+        keep: false,
+    });
+    // They mostly wait, so they go on beside each other.
+    let verdicts = try_join_all(plans.iter().map(|options| crate::run(&program, options))).await?;
+    let well = plans.iter().zip(&verdicts).filter(|(options, verdict)| tell(options, verdict)).count();
+    Ok(if well == plans.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[allow(clippy::print_stdout)]
@@ -235,6 +249,8 @@ async fn long_form(night: Nightly) -> Result<ExitCode, Failed> {
         faults: night.faults,
         span: Duration::from_secs(night.seconds),
         clients: night.clients,
+        pace: night.pace,
+        at_once: night.at_once,
         out: night.out,
     };
     let totals = crate::night(&program, &plan, |totals, last| {
@@ -278,13 +294,14 @@ fn tell(options: &Options, verdict: &Verdict) -> bool {
     let place = verdict.history.display();
     println!("The history is in {place}; tenure-check {place} --html PAGE.html makes a page of it.");
     println!(
-        "The same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {} --clients {}",
+        "The same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {} --clients {} --pace {}",
         options.store,
         options.seed,
         options.faults,
         options.span.as_secs(),
         options.calm.as_secs(),
-        options.clients
+        options.clients,
+        options.pace
     );
     false
 }

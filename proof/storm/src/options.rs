@@ -124,8 +124,8 @@ pub struct Options {
     pub clients: usize,
     /// The lease; drawn from the seed if there is none.
     pub lease: Option<Duration>,
-    /// So many times as slow as usual, for what is to last long.
-    pub pace: u64,
+    /// All pauses are so many times as long as usual: longer for what is to last long, shorter for many operations.
+    pub pace: f64,
     /// Where everything is left: tapes, the history, logs.
     pub out: PathBuf,
     /// The tapes are left there even if nothing is wrong.

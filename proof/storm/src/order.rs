@@ -55,11 +55,11 @@ pub struct Field {
     /// So many plain registers.
     pub registers: usize,
     /// All pauses are so many times as long as usual.
-    pub pace: u64,
+    pub pace: f64,
 }
 
 impl Default for Field {
     fn default() -> Self {
-        Self { locks: 3, waiters: 1, crowd: 1, elections: 2, groups: 1, ids: 4, registers: 2, pace: 1 }
+        Self { locks: 3, waiters: 1, crowd: 1, elections: 2, groups: 1, ids: 4, registers: 2, pace: 1.0 }
     }
 }

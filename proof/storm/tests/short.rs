@@ -17,7 +17,7 @@ async fn the_memory_of_a_daemon() {
         faults: "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon".parse::<Faults>().unwrap(),
         clients: 4,
         lease: Some(Duration::from_millis(1_200)),
-        pace: 1,
+        pace: 1.0,
         out: out.path().join("history"),
         keep: false,
     };

@@ -3,6 +3,7 @@
 mod elections;
 mod groups;
 mod locks;
+mod opened;
 pub(crate) mod outcome;
 mod registers;
 mod roles;
@@ -22,8 +23,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::roles::pause;
-use self::roles::{Role, Scene};
+pub(crate) use self::roles::{pause, pause_at};
+use self::{
+    opened::Opened,
+    roles::{Role, Scene},
+};
 use crate::{
     Failed, clock,
     order::{Order, Way},
@@ -97,6 +101,7 @@ async fn live(order: &Order, url: &str, tape: &Arc<Tape>, stop: &CancellationTok
             }
         }
         watching.cancel();
+        let _ = timeout(ENDING, async { while watchers.join_next().await.is_some() {} }).await;
         watchers.shutdown().await;
         watched.abandon();
     }
@@ -130,6 +135,7 @@ async fn open(order: &Order, store: &Arc<dyn Store>, tape: &Tape, stop: &Cancell
 async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &CancellationToken, mut rng: fastrand::Rng) {
     let over = stop.child_token();
     let tape = Arc::new(tape.part());
+    let opened = Opened::new(session.clone(), tape.clone());
     let mut roles = JoinSet::new();
     roles.spawn(states(session.clone(), tape.clone(), over.clone()));
     let scene =
@@ -151,12 +157,7 @@ async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &Cancellat
     if (!closing || stop.is_cancelled()) && timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await.is_err() {
         roles.shutdown().await;
     }
-    let id = tape.call(Op::Close { session: session.id().to_owned() });
-    match timeout(ENDING, session.close()).await {
-        Ok(Ok(())) => tape.done(id, Done::default()),
-        Ok(Err(error)) => tape.returned(id, outcome::of(&error)),
-        Err(_) => tape.dropped(id),
-    }
+    opened.close().await;
     let _ = timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await;
     roles.shutdown().await;
     tape.abandon();

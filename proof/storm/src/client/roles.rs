@@ -18,7 +18,7 @@ pub(super) struct Scene {
     /// The session is over, or about to be.
     pub(super) over: CancellationToken,
     pub(super) lease: Duration,
-    pub(super) pace: u64,
+    pub(super) pace: f64,
 }
 
 impl Scene {
@@ -28,7 +28,7 @@ impl Scene {
 
     /// Waits for some milliseconds, drawn from `span`, at the pace of this history.
     pub(super) async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
-        pause(rng, span.start * self.pace..span.end * self.pace, &self.over).await;
+        pause_at(self.pace, rng, span, &self.over).await;
     }
 
     /// `work`, unless the scene is over first.
@@ -79,6 +79,11 @@ impl Role {
 
 /// Waits for so many milliseconds, drawn from `span`, but not beyond the end.
 pub(crate) async fn pause(rng: &mut fastrand::Rng, span: Range<u64>, over: &CancellationToken) {
-    let span = Duration::from_millis(rng.u64(span));
+    pause_at(1.0, rng, span, over).await;
+}
+
+/// The same, `pace` times as long.
+pub(crate) async fn pause_at(pace: f64, rng: &mut fastrand::Rng, span: Range<u64>, over: &CancellationToken) {
+    let span = Duration::from_millis(rng.u64(span)).mul_f64(pace);
     let _ = over.run_until_cancelled(sleep(span)).await;
 }

@@ -1,16 +1,16 @@
 //! Those who only look: an observer of each election, a watch of each group, and a view of all data. They need
 //! the store and no session of their own, except observers, which share one that is opened for them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use tenure::{Change, MemberEvent, Session, View, membership};
-use tenure_check::history::{MemberKind, Op, Sight, ViewKind};
+use tenure_check::history::{MemberKind, Sight, ViewKind};
 use tenure_kv::{KeyRange, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{open, roles::pause};
+use super::{open, opened::Opened, roles::pause};
 use crate::{clock::now, order::Order, tape::Tape};
 
 /// Starts all of them.
@@ -103,15 +103,16 @@ async fn view(store: Arc<dyn Store>, tape: Arc<Tape>, over: CancellationToken, m
 async fn observe(order: Order, store: Arc<dyn Store>, tape: Arc<Tape>, over: CancellationToken, mut rng: fastrand::Rng) {
     while !over.is_cancelled() {
         if let Some(session) = open(&order, &store, &tape, &over).await {
+            let opened = Opened::new(session, tape.clone());
             let mut observers = JoinSet::new();
             for n in 0..order.field.elections {
-                observers.spawn(observer(session.clone(), format!("e{n}"), tape.clone()));
+                observers.spawn(observer(opened.session.clone(), format!("e{n}"), tape.clone()));
             }
             tokio::select! {
                 () = over.cancelled() => observers.shutdown().await,
                 () = async { while observers.join_next().await.is_some() {} } => {}
             }
-            close(&session, &tape).await;
+            opened.close().await;
         }
         pause(&mut rng, 50..500, &over).await;
     }
@@ -130,12 +131,4 @@ async fn observer(session: Session, election: String, tape: Arc<Tape>) {
     }
     // It ended by itself, with its session.
     tape.seen(from, Sight::Leader { observer: number, election, term: None, unknown: true });
-}
-
-async fn close(session: &Session, tape: &Tape) {
-    let id = tape.call(Op::Close { session: session.id().to_owned() });
-    match tokio::time::timeout(Duration::from_secs(3), session.close()).await {
-        Ok(_) => tape.done(id, Default::default()),
-        Err(_) => tape.dropped(id),
-    }
 }

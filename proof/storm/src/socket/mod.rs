@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::pause,
+    client::{pause, pause_at},
     order::Order,
     tape::{Tape, Taped},
 };
@@ -39,12 +39,12 @@ struct Scene {
     /// The client ends.
     stop: CancellationToken,
     lease: Duration,
-    pace: u64,
+    pace: f64,
 }
 
 impl Scene {
     async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
-        pause(rng, span.start * self.pace..span.end * self.pace, &self.over).await;
+        pause_at(self.pace, rng, span, &self.over).await;
     }
 }
 

@@ -1,0 +1,48 @@
+//! A session whose end is on the tape, however its own client brings it about.
+
+use std::sync::Arc;
+
+use tenure::Session;
+use tenure_check::history::{Done, Op};
+use tokio::time::timeout;
+
+use super::{ENDING, outcome};
+use crate::tape::Tape;
+
+/// A session of this client. Dropping it gives the session up, too, and the tape says so before.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) session: Session,
+    tape: Arc<Tape>,
+    ended: bool,
+}
+
+impl Opened {
+    pub(super) fn new(session: Session, tape: Arc<Tape>) -> Self {
+        Self { session, tape, ended: false }
+    }
+
+    /// Closes it.
+    pub(super) async fn close(mut self) {
+        let id = self.end();
+        match timeout(ENDING, self.session.close()).await {
+            Ok(Ok(())) => self.tape.done(id, Done::default()),
+            Ok(Err(error)) => self.tape.returned(id, outcome::of(&error)),
+            Err(_) => self.tape.dropped(id),
+        }
+    }
+
+    fn end(&mut self) -> u64 {
+        self.ended = true;
+        self.tape.call(Op::Close { session: self.session.id().to_owned() })
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if !self.ended {
+            let id = self.end();
+            self.tape.dropped(id);
+        }
+    }
+}
