@@ -83,6 +83,11 @@ impl<'a> End<'a> {
         }
     }
 
+    /// By when it has been; never, as far as is known, where the stream does not show it.
+    pub(crate) fn latest(&self) -> Micros {
+        self.entry().map_or(Micros::MAX, |entry| entry.latest)
+    }
+
     /// The highest where it never ended; zero where that was missed.
     pub(crate) const fn revision(&self) -> u64 {
         match self {
@@ -353,8 +358,10 @@ impl<'a> Case<'a> {
             for (key, entries) in self.stream.keys_under(epoch, "lock.") {
                 let Some((lock, session)) = parse_ticket(key, "lock") else { continue };
                 for (place, born) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
-                    let end = entries[place + 1..].iter().find(|entry| !entry.is_live());
-                    let end = self.end(epoch, born.revision(), end.copied());
+                    let end = entries[place + 1..].iter().find(|entry| !entry.is_live()).copied();
+                    // What stands there may have been written over the tombstone that was missed.
+                    let missed = end.is_some_and(|end| self.stream.gap(epoch, born.revision(), end.revision()));
+                    let end = if missed { End::Missed } else { self.end(epoch, born.revision(), end) };
                     let session = Some(session);
                     let tenure = Tenure { epoch, token: born.revision(), session, born: *born, end, grant: None };
                     tenures.entry(Prize::Lock(lock)).or_default().push(tenure);
@@ -455,14 +462,19 @@ impl<'a> Case<'a> {
         began.or_else(|| self.stream.epochs().next()).unwrap_or(1)
     }
 
+    /// No epoch began between the two instants, nor just before, so that what was seen at both is of one and the same.
+    pub(crate) fn is_one_epoch(&self, from: Micros, to: Micros) -> bool {
+        self.began.iter().all(|(_, over, began)| *over > to || began.saturating_add(self.longest_lease) < from)
+    }
+
     /// An epoch began while it was under way.
     pub(crate) fn spans_epochs(&self, operation: &Operation<'_>) -> bool {
         self.began.iter().any(|(_, over, began)| operation.call.at <= *began && *over <= operation.ended())
     }
 
-    /// The client of a session was killed, or closed the session.
-    pub(crate) fn is_gone(&self, session: &str) -> bool {
-        self.sessions.get(session).is_none_or(|session| session.closed.is_some() || self.faults.crashed(session.client).is_some())
+    /// The client of a session was killed, or closed the session, by `at`.
+    pub(crate) fn is_gone_by(&self, session: &str, at: Micros) -> bool {
+        self.gone_at(session) <= at
     }
 
     /// Since when a session is gone: never, if it is not, and always, if it is nobody's.

@@ -1,22 +1,27 @@
 //! Promise 10: with no fault nobody loses a lease; after the faults stop everything converges in lease + 10 s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Limits;
 use crate::{
     case::{Case, End, Operation, Prize, session_of},
     history::{Failure, Micros, Mode, Op, SessionState, Sight},
-    stream::Entry,
     verdict::{Promise, Verdict},
 };
+
+/// How long servers need to be as before once nothing is done to them any more, and clients to give up what was lost.
+const RECOVERY: Micros = 5_000_000;
 
 /// Losses that somebody wanted.
 const WANTED: [&str; 6] = ["closed", "resigned", "reassigned", "broken", "unhealthy", "critical"];
 
 pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     let mut verdict = Verdict::new(Promise::Converges);
-    if case.faults.all.is_empty() {
-        nothing_is_lost(case, &mut verdict);
+    // What was lost in a fault may be heard of for as long as that is felt.
+    let felt = RECOVERY + 2 * case.longest_lease;
+    let calm = if case.faults.all.is_empty() { Some(0) } else { case.quiet.map(|quiet| quiet + felt) };
+    if let Some(calm) = calm {
+        nothing_is_lost(case, calm, &mut verdict);
     }
     if let Some(quiet) = case.quiet.or_else(|| case.faults.all.is_empty().then_some(0)) {
         let bound = case.longest_lease + limits.settle + case.slack;
@@ -27,8 +32,9 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     verdict
 }
 
-fn nothing_is_lost(case: &Case<'_>, verdict: &mut Verdict) {
-    for (line, seen) in &case.seen {
+/// From this moment on.
+fn nothing_is_lost(case: &Case<'_>, calm: Micros, verdict: &mut Verdict) {
+    for (line, seen) in case.seen.iter().filter(|(_, seen)| seen.from >= calm) {
         match &seen.what {
             Sight::Lost { hold, loss } if !WANTED.contains(&loss.as_str()) => {
                 verdict.violated(format!("{hold:?} was lost ({loss}) with no fault"), Some(seen.at), [*line]);
@@ -44,12 +50,16 @@ fn nothing_is_lost(case: &Case<'_>, verdict: &mut Verdict) {
             verdict.checked();
             let id = &key["session.".len()..];
             let Some(death) = entries.iter().find(|entry| !entry.is_live()) else { continue };
-            if case.sessions.contains_key(id) && !closes(case, id, death.latest) {
+            if case.sessions.contains_key(id)
+                && death.earliest >= calm
+                && case.gone_at(id) > death.latest.saturating_add(case.slack)
+            {
                 verdict.violated(format!("session {id} was ended with no fault"), death.write.at, [death.line]);
             }
         }
     }
-    for operation in case.operations.iter().filter(|operation| operation.failed() == Some(Failure::Lost)) {
+    let failed = |operation: &&Operation<'_>| operation.failed() == Some(Failure::Lost) && operation.call.at >= calm;
+    for operation in case.operations.iter().filter(failed) {
         if session_of(operation.op()).is_some_and(|session| !closes(case, session, operation.ended()))
             && !was_broken(case, operation)
         {
@@ -76,24 +86,16 @@ fn was_broken(case: &Case<'_>, operation: &Operation<'_>) -> bool {
 
 /// Every operation that nobody can keep waiting.
 fn everything_ends(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut Verdict) {
-    let queued: HashSet<(&str, &str)> = case
-        .tenures
-        .iter()
-        .filter_map(|(prize, tickets)| if let Prize::Lock(lock) = prize { Some((*lock, tickets)) } else { None })
-        .flat_map(|(lock, tickets)| {
-            tickets.iter().filter(|ticket| !matches!(ticket.end, End::At(_))).map(move |ticket| (lock, ticket))
-        })
-        .filter_map(|(lock, ticket)| ticket.session.map(|session| (lock, session)))
-        .collect();
     for operation in &case.operations {
         if case.faults.crashed(operation.call.client).is_some() {
             continue;
         }
         let limit = match operation.op() {
-            // In line: whether it is its turn is another promise.
+            // In line: whether it is its turn is another promise. Who has no ticket is in none.
             Op::Acquire { mode: Mode::Wait, session, lock, .. } => {
-                let gone = operation.returned.is_some() || queued.contains(&(lock.as_str(), session.as_str()));
-                if gone || case.is_gone(session) || missed(case) {
+                let deadline = quiet.max(operation.call.at).saturating_add(bound);
+                let granted = operation.ok().is_some() || in_line(case, lock, session, operation.call.at, deadline);
+                if granted || case.is_gone_by(session, deadline) || missed(case) {
                     continue;
                 }
                 0
@@ -116,74 +118,103 @@ fn everything_ends(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut 
     }
 }
 
+/// Whether this session may have had a ticket between the two instants.
+fn in_line(case: &Case<'_>, lock: &str, session: &str, from: Micros, to: Micros) -> bool {
+    let tickets = case.tenures.get(&Prize::Lock(lock)).into_iter().flatten();
+    let mut of_it = tickets.filter(|ticket| ticket.session == Some(session));
+    of_it.any(|ticket| ticket.born.earliest <= to && ticket.end.latest() >= from)
+}
+
 fn missed(case: &Case<'_>) -> bool {
     case.stream.missing() > 0
 }
 
-/// While somebody alive campaigns, somebody alive leads.
+/// While somebody alive campaigns, somebody alive leads, but for a while after each departure.
 fn somebody_leads(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut Verdict) {
-    let mut open: HashMap<&str, Vec<&Operation<'_>>> = HashMap::new();
+    let mut elections: BTreeMap<&str, Vec<&Operation<'_>>> = BTreeMap::new();
     for operation in &case.operations {
-        if let Op::Campaign { session, election } = operation.op()
-            && operation.returned.is_none()
-            && !case.is_gone(session)
-            && case.death(case.epoch_of(operation), session).entry().is_none()
-        {
-            open.entry(election).or_default().push(operation);
+        if let Op::Campaign { election, .. } = operation.op() {
+            elections.entry(election).or_default().push(operation);
         }
     }
-    for (election, campaigns) in open {
-        let Some(first) = campaigns.iter().min_by_key(|campaign| campaign.call.at) else { continue };
-        let standing = case.stream.final_state(&format!("election.{election}"));
-        let leader = standing.filter(Entry::is_live).filter(|entry| {
-            let term = entry.write.value.term.unwrap_or(entry.revision());
-            let granted = case.tenure(Prize::Election(election), entry.epoch, term).and_then(|tenure| tenure.grant);
-            let session = entry.write.value.session.as_deref();
-            let alive =
-                session.is_none_or(|session| !case.is_gone(session) && case.death(entry.epoch, session).entry().is_none());
-            granted.is_some() && alive
-        });
-        let since = standing.map_or(0, |entry| if entry.latest == Micros::MAX { entry.earliest } else { entry.latest });
-        let deadline = quiet.max(first.call.at).max(since).max(last_departure(case)).saturating_add(bound);
-        if deadline > case.end {
-            verdict.skip();
-            continue;
-        }
-        verdict.checked();
-        if leader.is_none() {
-            let what = format!("election {election}: nobody alive leads at {deadline} µs, though somebody campaigns");
-            verdict.violated(what, Some(deadline), first.lines().into_iter().chain(standing.map(|entry| entry.line)));
+    for (election, campaigns) in elections {
+        let led = led(case, election);
+        for campaign in campaigns {
+            let Op::Campaign { session, .. } = campaign.op() else { continue };
+            let death = case.death(case.epoch_of(campaign), session).earliest();
+            let until = campaign.ended().min(case.gone_at(session)).min(death).min(case.end);
+            let since = quiet.max(campaign.call.at);
+            if until < since.saturating_add(bound) {
+                continue;
+            }
+            verdict.checked();
+            if let Some(from) = unled(&led, since, until, bound) {
+                let what = format!("election {election}: nobody alive leads from {from} µs on, though somebody campaigns");
+                verdict.violated(what, Some(from.saturating_add(bound)), campaign.lines());
+            }
         }
     }
 }
 
-/// When the last session was closed or killed: from there on an office may have to be taken over.
-fn last_departure(case: &Case<'_>) -> Micros {
-    let closed = case.sessions.values().filter_map(|session| session.closed);
-    closed.chain(case.faults.crashes().map(|(_, _, at)| at)).max().unwrap_or_default()
+/// From when to when somebody alive may have led, who knew it; ascending.
+fn led(case: &Case<'_>, election: &str) -> Vec<(Micros, Micros)> {
+    let terms = case.tenures.get(&Prize::Election(election)).into_iter().flatten();
+    let mut led: Vec<_> = terms
+        .filter(|term| term.grant.is_some() || matches!(term.end, End::Missed))
+        .map(|term| {
+            let session = term.session.unwrap_or_default();
+            let gone = if case.sessions.contains_key(session) { case.gone_at(session) } else { Micros::MAX };
+            let end = if matches!(term.end, End::Missed) { Micros::MAX } else { term.end.latest() };
+            let death = case.death(term.epoch, session).latest();
+            (term.born.earliest, end.min(gone).min(death))
+        })
+        .collect();
+    led.sort_unstable();
+    led
+}
+
+/// The beginning of the first stretch of more than `bound` between the two instants that nothing covers.
+fn unled(led: &[(Micros, Micros)], since: Micros, until: Micros, bound: Micros) -> Option<Micros> {
+    let mut covered = since;
+    for (from, to) in led {
+        if (*from).min(until) > covered.saturating_add(bound) {
+            return Some(covered);
+        }
+        covered = covered.max(*to);
+    }
+    (until > covered.saturating_add(bound)).then_some(covered)
 }
 
 fn nobody_stays_suspect(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut Verdict) {
-    let mut last: HashMap<&str, (usize, Micros, SessionState)> = HashMap::new();
-    for (line, seen) in &case.seen {
-        if let Sight::Session { session, state } = &seen.what {
-            last.insert(session, (*line, seen.at, *state));
-        }
-    }
-    for (session, (line, at, state)) in last {
-        verdict.checked();
-        if state == SessionState::Suspect && quiet.max(at).saturating_add(bound) <= case.end && !case.is_gone(session) {
+    let mut since: HashMap<&str, (usize, Micros)> = HashMap::new();
+    let mut stayed = |session: &str, (line, at): (usize, Micros), until: Micros| {
+        let deadline = quiet.max(at).saturating_add(bound);
+        if deadline <= until && !case.is_gone_by(session, deadline) {
             verdict.violated(format!("session {session} was suspect and stayed so"), Some(at), [line]);
         }
+    };
+    let mut looked_at = HashSet::new();
+    for (line, seen) in &case.seen {
+        let Sight::Session { session, state } = &seen.what else { continue };
+        looked_at.insert(session);
+        if *state == SessionState::Suspect {
+            since.entry(session).or_insert((*line, seen.at));
+        } else if let Some(suspect) = since.remove(session.as_str()) {
+            stayed(session, suspect, seen.from);
+        }
     }
+    for (session, suspect) in since {
+        stayed(session, suspect, case.end);
+    }
+    verdict.checked += looked_at.len() as u64;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        history::{Expect, FaultKind},
-        tape::{Tape, campaign, close, lost, put},
+        history::{Expect, FaultKind, Outcome, WriteState},
+        tape::{Tape, acquire, campaign, close, lost, put},
     };
 
     const PROMISE: Promise = Promise::Converges;
@@ -242,5 +273,76 @@ mod tests {
         led.ok(11, call, term);
         led.keeps(PROMISE);
         tape.breaks(PROMISE, "nobody alive leads");
+    }
+
+    #[test]
+    fn who_is_dropped_at_the_end_had_hung_all_the_same() {
+        let dropped = |at: u64, ticket: bool| {
+            let mut tape = Tape::new();
+            let call = tape.call(10, 2, acquire("b"));
+            if ticket {
+                tape.ticket(11, "b");
+            }
+            tape.end_with(at, call, Outcome::Unknown { why: "dropped".into() });
+            tape.call(at, 2, close("b"));
+            tape.call(10, 1, put("n", Expect::Any));
+            tape.fault(10, None, FaultKind::Crash, 1);
+            tape.quiet(10);
+            tape.end(20_000);
+            tape
+        };
+        dropped(10_500, false).keeps(PROMISE);
+        dropped(10_600, false).breaks(PROMISE, "had not ended");
+        // One that is in line waits for its turn.
+        assert!(dropped(10_600, true).verdict(PROMISE).violations.is_empty());
+    }
+
+    #[test]
+    fn a_session_that_is_closed_at_the_end_had_stayed_suspect_all_the_same() {
+        let closed = |at: u64| {
+            let mut tape = Tape::new();
+            let state = |state| Sight::Session { session: "a".into(), state };
+            tape.seen(50, 1, state(SessionState::Suspect));
+            tape.call(at, 1, close("a"));
+            tape.die(at, "a");
+            tape.seen(at, 1, state(SessionState::Lost));
+            tape.end(20_000);
+            tape
+        };
+        closed(10_500).keeps(PROMISE);
+        closed(10_600).breaks(PROMISE, "stayed so");
+    }
+
+    #[test]
+    fn an_office_does_not_stay_empty_between_two_leaders_either() {
+        let led_again = |at: u64| {
+            let mut tape = Tape::new();
+            let first = tape.call(10, 1, campaign("a"));
+            let term = tape.leader(10, "a", None, "");
+            tape.ok(10, first, term);
+            let call = tape.call(20, 2, campaign("b"));
+            tape.write(30, "election.e", WriteState::Deleted, "", "");
+            let term = tape.leader(at, "b", None, "");
+            tape.ok(at, call, term);
+            tape.end(60_000);
+            tape
+        };
+        led_again(10_530).keeps(PROMISE);
+        led_again(10_531).breaks(PROMISE, "nobody alive leads");
+    }
+
+    #[test]
+    fn once_faults_can_be_felt_no_longer_nothing_is_lost() {
+        let lost_at = |at: u64| {
+            let mut tape = Tape::new();
+            let token = tape.granted(10, 1, "a");
+            tape.fault(50, Some(100), FaultKind::Pause, 2);
+            tape.quiet(100);
+            tape.seen(at, 1, lost(token, "deadline"));
+            tape.end(7_000);
+            tape
+        };
+        lost_at(6_099).keeps(PROMISE);
+        lost_at(6_100).breaks(PROMISE, "was lost (deadline)");
     }
 }

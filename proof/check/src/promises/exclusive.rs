@@ -157,19 +157,18 @@ fn may_follow(case: &Case<'_>, election: &str, before: &Entry<'_>, term: &Tenure
     handed || transfers(case, election, before)
 }
 
-/// Its leader asked for a transfer.
+/// Its leader asked for a transfer, which was not refused.
 fn transfers(case: &Case<'_>, election: &str, before: &Entry<'_>) -> bool {
     let term = before.write.value.term.unwrap_or(before.revision());
-    case.operations.iter().any(
-        |operation| matches!(operation.op(), Op::Transfer { election: of, term: given, .. } if of == election && *given == term),
-    )
+    let of_it = |op: &Op| matches!(op, Op::Transfer { election: of, term: given, .. } if of == election && *given == term);
+    case.operations.iter().any(|operation| of_it(operation.op()) && operation.failed().is_none())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        history::WriteState,
+        history::{Failure, WriteState},
         tape::{Tape, acquire, campaign, fenced, lock},
     };
 
@@ -254,5 +253,39 @@ mod tests {
         tape.ok(10, call, term);
         tape.leader(15, "b", Some(term), "p");
         tape.breaks(PROMISE, "speaks for term");
+    }
+
+    #[test]
+    fn a_transfer_that_was_refused_hands_nothing_over() {
+        let mut tape = Tape::new();
+        let call = tape.call(10, 1, campaign("a"));
+        let term = tape.leader(10, "a", None, "");
+        tape.ok(10, call, term);
+        let transfer = tape.call(15, 1, Op::Transfer { session: "a".into(), election: "e".into(), term, to: None });
+        let call = tape.call(20, 2, campaign("b"));
+        let next = tape.leader(20, "b", None, "");
+        tape.ok(20, call, next);
+        tape.keeps(PROMISE);
+        tape.failed(16, transfer, Failure::Conflict);
+        tape.breaks(PROMISE, "in office");
+    }
+
+    #[test]
+    fn what_ended_a_ticket_may_have_been_written_over_where_the_recorder_missed_it() {
+        let taken = |missed: u64| {
+            let mut tape = Tape::of("nats-r1");
+            let token = tape.granted(10, 1, "a");
+            let call = tape.call(20, 1, Op::Release { session: "a".into(), lock: "l".into(), token });
+            tape.ok(25, call, token + 1);
+            tape.revision += missed;
+            tape.granted(30, 2, "b");
+            let call = tape.call(40, 2, fenced("b", lock(token + 1 + missed), "n"));
+            let revision = tape.data(0, "n");
+            tape.ok(41, call, revision);
+            tape.untick(0, "a");
+            tape
+        };
+        taken(0).breaks(PROMISE, "two holders");
+        assert!(taken(1).verdict(PROMISE).violations.is_empty());
     }
 }

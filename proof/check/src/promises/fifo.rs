@@ -34,18 +34,26 @@ fn nobody_waits_for_ever(case: &Case<'_>, limits: &Limits, quiet: Micros, verdic
         let (mut free, mut before): (Micros, Option<&Tenure<'_>>) = (quiet, None);
         for ticket in tickets.iter().filter(|ticket| ticket.epoch == case.stream.last_epoch()) {
             let waiting = ticket.session.and_then(|session| open.get(&(*lock, session))).copied();
-            if let Some(place) = ticket.grant.or(waiting.filter(|_| may_wait(case, ticket))) {
+            let bound = case.longest_lease + limits.settle + case.slack;
+            let late = if let Some(place) = ticket.grant {
                 let operation = &case.operations[place];
-                let deadline = free.max(operation.call.at).saturating_add(case.longest_lease + limits.settle + case.slack);
+                let deadline = free.max(operation.call.at).saturating_add(bound);
                 let endless = matches!(operation.op(), Op::Acquire { mode: Mode::Wait, .. });
-                if endless && deadline > case.end && operation.returned.is_none() {
+                (endless && operation.ended() > deadline).then_some(deadline)
+            } else {
+                // Whatever it was for, it is granted or withdrawn; also where its caller was dropped at the end.
+                let deadline = free.max(ticket.born.latest).saturating_add(bound);
+                let stands = may_wait(case, ticket, deadline);
+                if stands && deadline > case.end {
                     verdict.skip();
-                } else if endless && operation.ended() > deadline {
-                    let what = format!("{lock}: ticket {} was first in line and not granted by {deadline} µs", ticket.token);
-                    let lines =
-                        operation.lines().into_iter().chain([ticket.born.line]).chain(before.map(|before| before.born.line));
-                    verdict.violated(what, Some(deadline), lines);
                 }
+                (stands && deadline <= case.end).then_some(deadline)
+            };
+            if let Some(deadline) = late {
+                let what = format!("{lock}: ticket {} was first in line and not granted by {deadline} µs", ticket.token);
+                let place = ticket.grant.or(waiting);
+                let lines = case.lines(place).into_iter().chain([ticket.born.line]).chain(before.map(|before| before.born.line));
+                verdict.violated(what, Some(deadline), lines);
             }
             let goes = goes_by(case, ticket, waiting.is_some(), quiet);
             if goes >= free {
@@ -55,10 +63,10 @@ fn nobody_waits_for_ever(case: &Case<'_>, limits: &Limits, quiet: Micros, verdic
     }
 }
 
-/// It is live at the end of the recording, and so is its session.
-fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>) -> bool {
-    matches!(ticket.end, End::Never)
-        && ticket.session.is_some_and(|session| !case.is_gone(session) && case.death(ticket.epoch, session).entry().is_none())
+/// It is live until then, and so is its session.
+fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>, until: Micros) -> bool {
+    let lives = |session| !case.is_gone_by(session, until) && case.death(ticket.epoch, session).surely_after(until);
+    ticket.end.surely_after(until) && ticket.session.is_some_and(lives)
 }
 
 /// Until when this ticket may rightly stand in the way.
@@ -78,7 +86,7 @@ fn goes_by(case: &Case<'_>, ticket: &Tenure<'_>, waiting: bool, quiet: Micros) -
 mod tests {
     use super::*;
     use crate::{
-        history::{Failure, FaultKind},
+        history::{Failure, FaultKind, Outcome},
         tape::{Tape, acquire, close},
     };
 
@@ -143,5 +151,24 @@ mod tests {
         tape.ticket(20, "b");
         tape.end(60_000);
         tape.breaks(PROMISE, "first in line");
+    }
+
+    #[test]
+    fn who_is_dropped_at_the_end_had_been_first_in_line_all_the_same() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        tape.ticket(20, "b");
+        tape.released(30_000, 1, "a", token);
+        let dropped = |at: u64| {
+            let mut tape = tape.clone();
+            tape.end_with(at, waits, Outcome::Unknown { why: "dropped".into() });
+            tape.call(at, 2, close("b"));
+            tape.untick(at + 1, "b");
+            tape.end(60_000);
+            tape
+        };
+        dropped(40_400).keeps(PROMISE);
+        dropped(40_600).breaks(PROMISE, "first in line");
     }
 }

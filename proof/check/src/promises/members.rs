@@ -16,6 +16,7 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     let leaves = leaves(case);
     let forsaken = forsaken(case);
     let janitors = janitors(case, &leaves);
+    let joins = joins(case);
     for epoch in case.stream.epochs() {
         for (key, entries) in case.stream.keys_under(epoch, "member.") {
             for (place, record) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
@@ -29,7 +30,8 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
                 if let Some(next) = next {
                     verdict.checked();
                     let given_up = record.write.value.nonce.as_deref().and_then(|nonce| forsaken.get(nonce)).copied();
-                    if !may_go(case, epoch, session, &leaves, given_up, record, next) {
+                    let since = joined(case, &joins, &entries[..=place]);
+                    if !may_go(case, session, &leaves, given_up, since, record, next) {
                         let what = format!("{key}: the record of the live session {session} was ended at {}", next.revision());
                         verdict.violated(what, next.write.at, [record.line, next.line]);
                     }
@@ -43,9 +45,9 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     verdict
 }
 
-/// When each session first asked to leave, by the member's key; and, with no key, when its own client saw it lost: then
-/// it withdraws what it had.
-type Leaves<'c> = HashMap<(&'c str, String), Micros>;
+/// When each session asked to leave, by the member's key; and, with no key, when its own client saw it lost: then it
+/// withdraws what it had.
+type Leaves<'c> = HashMap<(&'c str, String), Vec<Micros>>;
 
 /// The joins that did not come to be, by their nonce: what such a one may have written is withdrawn. That it failed may
 /// be heard of after that, by a client that stood still.
@@ -64,18 +66,36 @@ fn forsaken<'c>(case: &'c Case<'_>) -> Forsaken<'c> {
     forsaken
 }
 
+/// When each join was called, by its nonce.
+fn joins<'c>(case: &'c Case<'_>) -> HashMap<&'c str, Micros> {
+    let joins = case.operations.iter().filter_map(|operation| match operation.op() {
+        Op::Join { nonce, .. } => Some((nonce.as_str(), operation.call.at)),
+        _ => None,
+    });
+    joins.collect()
+}
+
+/// Since when the session of the last of these records of one key may have been there without a break.
+fn joined(case: &Case<'_>, joins: &HashMap<&str, Micros>, records: &[Entry<'_>]) -> Micros {
+    let Some(last) = records.last() else { return 0 };
+    let same = |entry: &&Entry<'_>| entry.is_live() && entry.write.value.session == last.write.value.session;
+    let first = records.iter().rev().take_while(same).last().unwrap_or(last);
+    let called = first.write.value.nonce.as_deref().and_then(|nonce| joins.get(nonce)).copied();
+    called.unwrap_or(first.earliest).saturating_sub(case.slack)
+}
+
 fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
-    let mut leaves = HashMap::new();
+    let mut leaves = Leaves::new();
     for operation in &case.operations {
         if let Op::Leave { session, group, member } = operation.op()
             && operation.failed().is_none()
         {
-            leaves.entry((session.as_str(), format!("member.{group}.{member}"))).or_insert(operation.call.at);
+            leaves.entry((session.as_str(), format!("member.{group}.{member}"))).or_default().push(operation.call.at);
         }
     }
     for (_, seen) in &case.seen {
         if let Sight::Session { session, state: SessionState::Lost } = &seen.what {
-            leaves.entry((session.as_str(), String::new())).or_insert(seen.from);
+            leaves.entry((session.as_str(), String::new())).or_default().push(seen.from);
         }
     }
     leaves
@@ -83,21 +103,23 @@ fn leaves<'c>(case: &'c Case<'_>) -> Leaves<'c> {
 
 fn may_go(
     case: &Case<'_>,
-    epoch: u64,
     session: &str,
     leaves: &Leaves<'_>,
     given_up: Option<Micros>,
+    since: Micros,
     record: &Entry<'_>,
     end: &Entry<'_>,
 ) -> bool {
+    let epoch = record.epoch;
     if case.death(epoch, session).may_be_below(end.revision()) || case.stream.gap(epoch, record.revision(), end.revision()) {
         return true;
     }
     let by = end.latest.saturating_add(case.slack);
     let closed = case.sessions.get(session).and_then(|session| session.closed);
-    let left = leaves.get(&(session, record.write.key.clone())).copied();
-    let lost = leaves.get(&(session, String::new())).copied();
-    closed.into_iter().chain(left).chain(lost).chain(given_up).any(|asked| asked <= by)
+    let asked = |key: String| leaves.get(&(session, key)).into_iter().flatten().copied();
+    // Who left, and joined again under the same id, has not left again.
+    let left = asked(record.write.key.clone()).filter(|left| *left >= since);
+    closed.into_iter().chain(left).chain(asked(String::new())).chain(given_up).any(|asked| asked <= by)
 }
 
 fn goes_soon(
@@ -143,7 +165,7 @@ fn janitors(case: &Case<'_>, leaves: &Leaves<'_>) -> Vec<(Micros, Micros)> {
         let Op::Join { session, .. } = operation.op() else { return None };
         let of = case.sessions.get(session.as_str()).filter(|of| case.faults.crashed(of.client).is_none())?;
         let deaths = case.stream.epochs().filter_map(|epoch| case.death(epoch, session).entry());
-        let lost = leaves.get(&(session.as_str(), String::new())).copied();
+        let lost = leaves.get(&(session.as_str(), String::new())).and_then(|lost| lost.first()).copied();
         let end = deaths.map(|death| death.earliest).chain(of.closed).chain(lost).min().unwrap_or(Micros::MAX);
         operation.ok().map(|_| (operation.ended(), end))
     };
@@ -231,5 +253,21 @@ mod tests {
         let mut none = killed(4000, true);
         none.die(700, "b");
         none.keeps(PROMISE);
+    }
+
+    #[test]
+    fn who_left_and_joined_again_has_not_left_again() {
+        let leave = || Op::Leave { session: "a".into(), group: "g".into(), member: "m-a".into() };
+        let mut tape = Tape::new();
+        tape.joined(10, 1, "a", "j");
+        tape.call(20, 1, leave());
+        tape.unmember(20, "a");
+        tape.joined(30, 1, "a", "j2");
+        let mut again = tape.clone();
+        tape.unmember(40, "a");
+        tape.breaks(PROMISE, "live session a");
+        again.call(39, 1, leave());
+        again.unmember(40, "a");
+        again.keeps(PROMISE);
     }
 }

@@ -46,6 +46,9 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
     verdict
 }
 
+/// Losses that somebody else, or a defect, brings about.
+const BY_OTHERS: [&str; 2] = ["broken", "deposed"];
+
 /// Who asked for the end of a ticket, or nobody in particular, and when.
 type Asked<'a> = (Option<&'a str>, Micros);
 
@@ -77,7 +80,8 @@ impl<'a> Reasons<'a> {
                 Sight::Session { session, state: SessionState::Lost } => {
                     reasons.lost.entry(session).or_insert(seen.from);
                 }
-                Sight::Lost { hold: Hold::Lock { lock, token }, loss } if loss != "broken" => {
+                // That somebody else ended it is what is to be explained.
+                Sight::Lost { hold: Hold::Lock { lock, token }, loss } if !BY_OTHERS.contains(&loss.as_str()) => {
                     reasons.given_up.entry((lock, *token, seen.client)).or_insert(seen.from);
                 }
                 _ => {}
@@ -102,7 +106,8 @@ impl<'a> Reasons<'a> {
         let asked = asked.iter().any(|(of, at)| *at <= by && of.is_none_or(|of| of == session));
         let known = case.sessions.get(session);
         let closed = known.and_then(|session| session.closed).is_some_and(|closed| closed <= by);
-        let lost = self.lost.contains_key(session);
+        // It may be heard of later, by a client that stood still or asks a daemon.
+        let lost = self.lost.get(session).is_some_and(|lost| *lost <= by.saturating_add(case.longest_lease));
         // A hold says that it is lost about when its ticket is withdrawn, before or after.
         // Whoever it was granted to hears that, be it by a session of its own or by one that a daemon has for it.
         let client = ticket.grant.and_then(|place| case.operations.get(place)).map(|operation| operation.call.client);
@@ -188,5 +193,22 @@ mod tests {
         };
         told(0).breaks(PROMISE, "it was live after that");
         told(1).keeps(PROMISE);
+    }
+
+    #[test]
+    fn what_somebody_else_did_or_what_was_lost_much_later_explains_nothing() {
+        let ended = |seen: &dyn Fn(u64) -> (u64, Sight)| {
+            let mut tape = Tape::new();
+            let token = tape.granted(10, 1, "a");
+            tape.untick(20, "a");
+            let (at, what) = seen(token);
+            tape.seen(at, 1, what);
+            tape
+        };
+        let lost_at = |at| move |_| (at, Sight::Session { session: "a".into(), state: SessionState::Lost });
+        ended(&lost_at(520)).keeps(PROMISE);
+        ended(&lost_at(521)).breaks(PROMISE, "nobody broke it");
+        ended(&|token| (20, lost(token, "renewal_timeout"))).keeps(PROMISE);
+        ended(&|token| (20, lost(token, "deposed"))).breaks(PROMISE, "nobody broke it");
     }
 }

@@ -65,8 +65,12 @@ fn its_own_end(case: &Case<'_>, (prize, token, client, _): Named<'_>, yes: LastY
     };
     let latest = yes.from.saturating_sub(case.slack).saturating_sub(1);
     let tenure = case.tenure(prize, grant.epoch, token);
-    // A hold broken by an administrator passes on at once: that is the one exception.
-    let over = tenure.filter(|tenure| !tenure.was_broken() && tenure.end.surely_by(latest));
+    // A hold broken by an administrator passes on at once, and its holder hears of it within its lease.
+    let lease = case.sessions.get(grant.session).map_or(case.longest_lease, |session| session.lease + session.lease / 50);
+    let over = tenure.filter(|tenure| {
+        let heard = if tenure.was_broken() { latest.saturating_sub(lease) } else { latest };
+        tenure.end.surely_by(heard)
+    });
     let death = case.death(grant.epoch, grant.session);
     let (what, end) = match over {
         Some(tenure) => ("its end in the stream", tenure.end.entry()),
@@ -307,5 +311,14 @@ mod tests {
         on.seen(1_200, 1, held(token, true));
         on.seen(800, 2, held(next, true));
         on.breaks(PROMISE, "has held");
+    }
+
+    #[test]
+    fn of_a_hold_that_was_broken_its_holder_hears_within_its_lease() {
+        let (mut tape, token) = passed_on(Some("broken"));
+        tape.seen(1_110, 1, held(token, true));
+        tape.keeps(PROMISE);
+        tape.seen(1_112, 1, held(token, true));
+        tape.breaks(PROMISE, "after its end in the stream");
     }
 }

@@ -41,12 +41,23 @@ impl Settled {
         let old = last.is_none_or(|last| last.latest <= by || (last.latest == Micros::MAX && last.earliest <= by));
         (old && !gap).then_some(last)
     }
+
+    /// What everybody must have heard of `key` by the end, or something later.
+    fn heard<'a>(&self, case: &Case<'a>, key: &str) -> Option<Entry<'a>> {
+        let by = self.0?;
+        let mut last = case.stream.final_state(key);
+        while let Some(entry) = last.filter(|entry| entry.latest > by) {
+            last = case.stream.before(entry.epoch, key, entry.revision());
+        }
+        last
+    }
 }
 
 /// What a view or a watch has shown of a key.
 #[derive(Clone, Copy)]
 struct Shown {
     line: usize,
+    at: Micros,
     revision: u64,
     live: bool,
 }
@@ -55,8 +66,8 @@ struct Shown {
 struct Follower<'a> {
     range: Option<&'a str>,
     keys: BTreeMap<String, Shown>,
-    /// The highest live entry since it caught up, while no gap was told.
-    last: Option<u64>,
+    /// The highest live entry since it caught up, while no gap was told, and when it was shown.
+    last: Option<(u64, Micros)>,
     in_order: bool,
     ended: bool,
     client: u64,
@@ -70,17 +81,19 @@ impl Follower<'_> {
         let before = self.keys.get(&key).copied();
         // That a key was found gone may come with the revision of its last write.
         let news = |before: &Shown| (shown.revision, !shown.live) > (before.revision, !before.live);
-        if let Some(before) = before.filter(|before| shown.revision > 0 && !news(before) && case.stream.epochs().count() < 2) {
+        let backwards = |before: &Shown| shown.revision > 0 && !news(before) && case.is_one_epoch(before.at, at);
+        if let Some(before) = before.filter(backwards) {
             let what = format!("{who}: {key} went back from {} to {}", before.revision, shown.revision);
             verdict.violated(what, Some(at), [before.line, shown.line]);
         }
         if shown.live && self.in_order {
-            let backwards = |last: &u64| shown.revision > 0 && shown.revision < *last && case.stream.epochs().count() < 2;
-            if let Some(last) = self.last.filter(backwards) {
+            let backwards =
+                |(last, then): &(u64, Micros)| shown.revision > 0 && shown.revision < *last && case.is_one_epoch(*then, at);
+            if let Some((last, _)) = self.last.filter(backwards) {
                 let what = format!("{who}: went back from revision {last} to {} ({key}) with no gap told", shown.revision);
                 verdict.violated(what, Some(at), [self.line, shown.line]);
             }
-            self.last = self.last.max(Some(shown.revision));
+            self.last = self.last.filter(|(last, _)| *last > shown.revision).or(Some((shown.revision, at)));
         }
         self.keys.insert(key, shown);
     }
@@ -98,9 +111,24 @@ impl Follower<'_> {
         let inside = |key: &&str| self.range.is_some_and(|range| *key == range || key[range.len()..].starts_with('.'));
         let all = under.iter().map(|(key, _)| *key).filter(inside).chain(self.keys.keys().map(String::as_str));
         for key in all.collect::<std::collections::BTreeSet<_>>() {
+            let shown = self.keys.get(key);
+            // Also of a key that changes until the end.
+            if let Some((heard, shown)) = settled.heard(case, key).zip(shown.filter(|shown| shown.revision > 0)) {
+                verdict.checked();
+                // That it is gone may come with the revision of what was there.
+                let gone = !shown.live && !heard.is_live();
+                if shown.revision < heard.revision() && !gone && case.is_one_epoch(shown.at, case.end) {
+                    let what = format!(
+                        "{who}: what it showed last of {key} is {}; it was at {} long before the end",
+                        shown.revision,
+                        heard.revision()
+                    );
+                    verdict.violated(what, Some(case.end), [heard.line, shown.line]);
+                    continue;
+                }
+            }
             let Some(last) = settled.state(case, key) else { continue };
             verdict.checked();
-            let shown = self.keys.get(key);
             let live = last.filter(Entry::is_live);
             let agrees = match (live, shown) {
                 (Some(live), Some(shown)) => shown.live && (shown.revision == 0 || shown.revision == live.revision()),
@@ -147,7 +175,7 @@ fn views(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         match kind {
             ViewKind::Open => follower.range = Some(key),
             ViewKind::Entry => {
-                let shown = Shown { line: *line, revision: *revision, live: *live };
+                let shown = Shown { line: *line, at: seen.at, revision: *revision, live: *live };
                 follower.show(case, &who, key.clone(), shown, seen.at, verdict);
                 if let Some(Err(why)) = live.then(|| was_written(case, key, *revision, nonce.as_deref(), seen.at)) {
                     verdict.violated(format!("{who}: {key} at {revision} {why}"), Some(seen.at), [*line]);
@@ -204,7 +232,7 @@ fn watches(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         } else if !live && let Some(before) = before.filter(|before| before.revision > 0) {
             removed(case, &who, &key, before, seen.at, *line, verdict);
         }
-        let shown = Shown { line: *line, revision: *revision, live };
+        let shown = Shown { line: *line, at: seen.at, revision: *revision, live };
         follower.show(case, &who, key, shown, seen.at, verdict);
         follower.line = *line;
     }
@@ -227,7 +255,7 @@ fn removed(case: &Case<'_>, who: &str, key: &str, before: Shown, at: Micros, lin
         case.stream.gap(epoch, before.revision, u64::MAX)
     });
     // In a bucket made anew or set back it may be gone with no tombstone.
-    if !ended && case.stream.epochs().count() < 2 {
+    if !ended && case.is_one_epoch(before.at, at) {
         verdict.violated(format!("{who}: {key} was shown as gone and was not"), Some(at), [before.line, line]);
     }
 }
@@ -237,6 +265,8 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         line: usize,
         /// Since when it has said the same.
         since: Micros,
+        /// When it said so last.
+        at: Micros,
         term: Option<u64>,
         unknown: bool,
     }
@@ -249,6 +279,7 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
         // While reads lag, so does the observer, by as much.
         let since = if case.faults.calm(since, seen.at, case.longest_lease, None) { since } else { 0 };
         let highest = before.and_then(|(_, highest, _)| *highest);
+        let then = before.map_or(0, |(_, _, word)| word.at);
         let prize = Prize::Election(election);
         if let Some(term) = term {
             let mut found = case.stream.epochs().filter_map(|epoch| case.tenure(prize, epoch, *term)).peekable();
@@ -265,26 +296,43 @@ fn observers(case: &Case<'_>, settled: &Settled, verdict: &mut Verdict) {
                 let lines = before.map(|(_, _, word)| word.line).into_iter().chain([*line]);
                 verdict.violated(what, Some(seen.at), lines);
             }
-            if let Some(highest) = highest.filter(|highest| highest > term && case.stream.epochs().count() < 2) {
+            if let Some(highest) = highest.filter(|highest| highest > term && case.is_one_epoch(then, seen.at)) {
                 let what = format!("observer {observer} of {election} went back from term {highest} to {term}");
                 verdict.violated(what, Some(seen.at), [*line]);
             }
         }
         let same = before.filter(|(_, _, word)| word.term == *term && word.unknown == *unknown);
         let since = same.map_or(seen.from, |(_, _, word)| word.since);
-        let word = Word { line: *line, since, term: *term, unknown: *unknown };
+        let word = Word { line: *line, since, at: seen.at, term: *term, unknown: *unknown };
+        // What was the highest of an epoch is nothing in the next.
+        let highest = highest.filter(|_| case.is_one_epoch(then, seen.at));
         all.insert((*observer, election), (seen.client, highest.max(*term), word));
     }
     for ((observer, election), (client, _, word)) in &all {
+        if word.unknown || case.faults.crashed(*client).is_some() {
+            continue;
+        }
+        // Also where leaders change until the end.
+        let heard = settled.heard(case, &format!("election.{election}"));
+        let term_of = |entry: Entry<'_>| entry.write.value.term.unwrap_or(entry.revision());
+        if let Some((heard, term)) = heard.filter(Entry::is_live).zip(word.term) {
+            verdict.checked();
+            if term < term_of(heard) && case.is_one_epoch(word.at, case.end) {
+                let what =
+                    format!("observer {observer} of {election} ended with {term}; {} led long before the end", term_of(heard));
+                verdict.violated(what, Some(case.end), [word.line, heard.line]);
+                continue;
+            }
+        }
         let last = settled.state(case, &format!("election.{election}"));
-        let Some(last) = last.filter(|_| !word.unknown && case.faults.crashed(*client).is_none()) else { continue };
+        let Some(last) = last else { continue };
         verdict.checked();
         let standing = last.filter(Entry::is_live);
         let term = standing.map(|entry| entry.write.value.term.unwrap_or(entry.revision()));
         let session = standing.and_then(|entry| entry.write.value.session.as_deref());
         let death = standing.zip(session).and_then(|(entry, session)| case.death(entry.epoch, session).entry());
         // Nobody leads any more whose session is dead. Of one that has only just died it may say either.
-        let dead = death.is_some() || session.is_some_and(|session| case.is_gone(session));
+        let dead = death.is_some() || session.is_some_and(|session| case.is_gone_by(session, case.end));
         let long_dead = death.is_some_and(|death| settled.0.is_some_and(|by| death.latest <= by));
         let right = if word.term.is_none() { term.is_none() || dead } else { word.term == term && !long_dead };
         if !right {
@@ -444,5 +492,47 @@ mod tests {
         tape.breaks(PROMISE, "ended with Some");
         tape.seen(30, 2, leader(None, true));
         tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn what_changes_until_the_end_is_heard_of_all_the_same() {
+        let shown = |of: usize| {
+            let mut tape = Tape::new();
+            tape.seen(1, 2, view("data", 0, false, ViewKind::Open));
+            let writes = [tape.data(10, "n1"), tape.data(1_499, "n2"), tape.data(11_990, "n3")];
+            tape.seen(11_991, 2, view("data.k", writes[of], true, ViewKind::Entry));
+            tape.end(12_000);
+            tape
+        };
+        shown(0).breaks(PROMISE, "long before the end");
+        shown(1).keeps(PROMISE);
+        shown(2).keeps(PROMISE);
+    }
+
+    #[test]
+    fn leaders_who_change_until_the_end_are_heard_of_all_the_same() {
+        let shown = |of: usize| {
+            let mut tape = Tape::new();
+            let terms = [10, 1_499, 11_990].map(|at| tape.leader(at, "a", None, ""));
+            tape.seen(11_991, 2, leader(Some(terms[of]), false));
+            tape.end(12_000);
+            tape
+        };
+        shown(0).breaks(PROMISE, "long before the end");
+        shown(2).keeps(PROMISE);
+    }
+
+    #[test]
+    fn only_a_new_epoch_lets_a_view_go_back() {
+        let mut tape = Tape::new();
+        let (first, last) = (tape.data(10, "n1"), tape.data(20, "n2"));
+        tape.seen(25, 2, view("data.k", last, true, ViewKind::Entry));
+        let mut anew = tape.clone();
+        tape.seen(30, 2, view("data.k", first, true, ViewKind::Entry));
+        tape.fault(2_000, Some(2_001), FaultKind::Recreate, 1);
+        tape.breaks(PROMISE, "went back");
+        anew.fault(26, Some(27), FaultKind::Recreate, 1);
+        anew.seen(30, 2, view("data.k", first, true, ViewKind::Entry));
+        anew.keeps(PROMISE);
     }
 }
