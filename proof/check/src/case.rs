@@ -489,6 +489,19 @@ impl<'a> Case<'a> {
         operations.into_iter().flat_map(|place| self.operations[place].lines()).collect()
     }
 
+    /// Somebody who asked the store itself, for nothing that makes one wait, between the two instants, was not answered
+    /// within `limit`. Where time is simulated nobody is busy.
+    pub(crate) fn store_was_slow(&self, from: Micros, to: Micros, limit: Micros) -> bool {
+        let verb = |op: &Op| matches!(op, Op::Put { .. } | Op::Delete { .. } | Op::Get { .. });
+        let slow = |operation: &Operation<'_>| {
+            let ended = operation.ended().min(self.end);
+            operation.call.at <= to && ended >= from && ended.saturating_sub(operation.call.at) > limit
+        };
+        let lives = |client| self.faults.crashed(client).is_none();
+        self.history.head.store != "sim"
+            && self.operations.iter().any(|one| verb(one.op()) && slow(one) && lives(one.call.client))
+    }
+
     /// The store is in the recorder's own process or machine.
     pub(crate) fn is_embedded(&self) -> bool {
         !self.history.head.store.starts_with("nats")

@@ -146,6 +146,16 @@ impl Verdict {
         self.skipped += 1;
     }
 
+    /// Adds what was found in a part of the history, of whose lines `places` says where they are in the whole.
+    pub(crate) fn join(&mut self, part: Self, places: &[usize]) {
+        self.checked += part.checked;
+        self.skipped += part.skipped;
+        self.violations.extend(part.violations.into_iter().map(|violation| {
+            let lines = violation.lines.iter().filter_map(|line| places.get(*line)).copied().collect();
+            Violation { lines, ..violation }
+        }));
+    }
+
     /// `lines` are indices into the history's lines.
     pub(crate) fn violated(&mut self, what: impl Into<String>, at: Option<Micros>, lines: impl IntoIterator<Item = usize>) {
         let mut lines: Vec<_> = lines.into_iter().collect();

@@ -34,7 +34,7 @@ pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
 
 /// From this moment on.
 fn nothing_is_lost(case: &Case<'_>, calm: Micros, verdict: &mut Verdict) {
-    for (line, seen) in case.seen.iter().filter(|(_, seen)| seen.from >= calm) {
+    for (line, seen) in case.seen.iter().filter(|(_, seen)| seen.from >= calm && !is_excused(case, seen.at, calm)) {
         match &seen.what {
             Sight::Lost { hold, loss } if !WANTED.contains(&loss.as_str()) => {
                 verdict.violated(format!("{hold:?} was lost ({loss}) with no fault"), Some(seen.at), [*line]);
@@ -50,15 +50,15 @@ fn nothing_is_lost(case: &Case<'_>, calm: Micros, verdict: &mut Verdict) {
             verdict.checked();
             let id = &key["session.".len()..];
             let Some(death) = entries.iter().find(|entry| !entry.is_live()) else { continue };
-            if case.sessions.contains_key(id)
-                && death.earliest >= calm
-                && case.gone_at(id) > death.latest.saturating_add(case.slack)
-            {
+            let excused = death.earliest < calm || is_excused(case, death.latest, calm);
+            if case.sessions.contains_key(id) && !excused && case.gone_at(id) > death.latest.saturating_add(case.slack) {
                 verdict.violated(format!("session {id} was ended with no fault"), death.write.at, [death.line]);
             }
         }
     }
-    let failed = |operation: &&Operation<'_>| operation.failed() == Some(Failure::Lost) && operation.call.at >= calm;
+    let failed = |operation: &&Operation<'_>| {
+        operation.failed() == Some(Failure::Lost) && operation.call.at >= calm && !is_excused(case, operation.ended(), calm)
+    };
     for operation in case.operations.iter().filter(failed) {
         if session_of(operation.op()).is_some_and(|session| !closes(case, session, operation.ended()))
             && !was_broken(case, operation)
@@ -70,6 +70,13 @@ fn nothing_is_lost(case: &Case<'_>, calm: Micros, verdict: &mut Verdict) {
             );
         }
     }
+}
+
+/// After faults a machine may be busy with all that it has to do again: where the store did not answer anybody in time,
+/// renewals were late, too.
+fn is_excused(case: &Case<'_>, at: Micros, calm: Micros) -> bool {
+    let lease = case.longest_lease;
+    calm > 0 && case.store_was_slow(at.saturating_sub(lease), at, lease / 4)
 }
 
 fn closes(case: &Case<'_>, session: &str, by: Micros) -> bool {

@@ -1,7 +1,7 @@
 //! Promise 4: a crashed holder delays the next by at most its lease and 250 ms; with a lease under a second and the
 //! store on the same machine, 60 ms.
 
-use super::{Limits, queue::open_waits};
+use super::{Limits, SLOW, queue::open_waits};
 use crate::{
     case::{Case, Operation, Prize, Tenure},
     history::{Micros, Op},
@@ -96,10 +96,11 @@ fn judge(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, next: &Operation<'_>
     let calm = case.faults.calm(crash.at, deadline, case.longest_lease, Some(crash.line));
     // In a bucket that is new grants wait one lease, once: the longest, as its clock counts it.
     let epochs = case.stream.epochs().flat_map(|epoch| case.stream.keys_under(epoch, "meta.epoch"));
-    let began = epochs.filter_map(|(_, entries)| entries.first().and_then(|first| first.write.at));
+    let began = epochs.filter_map(|(_, entries)| entries.first().map(|first| first.latest).filter(|at| *at < Micros::MAX));
     let new =
         began.into_iter().any(|began| crash.at.saturating_sub(began) < case.longest_lease * 2 + 500_000 && crash.at >= began);
-    if new || !calm || (deadline > case.end && next.returned.is_none()) {
+    let slow = case.store_was_slow(crash.at, deadline, SLOW);
+    if new || slow || !calm || (deadline > case.end && next.returned.is_none()) {
         return verdict.skip();
     }
     verdict.checked();
@@ -120,8 +121,8 @@ fn judge(case: &Case<'_>, crash: &Crash, held: &Tenure<'_>, next: &Operation<'_>
 mod tests {
     use super::*;
     use crate::{
-        history::FaultKind,
-        tape::{Tape, acquire, campaign},
+        history::{Expect, FaultKind},
+        tape::{Tape, acquire, campaign, put},
     };
 
     const PROMISE: Promise = Promise::Crash;
@@ -194,5 +195,25 @@ mod tests {
                 tape.breaks(PROMISE, "the next grant came");
             }
         }
+    }
+
+    #[test]
+    fn where_the_store_itself_is_slow_nobody_is_judged_but_in_a_simulation() {
+        let crashed = |store: &str, slow: bool| {
+            let mut tape = Tape::of(store);
+            tape.granted(2_000, 1, "a");
+            let waits = tape.call(2_010, 2, acquire("b"));
+            let next = tape.ticket(2_010, "b");
+            tape.fault(2_100, None, FaultKind::Crash, 1);
+            let put = tape.call(2_200, 2, put("n", Expect::Any));
+            let revision = tape.data(2_210, "n");
+            tape.ok(if slow { 2_451 } else { 2_450 }, put, revision);
+            tape.untick(3_500, "a");
+            tape.ok(3_500, waits, next);
+            tape
+        };
+        crashed("nats-r1", false).breaks(PROMISE, "the next grant came");
+        assert!(crashed("nats-r1", true).verdict(PROMISE).violations.is_empty());
+        crashed("sim", true).breaks(PROMISE, "the next grant came");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::Limits;
+use super::{Limits, SLOW};
 use crate::{
     case::Case,
     history::{Micros, Op, SessionState, Sight},
@@ -145,7 +145,8 @@ fn goes_soon(
         Some(quiet) => since.max(quiet) + case.longest_lease * 4 / 3 + limits.members + case.slack,
         None => return verdict.skip(),
     };
-    if !janitors.iter().any(|(from, until)| *from <= since && *until > deadline) || (deadline > case.end && end.is_none()) {
+    let janitor = janitors.iter().any(|(from, until)| *from <= since && *until > deadline);
+    if !janitor || case.store_was_slow(since, deadline, SLOW) || (deadline > case.end && end.is_none()) {
         return verdict.skip();
     }
     verdict.checked();
