@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use futures::future::try_join_all;
@@ -40,9 +40,9 @@ struct Run {
     /// How long faults are done
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// How long it is calm afterwards
-    #[arg(long, default_value_t = 15)]
-    calm: u64,
+    /// How long it is calm afterwards; unless told, until everything must have converged
+    #[arg(long)]
+    calm: Option<u64>,
     /// What everything is drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -204,7 +204,7 @@ async fn one(run: Run) -> Result<ExitCode, Failed> {
     let options = Options {
         store: run.store,
         span: Duration::from_secs(run.seconds),
-        calm: Duration::from_secs(run.calm),
+        calm: run.calm.map(Duration::from_secs),
         seed: run.seed,
         faults: run.faults,
         clients: run.clients,
@@ -224,7 +224,7 @@ async fn short_form(short: Short) -> Result<ExitCode, Failed> {
     let plans = [Store::R1, Store::R3, Store::File].map(|store| Options {
         store,
         span: Duration::from_secs(60),
-        calm: Duration::from_secs(17),
+        calm: None,
         seed,
         faults: Faults::Mixed,
         clients: 4,
@@ -253,11 +253,16 @@ async fn long_form(night: Nightly) -> Result<ExitCode, Failed> {
         at_once: night.at_once,
         out: night.out,
     };
-    let totals = crate::night(&program, &plan, |totals, last| {
+    let nightly = crate::night(&program, &plan, |totals, last| {
         println!("{}", serde_json::json!({ "totals": totals, "last": last.trim() }));
     })
     .await?;
-    Ok(if totals.violations + totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut never = BTreeMap::<String, Vec<&str>>::new();
+    for (store, promise) in nightly.never_checked() {
+        never.entry(store.to_string()).or_default().push(promise.as_str());
+    }
+    println!("{}", serde_json::json!({ "never_checked": never }));
+    Ok(if nightly.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[allow(clippy::print_stdout)]
@@ -266,7 +271,7 @@ async fn soaking(soak: Soaking) -> Result<ExitCode, Failed> {
     let options = Options {
         store: soak.store,
         span: Duration::try_from_secs_f64(soak.hours * 3_600.0)?,
-        calm: Duration::from_secs(20),
+        calm: None,
         seed: soak.seed,
         faults: crate::soak::faults(),
         clients: 5,
@@ -291,15 +296,16 @@ fn tell(options: &Options, verdict: &Verdict) -> bool {
     for violation in &verdict.violations {
         println!("violation: {violation}");
     }
+    let calm = options.calm.map_or_else(String::new, |calm| format!(" --calm {}", calm.as_secs()));
+    let lease = options.lease.map_or_else(String::new, |lease| format!(" --lease {}", lease.as_millis()));
     let place = verdict.history.display();
     println!("The history is in {place}; tenure-check {place} --html PAGE.html makes a page of it.");
     println!(
-        "The same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --calm {} --clients {} --pace {}",
+        "The same again: tenure-storm run --store {} --seed {} --faults {} --seconds {} --clients {} --pace {}{calm}{lease}",
         options.store,
         options.seed,
         options.faults,
         options.span.as_secs(),
-        options.calm.as_secs(),
         options.clients,
         options.pace
     );

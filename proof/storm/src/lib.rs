@@ -28,7 +28,7 @@ mod verdicts;
 
 pub use crew::Program;
 pub use faults::TROUBLES;
-pub use night::{Night, night};
+pub use night::{Night, Nightly, night};
 pub use options::{Faults, Options, Store};
 pub use order::{Field, Order, Way};
 pub use run::{Verdict, run};

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// What the clients' store is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Store {
     /// One NATS server.
@@ -64,7 +64,7 @@ impl FromStr for Store {
 pub enum Faults {
     /// Nothing.
     None,
-    /// Whatever keeps what was acknowledged: everything but rollback and recreate.
+    /// Whatever keeps what was acknowledged: everything but rollback and recreate, and kill-alone, which nothing goes with.
     Mixed,
     /// Only these, by the names of [`crate::TROUBLES`].
     Only(Vec<String>),
@@ -75,7 +75,7 @@ impl Faults {
     pub(crate) fn include(&self, name: &str) -> bool {
         match self {
             Self::None => false,
-            Self::Mixed => !matches!(name, "rollback" | "recreate"),
+            Self::Mixed => !matches!(name, "rollback" | "recreate" | "kill-alone"),
             Self::Only(names) => names.iter().any(|one| one == name),
         }
     }
@@ -114,8 +114,8 @@ pub struct Options {
     pub store: Store,
     /// How long faults are done; the calm after them is on top.
     pub span: Duration,
-    /// How long it is calm after the faults.
-    pub calm: Duration,
+    /// How long it is calm after the faults; as long as it takes to see that everything converges if it is not told.
+    pub calm: Option<Duration>,
     /// What everything is drawn from.
     pub seed: u64,
     /// What is done.

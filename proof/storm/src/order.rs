@@ -25,6 +25,13 @@ impl Order {
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
     }
+
+    /// After so long a client turns away from a call. The checker asks that everything ends within the lease and 11 s of
+    /// the last fault; whoever turned away before that would hide that it did not, so also a call from a while before
+    /// that fault is waited for until then.
+    pub(crate) fn patience(&self) -> Duration {
+        self.lease() + Duration::from_secs(30)
+    }
 }
 
 /// How a client reaches Tenure.
@@ -56,10 +63,12 @@ pub struct Field {
     pub registers: usize,
     /// All pauses are so many times as long as usual.
     pub pace: f64,
+    /// Locks and offices are mostly held for long, so that whoever is killed leaves some.
+    pub held_long: bool,
 }
 
 impl Default for Field {
     fn default() -> Self {
-        Self { locks: 3, waiters: 1, crowd: 1, elections: 2, groups: 1, ids: 4, registers: 2, pace: 1.0 }
+        Self { locks: 3, waiters: 1, crowd: 1, elections: 2, groups: 1, ids: 4, registers: 2, pace: 1.0, held_long: false }
     }
 }

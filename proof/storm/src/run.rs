@@ -102,7 +102,8 @@ impl Storm {
         fs::create_dir_all(&options.out)?;
         let mut rng = fastrand::Rng::with_seed(options.seed);
         let lease = options.lease.unwrap_or_else(|| lease(options.store, &mut rng));
-        let field = Field { pace: options.pace, ..field(&mut rng) };
+        let held_long = options.faults.include("kill-alone");
+        let field = Field { pace: options.pace, held_long, ..field(&mut rng) };
         let stage = match options.store {
             Store::R1 => Stage::Nats(Box::new(Nats::start(1, options, &mut rng).await?)),
             Store::R3 => Stage::Nats(Box::new(Nats::start(3, options, &mut rng).await?)),
@@ -146,12 +147,18 @@ impl Storm {
             faults::to_the_daemon(self, until, rng.fork())
         )?;
         self.record.quiet();
-        let calm = Instant::now() + self.options.calm;
+        let calm = Instant::now() + self.calm();
         while Instant::now() < calm {
             sleep(LOOK).await;
             self.replace_the_gone().await?;
         }
         Ok(())
+    }
+
+    /// How long it is calm in the end. Unless told, past what the checker allows to whatever began by then: the lease
+    /// and 11 s.
+    pub(crate) fn calm(&self) -> Duration {
+        self.options.calm.unwrap_or(self.lease + Duration::from_secs(13))
     }
 
     /// Starts one more client.
@@ -212,7 +219,7 @@ impl Storm {
         Ok(())
     }
 
-    fn daemons(&self) -> MutexGuard<'_, Daemons> {
+    pub(crate) fn daemons(&self) -> MutexGuard<'_, Daemons> {
         self.daemons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,8 +277,9 @@ impl Storm {
         let history = self.record.merge(head, &out, observed, &daemons)?;
         let place = out.join("history.jsonl");
         history.write(BufWriter::new(fs::File::create(&place)?))?;
-        let totals = Totals::of(&history);
-        let mut violations = crate::verdicts::of(&history);
+        let judged = crate::verdicts::of(&history);
+        let totals = Totals::of(&history).and(&judged);
+        let mut violations = judged.violations;
         violations.extend(wrong);
         if violations.is_empty() && !self.options.keep {
             fs::remove_dir_all(&out)?;

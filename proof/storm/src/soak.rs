@@ -52,7 +52,7 @@ pub(crate) fn faults() -> Faults {
 /// As [`run`](crate::run).
 pub async fn soak(program: &Program, options: &Options, interval: Duration) -> Result<Soaked, Failed> {
     let storm = Storm::begin(program, options).await?;
-    let until = Instant::now() + options.span + options.calm;
+    let until = Instant::now() + options.span + storm.calm();
     let mut growth = Growth::default();
     let looking = async {
         while Instant::now() < until {

@@ -9,7 +9,7 @@ use std::{
 
 use async_nats::{ConnectOptions, HeaderMap, Message};
 use futures::StreamExt as _;
-use tenure_check::history::Write;
+use tenure_check::history::{Value, Write, WriteState};
 use tenure_kv::{Entry, Event, Key, KeyRange, Revision, Since, State, Store as _};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -38,7 +38,7 @@ pub(crate) struct Stream {
 /// Everything that an observer has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
-    /// In the order of incarnations and revisions.
+    /// In the order of incarnations and revisions. The key is empty where something was written that is no key's.
     pub(crate) writes: Vec<Write>,
     /// What is known to be missing; empty when the stream is complete.
     pub(crate) notes: Vec<String>,
@@ -86,8 +86,15 @@ impl Stream {
         } else {
             notes.push("stream: complete".to_owned());
         }
-        Observed { writes: log.writes.into_values().flatten().collect(), notes, clashes: log.clashes }
+        let writes = log.writes.into_iter().map(|((epoch, revision), write)| write.unwrap_or_else(|| of_no_key(epoch, revision)));
+        Observed { writes: writes.collect(), notes, clashes: log.clashes }
     }
+}
+
+/// A message that carries a condition and is no key's. Its revision is not missing, so the checker has to hear of it.
+fn of_no_key(epoch: u64, revision: u64) -> Write {
+    let (key, state, value) = (String::new(), WriteState::Deleted, Value::default());
+    Write { revision, epoch, key, state, value, note: None, at: None }
 }
 
 fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tenure_check::{
-    History,
+    Counts, History,
     history::{Line, Op, Outcome, Sight},
 };
+
+use crate::verdicts::Judged;
 
 /// What happened, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +38,20 @@ pub struct Totals {
     pub violations: u64,
     /// Histories that could not be recorded.
     pub failed: u64,
+    /// Histories in which hardly anything was granted, so that they say little.
+    pub empty: u64,
+    /// Revisions between those recorded that are not.
+    pub missing: u64,
+    /// Histories of which it is known how much was checked.
+    pub judged: u64,
+    /// How many things were checked, by promise.
+    pub checked: BTreeMap<String, u64>,
+    /// How many could not be decided, by promise.
+    pub undecided: BTreeMap<String, u64>,
 }
+
+/// A history with fewer grants says little.
+const HANDFUL: u64 = 5;
 
 impl Totals {
     /// Of one history.
@@ -54,7 +69,7 @@ impl Totals {
                     totals.seen += 1;
                     totals.lost += u64::from(matches!(seen.what, Sight::Lost { .. }));
                 }
-                Line::Write(_) => totals.writes += 1,
+                Line::Write(write) => totals.writes += u64::from(!write.key.is_empty()),
                 Line::Fault(fault) => {
                     let kind = serde_json::to_value(fault.kind).unwrap_or_default();
                     let of = if fault.client.is_some() { "client" } else { "server" };
@@ -86,7 +101,17 @@ impl Totals {
             grants.sort();
             totals.hand_overs += grants.windows(2).filter(|pair| pair[0].2 != pair[1].2).count() as u64;
         }
+        totals.empty = u64::from(totals.grants < HANDFUL);
+        totals.missing = Counts::of(history).missing;
         totals
+    }
+
+    /// The same, with how much of it was checked.
+    pub(crate) fn and(mut self, judged: &Judged) -> Self {
+        self.judged = 1;
+        self.checked.clone_from(&judged.checked);
+        self.undecided.clone_from(&judged.undecided);
+        self
     }
 
     /// Adds those of another.
@@ -102,8 +127,15 @@ impl Totals {
         self.seen += other.seen;
         self.violations += other.violations;
         self.failed += other.failed;
-        for (kind, count) in &other.faults {
-            *self.faults.entry(kind.clone()).or_default() += count;
+        self.empty += other.empty;
+        self.missing += other.missing;
+        self.judged += other.judged;
+        let counts =
+            [(&mut self.faults, &other.faults), (&mut self.checked, &other.checked), (&mut self.undecided, &other.undecided)];
+        for (all, some) in counts {
+            for (what, count) in some {
+                *all.entry(what.clone()).or_default() += count;
+            }
         }
     }
 

@@ -1,12 +1,24 @@
-//! What the checker says of a history, as lines for people.
+//! What the checker says of a history: lines for people, and how much it looked at.
+
+use std::collections::BTreeMap;
 
 use tenure_check::{
-    History, Limits, Promise,
+    History, Limits, Promise, Verdict,
     history::{FaultKind, Line},
 };
 
-/// Every violation; empty when there is none.
-pub(crate) fn of(history: &History) -> Vec<String> {
+/// What came of checking a history.
+pub(crate) struct Judged {
+    /// Every violation; empty when there is none.
+    pub(crate) violations: Vec<String>,
+    /// Of each promise that was asked for, how many things were looked at.
+    pub(crate) checked: BTreeMap<String, u64>,
+    /// How many could not be decided.
+    pub(crate) undecided: BTreeMap<String, u64>,
+}
+
+/// Has a history checked.
+pub(crate) fn of(history: &History) -> Judged {
     let verdicts = tenure_check::check_with(history, &limits());
     let set_back = history
         .lines
@@ -15,13 +27,17 @@ pub(crate) fn of(history: &History) -> Vec<String> {
     // What was acknowledged is undone by that, so nothing that rests on it can be asked for. But nobody may believe to
     // hold what another has.
     let asked = |promise| !set_back || matches!(promise, Promise::Validity | Promise::Recording);
-    let violations = verdicts.iter().filter(|verdict| asked(verdict.promise)).flat_map(|verdict| &verdict.violations);
-    violations
+    let verdicts: Vec<_> = verdicts.iter().filter(|verdict| asked(verdict.promise)).collect();
+    let count = |of: fn(&Verdict) -> u64| verdicts.iter().map(|verdict| (verdict.promise.to_string(), of(verdict))).collect();
+    let violations = verdicts
+        .iter()
+        .flat_map(|verdict| &verdict.violations)
         .map(|violation| {
             let lines: Vec<_> = violation.lines.iter().map(|line| (line + 2).to_string()).collect();
             format!("{}: {} [lines {}]", violation.promise, violation.what, lines.join(", "))
         })
-        .collect()
+        .collect();
+    Judged { violations, checked: count(|verdict| verdict.checked), undecided: count(|verdict| verdict.skipped) }
 }
 
 /// How soon things are to happen is promised for a machine that has time for them. This one is busy with a cluster,

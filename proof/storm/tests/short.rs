@@ -12,7 +12,7 @@ async fn the_memory_of_a_daemon() {
     let options = Options {
         store: Store::Memory,
         span: Duration::from_secs(9),
-        calm: Duration::from_secs(2),
+        calm: Some(Duration::from_secs(2)),
         seed: 7,
         faults: "kill-client,pause-client,kill-daemon,pause-daemon,restart-daemon".parse::<Faults>().unwrap(),
         clients: 4,

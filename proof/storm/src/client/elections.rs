@@ -44,7 +44,7 @@ async fn campaign(scene: &Scene, election: &Election, rng: &mut fastrand::Rng) -
             scene.tape.dropped(id);
             return None;
         }
-        () = scene.over.cancelled() => {
+        () = scene.leaves() => {
             scene.tape.dropped(id);
             return None;
         }
@@ -63,7 +63,11 @@ async fn campaign(scene: &Scene, election: &Election, rng: &mut fastrand::Rng) -
 
 async fn lead(scene: &Scene, leadership: &Leadership, rng: &mut fastrand::Rng) {
     let longest = u64::try_from(scene.lease.as_millis()).unwrap_or(u64::MAX);
-    let span = if rng.u8(0..8) == 0 { rng.u64(longest / 2..longest * 2) } else { rng.u64(1..300) };
+    let span = match rng.u8(0..8) {
+        0 => rng.u64(longest / 2..longest * 2),
+        1.. if scene.held_long => rng.u64(100..1_000),
+        _ => rng.u64(1..300),
+    };
     let until = Instant::now() + Duration::from_millis(span);
     let (lost, asked) = (leadership.lost(), leadership.asked_to_step_down());
     tokio::pin!(lost, asked);
@@ -111,7 +115,7 @@ fn look(scene: &Scene, leadership: &Leadership) {
 async fn proclaim(scene: &Scene, leadership: &Leadership) {
     let (election, term, nonce) = (leadership.name().to_owned(), leadership.term().get(), scene.tape.nonce());
     let id = scene.tape.call(Op::Proclaim { session: scene.id(), election, term, nonce: nonce.clone() });
-    match timeout(scene.lease * 4, leadership.proclaim(nonce)).await {
+    match timeout(scene.patience, leadership.proclaim(nonce)).await {
         Ok(Ok(revision)) => scene.tape.done(id, outcome::at(revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -122,7 +126,7 @@ async fn write(scene: &Scene, leadership: &Leadership) {
     let (key, nonce) = (format!("{}-state", leadership.name()), scene.tape.nonce());
     let Ok(place) = data_key(&key) else { return };
     let id = scene.tape.call(Op::FencedPut { session: scene.id(), under: hold_of(leadership), key, nonce: nonce.clone() });
-    match timeout(scene.lease * 4, leadership.commit(Change::put(place, nonce).into())).await {
+    match timeout(scene.patience, leadership.commit(Change::put(place, nonce).into())).await {
         Ok(Ok(revision)) => scene.tape.done(id, outcome::at(revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -141,7 +145,7 @@ async fn leave(scene: &Scene, election: &Election, leadership: Leadership, rng: 
         drop(leadership);
         return scene.tape.dropped(id);
     }
-    match timeout(scene.lease * 4, leadership.resign()).await {
+    match timeout(scene.patience, leadership.resign()).await {
         Ok(Ok(())) => scene.tape.done(id, Done::default()),
         Ok(Err(error)) => {
             scene.tape.returned(id, outcome::of(&error));
@@ -164,7 +168,7 @@ async fn hand_over(scene: &Scene, election: &Election, leadership: &Leadership, 
         term: leadership.term().get(),
         to: Some(next.session.clone()),
     });
-    match timeout(scene.lease * 4, leadership.transfer(&next.id)).await {
+    match timeout(scene.patience, leadership.transfer(&next.id)).await {
         Ok(Ok(term)) => {
             scene.tape.done(id, outcome::at(term));
             return true;

@@ -1,9 +1,7 @@
 //! Being a member: joining under ids that others want, too, changing, leaving, and looking who is there.
 
-use std::time::Duration;
-
 use tenure::{Error, Group, Instance, Member};
-use tenure_check::history::{Done, Found, Op, Outcome};
+use tenure_check::history::{Done, Found, Op};
 use tokio::time::timeout;
 
 use super::{outcome, roles::Scene};
@@ -40,19 +38,23 @@ async fn join(scene: &Scene, group: &Group, member: &str) -> Option<Member> {
         member: member.to_owned(),
         nonce: nonce.clone(),
     });
-    match scene.unless_over(group.join(member, Instance::new().value(nonce))).await {
+    let joined = tokio::select! {
+        joined = group.join(member, Instance::new().value(nonce)) => Some(joined),
+        () = scene.leaves() => None,
+    };
+    match joined {
         Some(Ok(member)) => {
             scene.tape.done(id, outcome::at(member.revision()));
             Some(member)
         }
-        Some(Err(error @ (Error::Conflict { .. } | Error::Invalid { .. }))) => {
+        Some(Err(error @ (Error::Conflict { .. } | Error::Invalid { .. } | Error::Unavailable { .. }))) => {
             scene.tape.returned(id, outcome::of(&error));
             None
         }
         refused => {
             // Nothing is left behind, but it may have been there for a moment until the session withdrew it.
             match refused {
-                Some(Err(error)) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
+                Some(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
                 _ => scene.tape.dropped(id),
             }
             let op = Op::Leave { session: scene.id(), group: group.name().to_owned(), member: member.to_owned() };
@@ -70,7 +72,7 @@ async fn update(scene: &Scene, member: &Member) {
         member: member.id().to_owned(),
         nonce: nonce.clone(),
     });
-    match timeout(scene.lease * 4, member.set_value(nonce)).await {
+    match timeout(scene.patience, member.set_value(nonce)).await {
         Ok(Ok(revision)) => scene.tape.done(id, outcome::at(revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -84,7 +86,7 @@ async fn leave(scene: &Scene, member: Member, rng: &mut fastrand::Rng) {
         drop(member);
         return scene.tape.dropped(id);
     }
-    match timeout(scene.lease * 4, member.leave()).await {
+    match timeout(scene.patience, member.leave()).await {
         Ok(Ok(())) => scene.tape.done(id, Done::default()),
         Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -93,7 +95,7 @@ async fn leave(scene: &Scene, member: Member, rng: &mut fastrand::Rng) {
 
 async fn look(scene: &Scene, group: &Group) {
     let id = scene.tape.call(Op::Members { group: group.name().to_owned() });
-    match timeout(Duration::from_secs(5), group.members()).await {
+    match timeout(scene.patience, group.members()).await {
         Ok(Ok(members)) => {
             let found = members.list.iter().map(|member| Found {
                 key: member.id.clone(),

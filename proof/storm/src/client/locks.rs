@@ -48,7 +48,7 @@ async fn acquire(scene: &Scene, mutex: &Mutex, rng: &mut fastrand::Rng) -> Optio
             scene.tape.dropped(id);
             return None;
         }
-        () = scene.over.cancelled() => {
+        () = scene.leaves() => {
             scene.tape.dropped(id);
             return None;
         }
@@ -76,6 +76,7 @@ async fn hold(scene: &Scene, guard: &Guard, rng: &mut fastrand::Rng) {
     let longest = u64::try_from(scene.lease.as_millis()).unwrap_or(u64::MAX);
     let span = match rng.u8(0..12) {
         0 => rng.u64(longest / 2..longest * 2),
+        1.. if scene.held_long => rng.u64(100..1_000),
         1..3 => 0,
         _ => rng.u64(1..60),
     };
@@ -120,7 +121,7 @@ async fn write(scene: &Scene, guard: &Guard) {
     let Ok(place) = data_key(&key) else { return };
     let under = Hold::Lock { lock: guard.name().to_owned(), token: guard.token().get() };
     let id = scene.tape.call(Op::FencedPut { session: scene.id(), under, key, nonce: nonce.clone() });
-    match timeout(scene.lease * 4, guard.commit(Change::put(place, nonce).into())).await {
+    match timeout(scene.patience, guard.commit(Change::put(place, nonce).into())).await {
         Ok(Ok(revision)) => scene.tape.done(id, outcome::at(revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -137,7 +138,7 @@ async fn give_up(scene: &Scene, guard: Guard, rng: &mut fastrand::Rng) {
         }
         // Turning away from a release does not stop it.
         1 => Duration::from_micros(rng.u64(0..2_000)),
-        _ => scene.lease * 4,
+        _ => scene.patience,
     };
     match timeout(patience, guard.release()).await {
         Ok(Ok(())) => scene.tape.done(id, Done::default()),
@@ -162,7 +163,7 @@ pub(super) async fn break_some(scene: Scene, locks: usize, mut rng: fastrand::Rn
         let Some(Ok(queue)) = scene.unless_over(locks::inspect(&**store, &lock)).await else { continue };
         let Some(holder) = queue.holder else { continue };
         let id = scene.tape.call(Op::Break { lock: lock.clone(), token: holder.token.get() });
-        match timeout(scene.lease * 4, locks::break_hold(&**store, &lock, holder.token)).await {
+        match timeout(scene.patience, locks::break_hold(&**store, &lock, holder.token)).await {
             Ok(Ok(())) => scene.tape.done(id, Done::default()),
             Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
             Err(_) => scene.tape.dropped(id),

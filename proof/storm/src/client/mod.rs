@@ -36,8 +36,6 @@ use crate::{
 
 /// How long the roles may take to end in order once the session is over.
 const ENDING: Duration = Duration::from_secs(3);
-/// A store that opens no session for so long is opened anew.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a client process until its standard input ends or SIGTERM comes.
 ///
@@ -90,9 +88,10 @@ async fn live(order: &Order, url: &str, tape: &Arc<Tape>, stop: &CancellationTok
         };
         let watching = stop.child_token();
         let watched = Arc::new(tape.part());
-        let mut watchers = views::start(order, &store, &watched, &watching);
+        let mut watchers = views::start(order, &store, &watched, &watching, stop);
+        // A store that opens no session for so long is opened anew.
         let mut failing = clock::now();
-        while !stop.is_cancelled() && clock::now() - failing < PATIENCE.as_micros() as u64 {
+        while !stop.is_cancelled() && clock::now() - failing < order.patience().as_micros() as u64 {
             if let Some(session) = open(order, &store, tape, stop).await {
                 act(order, session, tape, stop, rng.fork()).await;
                 failing = clock::now();
@@ -101,8 +100,7 @@ async fn live(order: &Order, url: &str, tape: &Arc<Tape>, stop: &CancellationTok
             }
         }
         watching.cancel();
-        let _ = timeout(ENDING, async { while watchers.join_next().await.is_some() {} }).await;
-        watchers.shutdown().await;
+        end(&mut watchers, order.patience(), stop).await;
         watched.abandon();
     }
 }
@@ -138,8 +136,15 @@ async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &Cancellat
     let opened = Opened::new(session.clone(), tape.clone());
     let mut roles = JoinSet::new();
     roles.spawn(states(session.clone(), tape.clone(), over.clone()));
-    let scene =
-        Scene { session: session.clone(), tape: tape.clone(), over: over.clone(), lease: order.lease(), pace: order.field.pace };
+    let scene = Scene {
+        session: session.clone(),
+        tape: tape.clone(),
+        over: over.clone(),
+        lease: order.lease(),
+        patience: order.patience(),
+        pace: order.field.pace,
+        held_long: order.field.held_long,
+    };
     for role in Role::all(&order.field) {
         roles.spawn(role.play(scene.clone(), rng.fork()));
     }
@@ -154,13 +159,30 @@ async fn act(order: &Order, session: Session, tape: &Arc<Tape>, stop: &Cancellat
     };
     over.cancel();
     // In the middle it is closed under those who rely on it.
-    if (!closing || stop.is_cancelled()) && timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await.is_err() {
-        roles.shutdown().await;
+    if !closing || stop.is_cancelled() {
+        end(&mut roles, order.patience(), stop).await;
     }
-    opened.close().await;
-    let _ = timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await;
-    roles.shutdown().await;
+    opened.close(order.patience(), stop).await;
+    end(&mut roles, order.patience(), stop).await;
     tape.abandon();
+}
+
+/// Waits until everybody has ended, with patience until the client is told to end, and makes those end who do not.
+pub(crate) async fn end(tasks: &mut JoinSet<()>, patience: Duration, stop: &CancellationToken) {
+    let _ = in_time(async { while tasks.join_next().await.is_some() {} }, patience, stop).await;
+    tasks.shutdown().await;
+}
+
+/// What comes of `work`, unless that takes longer than `patience`, or much longer than the client is told to live.
+pub(crate) async fn in_time<T>(work: impl Future<Output = T>, patience: Duration, stop: &CancellationToken) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = sleep(patience) => None,
+        () = async {
+            stop.cancelled().await;
+            sleep(ENDING).await;
+        } => None,
+    }
 }
 
 /// Notes what the session says of itself.

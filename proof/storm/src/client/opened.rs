@@ -1,12 +1,12 @@
 //! A session whose end is on the tape, however its own client brings it about.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tenure::Session;
 use tenure_check::history::{Done, Op};
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::{ENDING, outcome};
+use super::{in_time, outcome};
 use crate::tape::Tape;
 
 /// A session of this client. Dropping it gives the session up, too, and the tape says so before.
@@ -22,13 +22,13 @@ impl Opened {
         Self { session, tape, ended: false }
     }
 
-    /// Closes it.
-    pub(super) async fn close(mut self) {
+    /// Closes it, waiting as [`in_time`] says.
+    pub(super) async fn close(mut self, patience: Duration, stop: &CancellationToken) {
         let id = self.end();
-        match timeout(ENDING, self.session.close()).await {
-            Ok(Ok(())) => self.tape.done(id, Done::default()),
-            Ok(Err(error)) => self.tape.returned(id, outcome::of(&error)),
-            Err(_) => self.tape.dropped(id),
+        match in_time(self.session.close(), patience, stop).await {
+            Some(Ok(())) => self.tape.done(id, Done::default()),
+            Some(Err(error)) => self.tape.returned(id, outcome::of(&error)),
+            None => self.tape.dropped(id),
         }
     }
 

@@ -1,16 +1,11 @@
 //! A plain register by compare-and-set: the store's own verbs, with nothing of Tenure's around them.
 
-use std::time::Duration;
-
 use tenure::data_key;
 use tenure_check::history::{Done, Expect, Op, Outcome};
 use tenure_kv::{Key, Op as Change, Revision, StoreExt as _};
 use tokio::time::timeout;
 
 use super::{outcome, roles::Scene};
-
-/// How long an answer is waited for, at the longest.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn play(scene: Scene, name: String, mut rng: fastrand::Rng) {
     let Ok(key) = data_key(&name) else { return };
@@ -47,7 +42,7 @@ fn expected(change: Change, expect: Expect) -> Change {
 
 async fn read(scene: &Scene, name: &str, key: &Key) -> Option<u64> {
     let id = scene.tape.call(Op::Get { key: name.to_owned() });
-    match timeout(PATIENCE, scene.session.store().get(key)).await {
+    match timeout(scene.patience, scene.session.store().get(key)).await {
         Ok(Ok(found)) => {
             let revision = found.as_ref().map(|(_, revision)| revision.get());
             let nonce = found.and_then(|(value, _)| String::from_utf8(value.to_vec()).ok());
@@ -74,7 +69,7 @@ async fn delete(scene: &Scene, name: &str, key: &Key, expect: Expect) -> Option<
 
 /// Where the write is, when it is known to be anywhere.
 async fn commit(scene: &Scene, id: u64, change: Change) -> Option<Option<u64>> {
-    match timeout(PATIENCE, scene.session.store().commit(change.into())).await {
+    match timeout(scene.patience, scene.session.store().commit(change.into())).await {
         Ok(Ok(revision)) => {
             scene.tape.done(id, outcome::at(revision));
             return Some(Some(revision.get()));

@@ -3,7 +3,7 @@
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tenure::Session;
+use tenure::{Loss, Session, SessionState};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,10 @@ pub(super) struct Scene {
     /// The session is over, or about to be.
     pub(super) over: CancellationToken,
     pub(super) lease: Duration,
+    /// How long a call that does not end is waited for.
+    pub(super) patience: Duration,
     pub(super) pace: f64,
+    pub(super) held_long: bool,
 }
 
 impl Scene {
@@ -29,6 +32,16 @@ impl Scene {
     /// Waits for some milliseconds, drawn from `span`, at the pace of this history.
     pub(super) async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
         pause_at(self.pace, rng, span, &self.over).await;
+    }
+
+    /// Resolves when whoever waits is to turn away: the client ends the session by itself. Once the session is lost
+    /// every call has to end without that.
+    pub(super) async fn leaves(&self) {
+        self.over.cancelled().await;
+        let state = *self.session.states().borrow();
+        if matches!(state, SessionState::Lost(loss) if loss != Loss::Closed) {
+            std::future::pending().await
+        }
     }
 
     /// `work`, unless the scene is over first.

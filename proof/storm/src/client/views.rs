@@ -13,8 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::{open, opened::Opened, roles::pause};
 use crate::{clock::now, order::Order, tape::Tape};
 
-/// Starts all of them.
-pub(super) fn start(order: &Order, store: &Arc<dyn Store>, tape: &Arc<Tape>, over: &CancellationToken) -> JoinSet<()> {
+/// Starts all of them. `over`: nobody looks any more; `stop`: the client is told to end.
+pub(super) fn start(
+    order: &Order,
+    store: &Arc<dyn Store>,
+    tape: &Arc<Tape>,
+    over: &CancellationToken,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut rng = fastrand::Rng::with_seed(order.seed ^ 0x5eed);
     for n in 0..order.field.groups {
@@ -23,7 +29,7 @@ pub(super) fn start(order: &Order, store: &Arc<dyn Store>, tape: &Arc<Tape>, ove
     }
     let viewing = view(store.clone(), tape.clone(), over.clone(), rng.fork());
     tasks.spawn(until(over.clone(), viewing));
-    let observing = observe(order.clone(), store.clone(), tape.clone(), over.clone(), rng.fork());
+    let observing = observe(order.clone(), store.clone(), tape.clone(), over.clone(), stop.clone(), rng.fork());
     tasks.spawn(observing);
     tasks
 }
@@ -100,7 +106,14 @@ async fn view(store: Arc<dyn Store>, tape: Arc<Tape>, over: CancellationToken, m
 }
 
 /// Observes all elections under a session of its own, one after another.
-async fn observe(order: Order, store: Arc<dyn Store>, tape: Arc<Tape>, over: CancellationToken, mut rng: fastrand::Rng) {
+async fn observe(
+    order: Order,
+    store: Arc<dyn Store>,
+    tape: Arc<Tape>,
+    over: CancellationToken,
+    stop: CancellationToken,
+    mut rng: fastrand::Rng,
+) {
     while !over.is_cancelled() {
         if let Some(session) = open(&order, &store, &tape, &over).await {
             let opened = Opened::new(session, tape.clone());
@@ -112,7 +125,7 @@ async fn observe(order: Order, store: Arc<dyn Store>, tape: Arc<Tape>, over: Can
                 () = over.cancelled() => observers.shutdown().await,
                 () = async { while observers.join_next().await.is_some() {} } => {}
             }
-            opened.close().await;
+            opened.close(order.patience(), &stop).await;
         }
         pause(&mut rng, 50..500, &over).await;
     }

@@ -7,7 +7,7 @@ use tenure_check::history::FaultKind;
 use tokio::time::sleep;
 
 use super::{descriptors, last};
-use crate::{Failed, run::Storm};
+use crate::{Failed, clock::now, run::Storm};
 
 /// The names of what is done to a daemon.
 pub(super) const ALL: [&str; 5] = ["kill-daemon", "pause-daemon", "restart-daemon", "cut-daemon", "starve-daemon"];
@@ -44,11 +44,15 @@ pub(super) async fn trouble(storm: &Storm, name: &str, rng: &mut fastrand::Rng) 
         "pause-daemon" => {
             let fault = begin(FaultKind::Pause, "SIGSTOP");
             daemon.signal(Signal::SIGSTOP);
+            let from = now();
             last(storm.lease, rng).await;
+            let until = now();
             daemon.signal(Signal::SIGCONT);
             storm.record.over(fault);
+            if let Some(pid) = daemon.child.id() {
+                storm.daemons().stopped(pid, from, until);
+            }
         }
-        "cut-daemon" if daemon.wires.is_empty() => {}
         "cut-daemon" => {
             let fault = begin(FaultKind::Partition, "every wire is cut");
             daemon.wires.iter().for_each(tenure_tests::Proxy::cut);

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep};
 use crate::{Failed, run::Storm, stage::Stage};
 
 /// The names of all faults.
-pub const TROUBLES: [&str; 23] = [
+pub const TROUBLES: [&str; 24] = [
+    "kill-alone",
     "kill-client",
     "pause-client",
     "cut-client",
@@ -43,9 +44,12 @@ pub const TROUBLES: [&str; 23] = [
 
 /// Does things to clients until `until`.
 pub(crate) async fn to_clients(storm: &Storm, until: Instant, mut rng: fastrand::Rng) -> Result<(), Failed> {
+    if storm.options.faults.include("kill-alone") {
+        return clients::alone(storm, until, &mut rng).await;
+    }
     let wanted: Vec<_> = clients::ALL.into_iter().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 100..1_500, &mut rng).await? {
-        clients::trouble(storm, name, &mut rng).await?;
+    while turn(storm, until, 100..1_500, &mut rng).await? {
+        clients::trouble(storm, &wanted, &mut rng).await?;
     }
     Ok(())
 }
@@ -58,7 +62,8 @@ pub(crate) async fn to_the_stage(storm: &Storm, until: Instant, mut rng: fastran
         Stage::Embedded(_) => &["disk-full"],
     };
     let mut wanted: Vec<_> = all.iter().copied().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 300..4_000, &mut rng).await? {
+    while turn(storm, until, 300..4_000, &mut rng).await? {
+        let Some(name) = rng.choice(&wanted).copied() else { continue };
         let done = match &storm.stage {
             Stage::Nats(nats) => servers::trouble(storm, nats, name, &mut rng).await?,
             Stage::Embedded(_) => daemons::no_room(storm, &mut rng).await?,
@@ -75,34 +80,23 @@ pub(crate) async fn to_the_daemon(storm: &Storm, until: Instant, mut rng: fastra
     if storm.daemon.lock().await.is_none() {
         return Ok(());
     }
-    let wanted: Vec<_> = daemons::ALL.into_iter().filter(|name| storm.options.faults.include(name)).collect();
-    while let Some(name) = next(storm, &wanted, until, 300..4_000, &mut rng).await? {
+    // What has its store in itself has no wires.
+    let wired = matches!(storm.stage, Stage::Nats(_));
+    let wanted = daemons::ALL.into_iter().filter(|name| storm.options.faults.include(name) && (wired || *name != "cut-daemon"));
+    let wanted: Vec<_> = wanted.collect();
+    while turn(storm, until, 300..4_000, &mut rng).await? {
+        let Some(name) = rng.choice(&wanted) else { continue };
         daemons::trouble(storm, name, &mut rng).await?;
     }
     Ok(())
 }
 
-/// After a while, what is to be done next; `None` when the time is over or nothing is wanted.
-async fn next(
-    storm: &Storm,
-    wanted: &[&'static str],
-    until: Instant,
-    gap: std::ops::Range<u64>,
-    rng: &mut fastrand::Rng,
-) -> Result<Option<&'static str>, Failed> {
+/// Waits for a while; whether there is time for something then.
+async fn turn(storm: &Storm, until: Instant, gap: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Result<bool, Failed> {
     let at = Instant::now() + Duration::from_millis(rng.u64(gap));
     tokio::time::sleep_until(at.min(until)).await;
     storm.replace_the_gone().await?;
-    if at >= until {
-        return Ok(None);
-    }
-    match rng.choice(wanted) {
-        Some(name) => Ok(Some(*name)),
-        None => {
-            tokio::time::sleep_until(until).await;
-            Ok(None)
-        }
-    }
+    Ok(at < until)
 }
 
 /// For how long something lasts: mostly short, now and then past `lease`.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use async_nats::RequestErrorKind;
 use rustix::process::Rlimit;
+use serde::Deserialize;
 use tenure_check::history::FaultKind;
 use tenure_tests::{NatsCluster, nats_server_newest};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{descriptors, last, power};
-use crate::{Failed, run::Storm, stage::Nats};
+use crate::{Failed, clock::now, run::Storm, stage::Nats};
 
 /// What can be done to one that stands alone.
 pub(super) const ALONE: [&str; 9] =
@@ -73,9 +75,13 @@ pub(super) async fn trouble(storm: &Storm, nats: &Nats, name: &str, rng: &mut fa
             record.over(fault);
         }
         "step-down" => {
-            let fault = begin(FaultKind::LeaderStepdown, leader(servers, nats).await, "");
-            step_down(servers, nats).await;
-            record.over(fault);
+            let (one, from) = (leader(servers, nats).await, now());
+            // What was refused was not done; what was not answered may have been.
+            if let Some(note) = step_down(servers, nats).await {
+                let fault = begin(FaultKind::LeaderStepdown, one, note);
+                record.began(fault, from);
+                record.over(fault);
+            }
         }
         "restart" => {
             for i in 0..servers.size() {
@@ -173,14 +179,27 @@ async fn start_all(servers: &mut NatsCluster) {
 
 async fn leader(servers: &NatsCluster, nats: &Nats) -> usize {
     // Without one anybody will do.
-    tokio::time::timeout(Duration::from_secs(5), servers.leader(&nats.bucket)).await.unwrap_or_default()
+    timeout(Duration::from_secs(5), servers.leader(&nats.bucket)).await.unwrap_or_default()
 }
 
-/// Asks the stream's leader to step down. Best effort, like an operator's.
-async fn step_down(servers: &NatsCluster, nats: &Nats) {
-    let asking = async {
-        let client = async_nats::connect(servers.client_urls()).await.ok()?;
-        client.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.KV_{}", nats.bucket), "".into()).await.ok()
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(5), asking).await;
+/// What the servers say to a step-down.
+#[derive(Deserialize)]
+struct SteppedDown {
+    #[serde(default)]
+    success: bool,
+}
+
+/// Asks the stream's leader to step down. Best effort, like an operator's. Notes how it went; `None` if it surely did not.
+async fn step_down(servers: &NatsCluster, nats: &Nats) -> Option<&'static str> {
+    const ANSWER: Duration = Duration::from_secs(5);
+    let client = timeout(ANSWER, async_nats::connect(servers.client_urls())).await.ok()?.ok()?;
+    let asking = client.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.KV_{}", nats.bucket), "".into());
+    match timeout(ANSWER, asking).await {
+        Ok(Ok(answer)) => {
+            let said: Option<SteppedDown> = serde_json::from_slice(&answer.payload).ok();
+            said.is_some_and(|said| said.success).then_some("")
+        }
+        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => None,
+        _ => Some("unanswered"),
+    }
 }

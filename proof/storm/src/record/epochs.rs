@@ -8,7 +8,12 @@ use tenure_check::history::{Micros, Op, Value, Write};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Daemons {
     daemons: Vec<Facts>,
+    /// When which of them, by process, was stopped, and when it was about to go on.
+    stops: Vec<(u32, Micros, Micros)>,
 }
+
+/// A process that was told to stop has stopped after that, at the latest.
+const STOPPED: Micros = 100_000;
 
 /// What the director knows of a daemon.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,17 @@ impl Daemons {
 
     pub(crate) fn of_pid(&self, pid: u32) -> Option<Facts> {
         self.daemons.iter().rev().find(|daemon| daemon.pid == pid).copied()
+    }
+
+    /// The process `pid` was told to stop at `from`, and to go on at `until`.
+    pub(crate) fn stopped(&mut self, pid: u32, from: Micros, until: Micros) {
+        self.stops.push((pid, from, until));
+    }
+
+    /// Before this nobody can have heard the answer to what the process `pid` was asked at `at`.
+    pub(crate) fn answers(&self, pid: u32, at: Micros) -> Micros {
+        let within = |(one, from, until): &&(u32, Micros, Micros)| *one == pid && (from + STOPPED..*until).contains(&at);
+        self.stops.iter().find(within).map_or(at, |(.., until)| *until)
     }
 
     /// The daemon that made the call `id`.

@@ -38,6 +38,14 @@ impl Record {
         lines.len() - 1
     }
 
+    /// It has turned out that the fault had begun at `from`.
+    pub(crate) fn began(&self, fault: usize, from: Micros) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Line::Fault(fault)) = lines.get_mut(fault) {
+            fault.from = from;
+        }
+    }
+
     /// The fault that began so is over.
     pub(crate) fn over(&self, fault: usize) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

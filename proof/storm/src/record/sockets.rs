@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tenure_check::history::{Call, Done, Hold, Line, Micros, Op, Outcome, Return};
+use tenure_check::history::{Call, Done, Hold, Line, Micros, Op, Outcome, Return, Sight};
 
 use super::{Daemons, Epochs, at};
 use crate::tape::{self, Taped};
@@ -26,13 +26,14 @@ const ALIAS: u64 = 1_000_000;
 pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, aliases: &mut Aliases) -> Vec<Line> {
     let returned = returned(&taped);
     let mut lines = Vec::new();
-    let mut alias = 0;
+    let (mut alias, mut of) = (0, None);
     let (mut had, mut epoch, mut last, mut client, mut made) = (Had::default(), None, 0, 0, 0);
     for taped in taped {
         let mut line = match taped {
             Taped::Line(line) => line,
             Taped::Daemon { pid } => {
                 had.end(last, client, &mut made, &mut lines);
+                of = Some(pid);
                 epoch = daemons.of_pid(pid).and_then(|daemon| daemon.epoch);
                 alias = epoch.map_or(0, |epoch| (epoch - 1) * ALIAS);
                 aliases.push((last, client % ALIAS, client % ALIAS + alias));
@@ -52,7 +53,13 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, alias
                     done.epoch = epoch.or_else(|| done.revision.and_then(|revision| epochs.of_write(op, revision, one.at)));
                 }
             }
-            Line::Seen(seen) => seen.client += alias,
+            Line::Seen(seen) => {
+                seen.client += alias;
+                // Who was asked while it stood still has not looked before it went on.
+                if let (Some(pid), Sight::Held { .. } | Sight::Leading { .. }) = (of, &seen.what) {
+                    seen.from = daemons.answers(pid, seen.from).min(seen.at);
+                }
+            }
             _ => {}
         }
         lines.push(line);
@@ -149,6 +156,22 @@ mod tests {
     use tenure_check::history::{Mode, Value, Write, WriteState};
 
     use super::*;
+
+    #[test]
+    fn what_was_asked_while_the_daemon_stood_still_was_answered_after_it() {
+        let mut daemons = Daemons::default();
+        daemons.stopped(7, 1_000_000, 3_000_000);
+        let look = |from| {
+            let what = Sight::Held { lock: "l".into(), token: 5, yes: true };
+            Taped::Line(Line::Seen(tenure_check::history::Seen { from, at: 4_000_000, client: 4, what }))
+        };
+        let taped = vec![Taped::Daemon { pid: 7 }, look(1_050_000), look(2_000_000), Taped::Daemon { pid: 8 }, look(2_000_000)];
+        let froms: Vec<_> = lines(taped, &Epochs::of(&[], Vec::new()), &daemons, &mut Vec::new())
+            .into_iter()
+            .filter_map(|line| if let Line::Seen(seen) = line { Some(seen.from) } else { None })
+            .collect();
+        assert_eq!(froms, [1_050_000, 3_000_000, 2_000_000]);
+    }
 
     #[test]
     fn holds_get_their_session_and_the_end_of_a_connection_gives_them_up() {

@@ -18,7 +18,6 @@ use super::{
 use crate::clock::now;
 
 const LOOK: Duration = Duration::from_millis(20);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Office {
     election: String,
@@ -64,7 +63,7 @@ async fn campaign(scene: &Scene, election: &str, rng: &mut fastrand::Rng) -> Opt
             scene.tape.dropped(id);
             return None;
         }
-        () = scene.over.cancelled() => {
+        () = scene.leaves() => {
             scene.tape.dropped(id);
             return None;
         }
@@ -116,7 +115,7 @@ async fn proclaim(scene: &Scene, office: &Office) {
     let (election, term, nonce) = (office.election.clone(), office.term, scene.tape.nonce());
     let params = json!({ "lease": office.lease, "value": nonce });
     let id = scene.tape.call(Op::Proclaim { session: String::new(), election, term, nonce });
-    match timeout(PATIENCE, scene.client.call_as::<tenure_sidecar::protocol::Written>("election.proclaim", params)).await {
+    match timeout(scene.patience, scene.client.call_as::<tenure_sidecar::protocol::Written>("election.proclaim", params)).await {
         Ok(Ok(written)) => scene.tape.done(id, outcome::at(written.revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -128,7 +127,7 @@ async fn leave(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) {
         return;
     }
     let id = scene.tape.call(Op::Resign { session: String::new(), election: office.election.clone(), term: office.term });
-    match timeout(PATIENCE, scene.client.call("election.resign", json!({ "lease": office.lease }))).await {
+    match timeout(scene.patience, scene.client.call("election.resign", json!({ "lease": office.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
         Ok(Err(error)) => scene.tape.returned(id, outcome::of_release(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -138,7 +137,7 @@ async fn leave(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) {
 /// Whether the office is over by that.
 async fn hand_over(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) -> bool {
     let asked = ElectionName { name: office.election.clone() };
-    let listed = timeout(PATIENCE, scene.client.call_as::<ElectionCandidates>("election.candidates", asked)).await;
+    let listed = timeout(scene.patience, scene.client.call_as::<ElectionCandidates>("election.candidates", asked)).await;
     let Ok(Ok(listed)) = listed else { return false };
     let Some(next) = rng.choice(listed.candidates) else { return false };
     let id = scene.tape.call(Op::Transfer {
@@ -148,7 +147,7 @@ async fn hand_over(scene: &Scene, office: &Office, rng: &mut fastrand::Rng) -> b
         to: Some(next.session),
     });
     let params = json!({ "lease": office.lease, "candidate": next.id });
-    match timeout(PATIENCE, scene.client.call_as::<ElectionTransferred>("election.transfer", params)).await {
+    match timeout(scene.patience, scene.client.call_as::<ElectionTransferred>("election.transfer", params)).await {
         Ok(Ok(transferred)) => {
             scene.tape.done(id, outcome::at(transferred.fence));
             return true;

@@ -1,7 +1,5 @@
 //! Groups over the socket.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tenure_check::history::{Done, Found, MemberKind, Op, Outcome, Sight};
 use tenure_sidecar::protocol::{Happening, Kind, MemberJoin, MemberJoined, MemberListed, MemberWatchParams, Written};
@@ -9,8 +7,6 @@ use tokio::time::timeout;
 
 use super::{Scene, outcome};
 use crate::clock::now;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A membership of this connection.
 struct Seat {
@@ -44,19 +40,23 @@ async fn join(scene: &Scene, group: &str, member: String) -> Option<Seat> {
     let (group, session) = (group.to_owned(), String::new());
     let id = scene.tape.call(Op::Join { session, group: group.clone(), member: member.clone(), nonce: nonce.clone() });
     let params = MemberJoin { group: group.clone(), id: Some(member.clone()), value: Some(nonce), ..MemberJoin::default() };
-    let joining = scene.client.call_as::<MemberJoined>("member.join", params);
-    match scene.over.run_until_cancelled(timeout(PATIENCE, joining)).await {
-        Some(Ok(Ok(joined))) => {
+    let joined = tokio::select! {
+        joined = scene.client.call_as::<MemberJoined>("member.join", params) => Some(joined),
+        () = scene.leaves() => None,
+    };
+    match joined {
+        Some(Ok(joined)) => {
             scene.tape.done(id, outcome::at(joined.revision));
             return Some(Seat { group, member, lease: joined.lease });
         }
-        Some(Ok(Err(error))) if matches!(error.kind(), Some(Kind::Conflict | Kind::InvalidParams)) => {
+        // A daemon that leaves says "unavailable" of a join under way, too, when it has taken back what that wrote.
+        Some(Err(error)) if matches!(error.kind(), Some(Kind::Conflict | Kind::InvalidParams)) => {
             scene.tape.returned(id, outcome::of(&error));
         }
         refused => {
             // Nothing is left behind, but it may have been there for a moment until the daemon withdrew it.
             match refused {
-                Some(Ok(Err(error))) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
+                Some(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
                 _ => scene.tape.dropped(id),
             }
             let (group, member, session) = (group.clone(), member.clone(), String::new());
@@ -71,7 +71,7 @@ async fn update(scene: &Scene, seat: &Seat) {
     let params = json!({ "lease": seat.lease, "value": nonce });
     let (group, member, session) = (seat.group.clone(), seat.member.clone(), String::new());
     let id = scene.tape.call(Op::Update { session, group, member, nonce });
-    match timeout(PATIENCE, scene.client.call_as::<Written>("member.update", params)).await {
+    match timeout(scene.patience, scene.client.call_as::<Written>("member.update", params)).await {
         Ok(Ok(written)) => scene.tape.done(id, outcome::at(written.revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -81,7 +81,7 @@ async fn update(scene: &Scene, seat: &Seat) {
 async fn leave(scene: &Scene, seat: &Seat) {
     let (group, member, session) = (seat.group.clone(), seat.member.clone(), String::new());
     let id = scene.tape.call(Op::Leave { session, group, member });
-    match timeout(PATIENCE, scene.client.call("member.leave", json!({ "lease": seat.lease }))).await {
+    match timeout(scene.patience, scene.client.call("member.leave", json!({ "lease": seat.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
         Ok(Err(error)) => scene.tape.returned(id, Outcome::Unknown { why: error.to_string() }),
         Err(_) => scene.tape.dropped(id),
@@ -90,7 +90,7 @@ async fn leave(scene: &Scene, seat: &Seat) {
 
 async fn look(scene: &Scene, group: &str) {
     let id = scene.tape.call(Op::Members { group: group.to_owned() });
-    match timeout(PATIENCE, scene.client.call_as::<MemberListed>("member.list", json!({ "group": group }))).await {
+    match timeout(scene.patience, scene.client.call_as::<MemberListed>("member.list", json!({ "group": group }))).await {
         Ok(Ok(listed)) => {
             let found =
                 listed.members.into_iter().map(|member| Found { key: member.id, revision: member.revision, nonce: member.value });

@@ -15,8 +15,6 @@ use crate::clock::now;
 
 /// From one look at the hold to the next.
 const LOOK: Duration = Duration::from_millis(15);
-/// How long an answer that needs no waiting may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A hold of this connection.
 struct Held {
@@ -54,7 +52,7 @@ async fn acquire(scene: &Scene, lock: &str, rng: &mut fastrand::Rng) -> Option<H
             scene.tape.dropped(id);
             return None;
         }
-        () = scene.over.cancelled() => {
+        () = scene.leaves() => {
             scene.tape.dropped(id);
             return None;
         }
@@ -115,7 +113,7 @@ pub(super) async fn lost(notices: &mut Notices, lease: &str) -> String {
 
 /// What the daemon says of a hold; `None` when it says nothing.
 pub(super) async fn check(scene: &Scene, lease: &str) -> Option<bool> {
-    let checked = timeout(PATIENCE, scene.client.call_as::<LockCheck>("lock.check", json!({ "lease": lease }))).await;
+    let checked = timeout(scene.patience, scene.client.call_as::<LockCheck>("lock.check", json!({ "lease": lease }))).await;
     match checked {
         Ok(Ok(LockCheck { held, .. })) => Some(held),
         Ok(Err(CallError::Refused(_))) => Some(false),
@@ -140,7 +138,7 @@ pub(super) async fn fenced(scene: &Scene, under: Hold, key: String, lease: &str)
     let nonce = scene.tape.nonce();
     let params = json!({ "key": key, "value": nonce, "fence_lease": lease });
     let id = scene.tape.call(Op::FencedPut { session: String::new(), under, key, nonce });
-    match timeout(PATIENCE, scene.client.call_as::<Written>("kv.put", params)).await {
+    match timeout(scene.patience, scene.client.call_as::<Written>("kv.put", params)).await {
         Ok(Ok(written)) => scene.tape.done(id, outcome::at(written.revision)),
         Ok(Err(error)) => scene.tape.returned(id, outcome::of(&error)),
         Err(_) => scene.tape.dropped(id),
@@ -151,7 +149,7 @@ async fn release(scene: &Scene, held: &Held, rng: &mut fastrand::Rng) {
     let release = Op::Release { session: String::new(), lock: held.lock.clone(), token: held.token };
     let (id, begun) = (scene.tape.call(release), now());
     // Turning away from a release does not stop it.
-    let patience = if rng.u8(0..10) == 0 { Duration::from_micros(rng.u64(0..2_000)) } else { PATIENCE };
+    let patience = if rng.u8(0..10) == 0 { Duration::from_micros(rng.u64(0..2_000)) } else { scene.patience };
     match timeout(patience, scene.client.call("lock.release", json!({ "lease": held.lease }))).await {
         Ok(Ok(_)) => scene.tape.done(id, Done::default()),
         Ok(Err(error)) => {

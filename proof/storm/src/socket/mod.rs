@@ -9,7 +9,7 @@ mod registers;
 
 use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use tenure_sidecar::{
     Client,
     protocol::{NoParams, Status},
@@ -21,13 +21,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{pause, pause_at},
+    client::{end, pause, pause_at},
     order::Order,
     tape::{Tape, Taped},
 };
 
-/// How long the roles may take to end in order.
-const ENDING: Duration = Duration::from_secs(3);
+/// How long the daemon may take to say who it is.
+const HELLO: Duration = Duration::from_secs(3);
 
 /// What all roles on one connection share.
 #[derive(Clone, Debug)]
@@ -39,10 +39,21 @@ struct Scene {
     /// The client ends.
     stop: CancellationToken,
     lease: Duration,
+    /// How long an answer that needs no waiting may take.
+    patience: Duration,
     pace: f64,
 }
 
 impl Scene {
+    /// Resolves when whoever waits is to turn away: the client ends the connection by itself. Once that has ended every
+    /// call has to end without that.
+    async fn leaves(&self) {
+        self.over.cancelled().await;
+        if self.client.closed().now_or_never().is_some() {
+            std::future::pending().await
+        }
+    }
+
     async fn pause(&self, rng: &mut fastrand::Rng, span: Range<u64>) {
         pause_at(self.pace, rng, span, &self.over).await;
     }
@@ -54,7 +65,7 @@ pub(crate) async fn live(order: &Order, path: &Path, tape: &Arc<Tape>, stop: &Ca
     while !stop.is_cancelled() {
         if let Ok(client) = Client::connect(path).await {
             let client = Arc::new(client);
-            let status = timeout(ENDING, client.call_as::<Status>("status", NoParams {})).await;
+            let status = timeout(HELLO, client.call_as::<Status>("status", NoParams {})).await;
             if let Ok(Ok(status)) = status {
                 tape.put(&Taped::Daemon { pid: status.pid });
                 act(order, client, tape, stop, rng.fork()).await;
@@ -73,6 +84,7 @@ async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &Cancel
         over: over.clone(),
         stop: stop.clone(),
         lease: order.lease(),
+        patience: order.patience(),
         pace: order.field.pace,
     };
     let mut roles = JoinSet::new();
@@ -88,8 +100,7 @@ async fn act(order: &Order, client: Arc<Client>, tape: &Arc<Tape>, stop: &Cancel
         () = sleep(span), if short => {}
     }
     over.cancel();
-    let _ = timeout(ENDING, async { while roles.join_next().await.is_some() {} }).await;
-    roles.shutdown().await;
+    end(&mut roles, order.patience(), stop).await;
     tape.abandon();
 }
 
