@@ -53,12 +53,15 @@ async fn a_hold_that_is_broken_before_it_is_granted_is_not_granted() {
     let session = open(store.clone(), 1_000).await;
     let mutex = session.mutex("x").unwrap();
     let waiting = tokio::spawn(async move { mutex.lock().await });
-    let holder = loop {
-        if let Some(holder) = locks::inspect(&*store, "x").await.unwrap().holder {
-            break holder;
+    let queued = async {
+        loop {
+            if let Some(holder) = locks::inspect(&*store, "x").await.unwrap().holder {
+                return holder;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     };
+    let holder = tokio::time::timeout(Duration::from_secs(10), queued).await.expect("the ticket did not come");
     locks::break_hold(&*store, "x", holder.token).await.unwrap();
     let loss = waiting.await.unwrap().expect_err("granted although the ticket is gone").loss();
     assert_eq!(loss, Some(Loss::Broken));

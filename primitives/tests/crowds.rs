@@ -6,7 +6,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -100,6 +100,17 @@ struct Deaf {
     store: Memory,
     deaf: Arc<AtomicBool>,
     to_values: bool,
+    /// How many values of tickets watches were told of.
+    told: Arc<AtomicUsize>,
+    /// How many states watches missed.
+    missed: Arc<AtomicUsize>,
+}
+
+impl Deaf {
+    fn new(deaf: bool, to_values: bool) -> Arc<Self> {
+        let deaf = Arc::new(AtomicBool::new(deaf));
+        Arc::new(Self { store: Memory::new(), deaf, to_values, told: Arc::default(), missed: Arc::default() })
+    }
 }
 
 #[async_trait]
@@ -118,12 +129,19 @@ impl Store for Deaf {
     }
     async fn watch(&self, range: KeyRange, since: Since) -> tenure_kv::Result<BoxStream<'static, tenure_kv::Result<Event>>> {
         let (deaf, to_values) = (self.deaf.clone(), self.to_values);
+        let (told, missed) = (self.told.clone(), self.missed.clone());
         let events = self.store.watch(range, since).await?;
-        let missed = move |event: &_| {
-            let missed = matches!(event, Ok(Event::Entry(entry)) if entry.is_live() == to_values);
-            std::future::ready(!(missed && deaf.load(Ordering::SeqCst)))
+        let hears = move |event: &_| {
+            let Ok(Event::Entry(entry)) = event else { return std::future::ready(true) };
+            let misses = entry.is_live() == to_values && deaf.load(Ordering::SeqCst);
+            if misses {
+                missed.fetch_add(1, Ordering::SeqCst);
+            } else if entry.is_live() && entry.key.under("lock").is_some() {
+                told.fetch_add(1, Ordering::SeqCst);
+            }
+            std::future::ready(!misses)
         };
-        Ok(events.filter(missed).boxed())
+        Ok(events.filter(hears).boxed())
     }
     async fn scan(&self, range: &KeyRange, from: Revision, limit: usize) -> tenure_kv::Result<Page> {
         self.store.scan(range, from, limit).await
@@ -135,18 +153,18 @@ impl Store for Deaf {
 
 #[tokio::test]
 async fn an_end_that_a_watch_never_tells_holds_a_crowd_up_for_a_lease_at_most() {
-    let deaf = Arc::new(AtomicBool::new(false));
-    let store = Arc::new(Deaf { store: Memory::new(), deaf: deaf.clone(), to_values: false });
+    let store = Deaf::new(false, false);
     let lease = Duration::from_secs(1);
     let (holder, waiting) = (session(store.clone(), lease).await, session(store.clone(), lease).await);
     let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
     let tasks = queue_up(&store.store, &waiting).await;
-    deaf.store(true, Ordering::SeqCst);
+    until("the crowd's view", async || store.told.load(Ordering::SeqCst) > WAITERS).await;
+    store.deaf.store(true, Ordering::SeqCst);
     guard.release().await.unwrap();
     // Heard by the followers of those who came before there was a crowd.
     until("the end of the holder's ticket", async || tickets(&store.store).await.len() <= WAITERS).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    deaf.store(false, Ordering::SeqCst);
+    until("what the view misses", async || store.missed.load(Ordering::SeqCst) > 0).await;
+    store.deaf.store(false, Ordering::SeqCst);
     all_served(tasks).await;
 }
 
@@ -173,7 +191,7 @@ async fn ending_the_tickets_of_the_dead_is_not_tried_without_pause() {
 
 #[tokio::test]
 async fn whose_ticket_a_watch_never_tells_does_not_lose_its_place() {
-    let store = Arc::new(Deaf { store: Memory::new(), deaf: Arc::new(AtomicBool::new(true)), to_values: true });
+    let store = Deaf::new(true, true);
     let lease = Duration::from_secs(60);
     let (holder, waiting) = (session(store.clone(), lease).await, session(store.clone(), lease).await);
     let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();

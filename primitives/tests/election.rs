@@ -366,11 +366,10 @@ async fn a_campaign_without_answer_is_found_or_forestalled() {
         for give_up in [false, true] {
             let store = memory();
             let (one, line) = process(&store).await;
-            line.add(Rule::new(fault.clone()).on(Operation::Commit).under("election.").times(times));
+            let failing = line.add(Rule::new(fault.clone()).on(Operation::Commit).under("election.").times(times));
             let election = one.election("x").unwrap();
             if give_up {
-                let stop = tokio::time::sleep(Duration::from_millis(2));
-                drop(election.campaign_until("a", stop).await);
+                drop(within("the campaign is given up", election.campaign_until("a", failing.reached(1))).await);
             } else {
                 let leader = within("the office", election.campaign("a")).await.unwrap();
                 assert_eq!(election.leader().await.unwrap().unwrap().term, leader.term());

@@ -28,6 +28,7 @@ async fn replicas_that_disagree_are_not_asked_in_a_storm() {
     let stale = faults.add(Rule::new(Fault::Stale(before)).on(Operation::Entries));
     let mutex = waiter.mutex("x").unwrap();
     let waiting = tokio::spawn(async move { mutex.lock().await });
+    tokio::time::timeout(Duration::from_secs(10), stale.reached(1)).await.expect("a look at the past");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let requests = faults.requests();
     assert!(requests < 100, "{requests} requests in half a second");

@@ -48,10 +48,17 @@ impl Late {
     }
 
     async fn until_a_tombstone(&self, key: &Key) {
-        while self.store.entry(key).await.unwrap().is_none() {
+        until("a tombstone", async || self.store.entry(key).await.unwrap().is_some()).await;
+    }
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let came = async {
+        while !done().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(10), came).await.unwrap_or_else(|_| panic!("{what} did not come"));
 }
 
 #[async_trait]
@@ -117,9 +124,12 @@ async fn a_ticket_that_lands_after_every_lease_has_passed_is_refused() {
     session.mutex("x").unwrap().lock().await.unwrap().release().await.unwrap();
     store.until_a_tombstone(&first_ticket(&session)).await;
     // The session lives on; only the store's TTLs pass.
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let at = async || store.entry(&key).await.unwrap().unwrap().revision;
     for _ in 0..10 {
+        let last = at().await;
         clock.advance(Duration::from_secs(1));
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        until("a renewal", async || at().await != last).await;
     }
     store.land().await;
     is_free(&store).await;

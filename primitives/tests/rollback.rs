@@ -71,6 +71,21 @@ async fn busy(memory: Memory) -> Arc<Restorable> {
     store
 }
 
+/// Waits for so many renewals of `session`.
+async fn renewals(store: &Restorable, session: &Session, count: usize) {
+    let key = Key::new(format!("session.{}", session.id())).unwrap();
+    let at = async || store.entry(&key).await.unwrap().unwrap().revision;
+    let renewed = async {
+        for _ in 0..count {
+            let last = at().await;
+            while at().await == last {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), renewed).await.expect("the renewals did not come");
+}
+
 #[tokio::test]
 async fn tokens_never_go_back_within_an_epoch() {
     let store = busy(Memory::new()).await;
@@ -127,7 +142,7 @@ async fn revisions_of_a_former_bucket_prove_no_silence_in_the_next() {
     let store = busy(Memory::new()).await;
     let first = open(&store, 300).await;
     // Its own renewals tell since when others that are below have been silent.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    renewals(&store, &first, 6).await;
     let next = Memory::new();
     let second = Session::builder(Arc::new(next.clone())).lease(Duration::from_millis(300)).open().await.unwrap();
     let guard = second.mutex("x").unwrap().lock().await.unwrap();

@@ -254,7 +254,9 @@ fn a_stopped_tenure_keeps_its_lock_and_goes_on() {
     until("tenure stands", || is_stopped(job.pid()));
     // Longer than what it last knew of the lease; the daemon still holds it.
     std::thread::sleep(Duration::from_millis(800));
+    let continued = Instant::now();
     job.signal(Signal::CONT);
+    while daemon.request("lock.check").at < continued {}
     std::thread::sleep(Duration::from_millis(300));
     job.signal(Signal::TERM);
     let (code, errors) = job.end();

@@ -269,7 +269,7 @@ fn an_id_that_somebody_has_is_75_or_waited_for() {
     assert_eq!(outcome(&mut daemon.tenure(&joining(&["--id", "w1", "-w", "300ms"], "echo never"))).0, 75);
     assert!(begun.elapsed() >= Duration::from_millis(300));
     let waiting = join(&daemon, &["--id", "w1", "-w", "1m"], "echo joined");
-    std::thread::sleep(Duration::from_millis(100));
+    waiting.says("waiting until it is free");
     first.signal(Signal::KILL);
     waiting.expect("joined");
     let (code, errors) = waiting.end();

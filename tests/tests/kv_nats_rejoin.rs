@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream;
 use tenure_kv::{Batch, Error, Key, Op, Revision, State, Store, StoreExt, nats::Nats};
 use tenure_tests::{NatsCluster, NatsSetup};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 const WRITERS: usize = 12;
@@ -104,6 +105,21 @@ async fn settled(store: &Nats, key: &Key) -> String {
     }
 }
 
+/// Waits until the server that `nats` is connected to knows a leader of the bucket other than `old`.
+async fn led_anew(nats: &jetstream::Context, old: Option<&str>) -> String {
+    let begun = Instant::now();
+    loop {
+        // While there is none nobody answers.
+        let stream = timeout(Duration::from_millis(300), nats.get_stream(format!("KV_{BUCKET}"))).await;
+        let leader = stream.ok().and_then(Result::ok).and_then(|stream| stream.cached_info().cluster.clone()?.leader);
+        match leader {
+            Some(leader) if Some(leader.as_str()) != old => return leader,
+            _ => assert!(begun.elapsed() < Duration::from_secs(30), "nobody else leads"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_by_a_former_leader_is_no_proof() {
     let rounds: usize = std::env::var("TENURE_REJOINS").map_or(2, |rounds| rounds.parse().expect("TENURE_REJOINS"));
@@ -121,9 +137,15 @@ async fn a_refusal_by_a_former_leader_is_no_proof() {
             tasks.spawn(writer.run(stop.clone()));
         }
         let leader = cluster.leader(BUCKET).await;
+        let other = &cluster.client_urls()[(leader + 1) % cluster.size()];
+        let nats = jetstream::new(async_nats::connect(other).await.unwrap());
+        let old = led_anew(&nats, None).await;
+        let isolated = Instant::now();
         cluster.isolate(leader);
-        // Long enough for the others to elect, too short for the old one to notice.
-        tokio::time::sleep(Duration::from_millis(4_500 + 500 * (round as u64 % 5))).await;
+        led_anew(&nats, Some(&old)).await;
+        // Too short for the old one to notice.
+        let apart = Duration::from_millis(4_500 + 500 * (round as u64 % 5));
+        tokio::time::sleep(apart.saturating_sub(isolated.elapsed())).await;
         cluster.rejoin(leader);
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         stop.cancel();

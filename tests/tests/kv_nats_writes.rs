@@ -164,7 +164,11 @@ async fn what_looks_like_the_write_itself_is_told_from_it() {
                 })
             });
             let writers: Vec<_> = writers.collect();
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // They are at it: as many writes as there are writers.
+            eventually("the writes", || async {
+                store.entry(&value).await.is_ok_and(|entry| entry.is_some_and(|entry| entry.revision.get() > held.get() + 8))
+            })
+            .await;
             store.put(&guard, "second holder").await.unwrap();
             for error in futures::future::join_all(writers).await {
                 let error = error.unwrap();

@@ -8,7 +8,7 @@ pub(crate) mod screen;
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     os::unix::{
         net::{UnixListener, UnixStream},
         process::ExitStatusExt,
@@ -82,7 +82,8 @@ pub(crate) fn under_lock(place: [&str; 2], options: &[&str], script: &str) -> Co
 pub(crate) struct Job {
     child: Child,
     lines: mpsc::Receiver<String>,
-    errors: Option<thread::JoinHandle<String>>,
+    said: Arc<Mutex<String>>,
+    errors: Option<thread::JoinHandle<()>>,
 }
 
 impl Job {
@@ -91,13 +92,17 @@ impl Job {
         let (sender, lines) = mpsc::channel();
         let output = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut errors = child.stderr.take().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::<Mutex<String>>::default();
+        let heard = said.clone();
         let errors = thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = errors.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            let mut line = Vec::new();
+            while errors.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
         });
-        Self { child, lines, errors: Some(errors) }
+        Self { child, lines, said, errors: Some(errors) }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -131,6 +136,11 @@ impl Job {
         }
     }
 
+    /// Waits until this has been said on standard error.
+    pub(crate) fn says(&self, text: &str) {
+        until(text, || self.said.lock().unwrap().contains(text));
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         until("the process ends", || {
@@ -143,7 +153,8 @@ impl Job {
     /// Exit code and standard error.
     pub(crate) fn end(mut self) -> (i32, String) {
         let status = self.wait();
-        let errors = self.errors.take().unwrap().join().unwrap();
+        self.errors.take().unwrap().join().unwrap();
+        let errors = std::mem::take(&mut *self.said.lock().unwrap());
         (status.code().unwrap_or_else(|| panic!("ended by signal {:?}: {errors}", status.signal())), errors)
     }
 }

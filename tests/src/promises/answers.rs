@@ -134,23 +134,28 @@ pub async fn a_release_is_ok_when_it_is_done(bed: &Bed) {
 /// # Panics
 /// When the promise is broken.
 pub async fn what_stops_a_ticket_too_late_spoils_no_release(bed: &Bed) {
-    // The release's own tombstone is there, or forgotten.
-    for pause in [Duration::ZERO, 1_500 * MS] {
+    for tombstone in ["there", "forgotten"] {
         let (line, session) = bed.process(LEASE).await;
         line.fate(Write::Ticket, 1, NONE);
         line.fate(Write::End, 1, Fate::Late);
         let mut guard = take(&session, "stopped").await;
+        let ticket = tickets(session.store()).await.pop().must("the ticket").key;
         line.fate(Write::End, 1, Fate::Unanswered(LONG));
         let only_once = async {
             tokio::select! {
-                outcome = guard.give_up() => panic!("{pause:?}: a release without an answer gave {outcome:?}"),
+                outcome = guard.give_up() => panic!("{tombstone}: a release without an answer gave {outcome:?}"),
                 () = until_no_ticket_is_left(session.store()) => {}
             }
         };
-        within(LONG, format!("{pause:?}: the release is applied"), only_once).await;
-        tokio::time::sleep(pause).await;
+        within(LONG, format!("{tombstone}: the release is applied"), only_once).await;
+        if tombstone == "forgotten" {
+            until(LONG, "the release's own tombstone is forgotten", || async {
+                session.store().entry(&ticket).await.ok()?.is_none().then_some(())
+            })
+            .await;
+        }
         line.land().await;
-        within(LONG, format!("{pause:?}: the release"), guard.give_up()).await.must(format!("{pause:?}: it was released"));
+        within(LONG, format!("{tombstone}: the release"), guard.give_up()).await.must(format!("{tombstone}: it was released"));
     }
 }
 

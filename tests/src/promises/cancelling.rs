@@ -5,11 +5,13 @@ use std::{cell::RefCell, time::Duration};
 use tenure::{Guard, Session, data_key};
 use tenure_kv::Op;
 use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
     basics::{take, until_no_ticket_is_left},
-    support::{self, Cut, LONG, Must, after_polls, within},
+    line::Line,
+    support::{self, Cut, LONG, Must, after_polls, until, within},
 };
 
 /// Longer than any wait here, so that nothing is freed by its end.
@@ -19,6 +21,8 @@ const MOST: usize = 200;
 
 /// One who drops futures, and one who then wants the lock.
 struct Pair {
+    /// Of the fickle one.
+    line: Line,
     fickle: Session,
     other: Session,
 }
@@ -27,7 +31,7 @@ impl Pair {
     async fn new(bed: &Bed) -> Self {
         let (line, fickle) = bed.process(LEASE).await;
         line.slow_down();
-        Self { fickle, other: bed.session(LEASE).await }
+        Self { line, fickle, other: bed.session(LEASE).await }
     }
 
     /// The other is granted the lock at once, and then no ticket is left.
@@ -80,15 +84,24 @@ pub async fn waiting_can_be_dropped_at_every_wait(bed: &Bed) {
     let pair = Pair::new(bed).await;
     let holder = bed.session(LEASE).await;
     let mutex = pair.fickle.mutex("cut").must("a lock name");
+    let looks = pair.line.looks();
     for cut in [Cut::Waiting, Cut::Woken] {
         for polls in 0..MOST {
             let guard = take(&holder, "cut").await;
             let when = format!("after a wait was dropped, {polls} polls, {cut:?}");
+            let before = looks.hits();
+            let waiter = AbortOnDropHandle::new(tokio::spawn({
+                let mutex = mutex.clone();
+                async move { after_polls(polls, cut, mutex.lock()).await }
+            }));
             // The release comes when the waiter is settled, so that it is woken by it at later polls.
-            let (outcome, ()) = tokio::join!(after_polls(polls, cut, mutex.lock()), async {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                guard.release().await.must("the release");
-            });
+            until(LONG, "the waiter is settled or gone", || async {
+                let settled = looks.hits() > before && pair.line.is_answered();
+                (settled || waiter.is_finished()).then_some(())
+            })
+            .await;
+            guard.release().await.must("the release");
+            let outcome = within(LONG, "the waiter is granted or gone", waiter).await.must("the task");
             let done = outcome.map(|outcome| drop(outcome.must("lock()"))).is_some();
             pair.is_free(&when).await;
             if done {

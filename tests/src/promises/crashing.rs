@@ -14,7 +14,6 @@ use tokio::{runtime, sync::oneshot};
 use super::{
     Bed,
     basics::{take, until_waiting},
-    line::Write,
     support::{LONG, MS, Must, loss_now, lost, must_have_lost, now, since, within},
 };
 
@@ -61,8 +60,7 @@ pub async fn a_crashed_holder_delays_the_next_by_one_lease(bed: &Bed) {
             let guard = Arc::new(take(&holder, &format!("crash-{n}")).await);
             let next = successor(bed.session(lease).await, guard.clone()).await;
             // The worst moment: the last renewal has just arrived.
-            within(LONG, "a renewal", line.after(1, Write::Beat)).await;
-            tokio::time::sleep(5 * MS).await;
+            within(LONG, "a renewal", line.renewed()).await;
             line.cut(Partition::HoldRequests);
             let crashed = now();
             let told = tokio::spawn(guard.lost());

@@ -176,15 +176,18 @@ pub async fn partitions_can_be_dropped_at_every_wait(bed: &Bed) {
     let mut owned = Partitions::builder(&member, 2).start().await.must("partitions");
     let mut kept = Vec::new();
     // Each event once, however often the wait for it is dropped.
-    for polls in (0..4).cycle() {
-        if let Some(Some(event)) = after_polls(polls, Cut::Waiting, owned.next()).await {
-            kept.push(event);
+    let both = async {
+        for polls in (0..4).cycle() {
+            if let Some(Some(event)) = after_polls(polls, Cut::Waiting, owned.next()).await {
+                kept.push(event);
+            }
+            if kept.len() == 2 {
+                break;
+            }
+            tokio::time::sleep(MS).await;
         }
-        if kept.len() == 2 {
-            break;
-        }
-        tokio::time::sleep(MS).await;
-    }
+    };
+    within(LONG, "both partitions are gained", both).await;
     let ours: BTreeSet<u32> = kept
         .iter()
         .map(|event| match event {

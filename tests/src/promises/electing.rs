@@ -14,7 +14,6 @@ use super::{
     crashing::slack,
     exclusion::join,
     history::{Hold, must_be_sound},
-    line::Write,
     support::{Dice, LONG, MS, Must, lost, now, since, until, within},
 };
 
@@ -198,8 +197,7 @@ pub async fn a_crashed_leader_is_replaced_in_time(bed: &Bed) {
             let name = format!("crash-{n}");
             let first = elected(&election(&session, &name)).await;
             let (campaign, _) = waiting(election(&bed.session(lease).await, &name)).await;
-            within(LONG, "a renewal", line.after(1, Write::Beat)).await;
-            tokio::time::sleep(5 * MS).await;
+            within(LONG, "a renewal", line.renewed()).await;
             line.cut(Partition::HoldRequests);
             let crashed = now();
             let second = next_leader(campaign).await;

@@ -44,6 +44,7 @@ pub async fn an_outage_for_all_is_held_against_nobody(bed: &Bed) {
         other_line.mend();
         tokio::time::sleep(30 * MS).await;
         let waiter = waiter.unwrap_or_else(wait);
+        until_waiting(&waiting, 1).await;
         tokio::time::sleep(30 * MS).await;
         line.mend();
         until(LONG, format!("{lock}: the holder is restored"), || async {

@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use tenure_kv::{
     faults::{Active, Fault, Faults, Faulty, Operation, Partition, Request, Rule},
 };
 
-use super::support::{MS, now};
+use super::support::{LONG, MS, now, until};
 
 /// What a write is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +140,7 @@ impl Line {
             false
         }));
         let counters = Write::ALL.map(|write| faults.add(write.rule(Fault::Count)));
-        let client = Arc::new(Client { faulty, patience: Mutex::new(Duration::from_secs(5)) });
+        let client = Arc::new(Client { faulty, patience: Mutex::new(Duration::from_secs(5)), open: AtomicUsize::new(0) });
         Self { store: client.clone(), faults, client, far_end, counters, fates: Arc::default(), before: Arc::default(), beats }
     }
 
@@ -202,6 +205,22 @@ impl Line {
         self.count(write).reached(count).await;
     }
 
+    /// Whether all that was asked for has been answered, or given up.
+    pub(super) fn is_answered(&self) -> bool {
+        self.client.open.load(Ordering::SeqCst) == 0
+    }
+
+    /// Resolves when the next renewal has been answered.
+    pub(super) async fn renewed(&self) {
+        self.after(1, Write::Beat).await;
+        until(LONG, "the renewal is answered", || async { self.is_answered().then_some(()) }).await;
+    }
+
+    /// Counts the looks at who is waited for. One who waits then asks for nothing more, until it is told something.
+    pub(super) fn looks(&self) -> Active {
+        self.faults.add(Rule::new(Fault::Count).on(Operation::Entries).under("session."))
+    }
+
     /// What has been asked for since the last call.
     pub(super) fn take_asked(&self) -> Asked {
         let beats = Write::ALL.iter().zip(&self.counters).find(|(write, _)| **write == Write::Beat).map_or(0, |(_, c)| c.hits());
@@ -231,10 +250,29 @@ impl Line {
 struct Client {
     faulty: Arc<Faulty>,
     patience: Mutex<Duration>,
+    /// How many requests wait for their answer.
+    open: AtomicUsize,
+}
+
+/// One more request waits, until this is dropped.
+struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    fn new(open: &'a AtomicUsize) -> Self {
+        open.fetch_add(1, Ordering::SeqCst);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Client {
     async fn ask<T>(&self, answer: impl Future<Output = Result<T>>, given_up: Error) -> Result<T> {
+        let _open = Open::new(&self.open);
         let patience = *locked(&self.patience);
         tokio::time::timeout(patience, answer).await.unwrap_or(Err(given_up))
     }

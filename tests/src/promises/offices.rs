@@ -5,12 +5,13 @@ use std::{cell::RefCell, time::Duration};
 
 use tenure::{Error, Leadership, data_key};
 use tenure_kv::Op;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Bed,
     electing::{elected, election, until_nothing_is_left, waiting},
     line::{Fate, Write},
-    support::{Cut, LONG, Must, after_polls, at_every_wait, within},
+    support::{Cut, LONG, Must, after_polls, at_every_wait, until, within},
 };
 
 /// Longer than any wait here, so that nothing is freed by its end.
@@ -143,12 +144,22 @@ pub async fn campaigning_can_be_dropped_at_every_wait(bed: &Bed) {
     .await;
     let tried = async |(): &()| here.try_campaign("mine").await;
     at_every_wait("try_campaign()", async || (), tried, async |(), when| nothing_is_left(when).await).await;
+    let looks = line.looks();
     for polls in 0..MOST {
         let leader = elected(&there).await;
-        let (outcome, ()) = tokio::join!(after_polls(polls, Cut::Waiting, here.campaign("mine")), async {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            leader.resign().await.must("the resignation");
-        });
+        let before = looks.hits();
+        let campaign = AbortOnDropHandle::new(tokio::spawn({
+            let here = here.clone();
+            async move { after_polls(polls, Cut::Waiting, here.campaign("mine")).await }
+        }));
+        // The resignation comes when the candidate is settled, so that it is woken by it at later polls.
+        until(LONG, "the candidate is settled or gone", || async {
+            let settled = looks.hits() > before && line.is_answered();
+            (settled || campaign.is_finished()).then_some(())
+        })
+        .await;
+        leader.resign().await.must("the resignation");
+        let outcome = within(LONG, "the candidate is elected or gone", campaign).await.must("the task");
         let done = outcome.map(|outcome| drop(outcome.must("campaign()"))).is_some();
         nothing_is_left(&format!("after a wait was dropped, {polls} polls")).await;
         if done {

@@ -1,8 +1,9 @@
 //! Servers that are killed, restarted and paused under those who hold and wait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tenure_kv::Moment;
+use tenure::locks;
+use tenure_kv::{Moment, Store};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     basics::{take, until_waiting},
     exclusion::{join, persist},
     history::{Hold, must_be_sound},
-    support::{LONG, Must, loss_now, now, within},
+    support::{LONG, Must, loss_now, now, until, within},
 };
 use crate::{NatsCluster, NatsServer};
 
@@ -29,6 +30,15 @@ impl Crowd {
             workers.spawn(persist(bed.line().await, lease, 2, seed, watched.clone()));
         }
         Self { workers, over, lease }
+    }
+
+    /// Waits until somebody waits for a lock that another of them holds.
+    async fn until_it_fights(&self, store: &Arc<dyn Store>) {
+        until(LONG, "they fight over the locks", || async {
+            let queues = locks::list(&**store, "lock-").await.ok()?;
+            queues.iter().any(|queue| queue.holder.is_some() && !queue.waiters.is_empty()).then_some(())
+        })
+        .await;
     }
 
     /// The faults are over: each must be granted a lock within a lease and 10 s, and nobody may have been
@@ -51,6 +61,7 @@ impl Crowd {
 pub async fn a_server_is_killed_and_restarted() {
     let mut server = NatsServer::start().await;
     let bed = Bed::on_server(&server).await;
+    let store = bed.store().await;
     let lease = Duration::from_secs(20);
     let (holder, other) = (bed.session(lease).await, bed.session(lease).await);
     let guard = take(&holder, "kept").await;
@@ -62,6 +73,7 @@ pub async fn a_server_is_killed_and_restarted() {
     until_waiting(&mutex, 1).await;
     let crowd = Crowd::gather(&bed, 4, Duration::from_secs(1)).await;
     for _ in 0..2 {
+        crowd.until_it_fights(&store).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         server.kill();
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -85,10 +97,12 @@ pub async fn a_server_is_killed_and_restarted() {
 pub async fn a_cluster_loses_its_leaders() {
     let mut cluster = NatsCluster::start(3).await;
     let bed = Bed::on_cluster(&cluster).await;
+    let store = bed.store().await;
     let bucket = bed.bucket().must("a bucket on NATS").to_owned();
     let lease = Duration::from_secs(2);
 
     let crowd = Crowd::gather(&bed, 6, lease).await;
+    crowd.until_it_fights(&store).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let leader = cluster.leader(&bucket).await;
     cluster.kill(leader);
@@ -96,6 +110,7 @@ pub async fn a_cluster_loses_its_leaders() {
     cluster.restart(leader).await;
 
     let crowd = Crowd::gather(&bed, 6, lease).await;
+    crowd.until_it_fights(&store).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let leader = cluster.leader(&bucket).await;
     cluster.pause(leader);
