@@ -359,8 +359,10 @@ impl<'a> Case<'a> {
                 let Some((lock, session)) = parse_ticket(key, "lock") else { continue };
                 for (place, born) in entries.iter().enumerate().filter(|(_, entry)| entry.is_live()) {
                     let end = entries[place + 1..].iter().find(|entry| !entry.is_live()).copied();
-                    // What stands there may have been written over the tombstone that was missed.
-                    let missed = end.is_some_and(|end| self.stream.gap(epoch, born.revision(), end.revision()));
+                    // What stands there may have been written over a tombstone that was missed, but for what is written
+                    // over the ticket itself alone.
+                    let over = |end: &Entry<'_>| matches!(end.write.note.as_deref(), Some("held" | "broken"));
+                    let missed = end.is_some_and(|end| !over(&end) && self.stream.gap(epoch, born.revision(), end.revision()));
                     let end = if missed { End::Missed } else { self.end(epoch, born.revision(), end) };
                     let session = Some(session);
                     let tenure = Tenure { epoch, token: born.revision(), session, born: *born, end, grant: None };

@@ -320,5 +320,16 @@ mod tests {
         tape.keeps(PROMISE);
         tape.seen(1_112, 1, held(token, true));
         tape.breaks(PROMISE, "after its end in the stream");
+        // That it was broken is seen also where the recorder has missed something else.
+        let mut tape = Tape::of("nats-r1");
+        let token = tape.granted(10, 1, "a");
+        let waits = tape.call(20, 2, acquire("b"));
+        let next = tape.ticket(20, "b");
+        tape.revision += 1;
+        tape.untick(600, "a");
+        tape.noted("broken");
+        tape.ok(600, waits, next);
+        tape.seen(601, 1, held(token, true));
+        tape.keeps(PROMISE);
     }
 }
