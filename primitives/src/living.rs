@@ -1,6 +1,6 @@
 //! Which sessions have ended, as of one look.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tenure_kv::Store;
 
@@ -11,7 +11,7 @@ const AT_ONCE: usize = 256;
 
 /// Those of `sessions` that are known to have ended.
 pub(crate) async fn dead(store: &dyn Store, sessions: impl Iterator<Item = &str>) -> Result<HashSet<String>> {
-    let sessions: Vec<&str> = sessions.collect::<HashSet<_>>().into_iter().collect();
+    let sessions: Vec<&str> = sessions.collect::<BTreeSet<_>>().into_iter().collect();
     let mut dead = HashSet::new();
     for some in sessions.chunks(AT_ONCE) {
         let keys = some.iter().map(|id| layout::session_key(id)).collect::<Result<Vec<_>>>()?;

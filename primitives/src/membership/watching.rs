@@ -1,7 +1,7 @@
 //! Following a group.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -47,7 +47,7 @@ pub struct MemberWatch {
     known: HashMap<String, Revision>,
     unreadable: HashSet<String>,
     /// Begun anew: of these it is not known yet whether they are still there.
-    doubtful: Option<HashSet<String>>,
+    doubtful: Option<BTreeSet<String>>,
     due: VecDeque<MemberEvent>,
     /// Every change up to here has been taken in, or will have been with what the view had at the beginning.
     reached: Revision,

@@ -23,7 +23,7 @@ async fn look_whenever_told(inner: &Inner) {
     let Ok(key) = layout::broken_key(&inner.id) else { return };
     let mut pause = timing::renewal_retry(inner.lease);
     loop {
-        if let Ok(mut notices) = inner.store.follow(&key).await {
+        if let Ok(mut notices) = inner.patient.follow(&key).await {
             look(inner).await;
             let mut again = (!inner.held_tickets().is_empty()).then(|| inner.clock.now() + timing::renewal_interval(inner.lease));
             loop {
@@ -71,7 +71,7 @@ fn end_named(inner: &Inner, entry: &Entry) {
 async fn look(inner: &Inner) {
     for tickets in inner.held_tickets().chunks(256) {
         // What cannot be read now is refused by the store when it is used, and looked at next time.
-        let Ok(found) = inner.store.entries(tickets).await else { return };
+        let Ok(found) = inner.patient.entries(tickets).await else { return };
         for (ticket, entry) in tickets.iter().zip(found) {
             if let Some(entry) = entry.filter(|entry| !entry.is_live()) {
                 inner.end_hold(ticket, why_ended(Some(&entry.state)));

@@ -17,7 +17,7 @@ mod withdrawal;
 mod witness;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     future::Future,
     sync::{
@@ -111,7 +111,7 @@ pub(crate) struct Inner {
     states: watch::Sender<SessionState>,
     sightings: StdMutex<Sightings>,
     tickets: AtomicU64,
-    holds: StdMutex<HashMap<Key, Held>>,
+    holds: StdMutex<BTreeMap<Key, Held>>,
     pub(crate) floors: Floors,
     pub(crate) traces: Traces,
     /// After how many outages the session was renewed last: changes where what one server has has to be looked at again.

@@ -6,7 +6,7 @@
 //! acknowledged, unless all are set back at once.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -30,12 +30,12 @@ pub(crate) struct Traces(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Names of locks.
-    locks: HashSet<Key>,
+    /// Names of locks. All are looked for in one order, so that a simulation is the same each time.
+    locks: BTreeSet<Key>,
     /// Names of elections.
-    elections: HashSet<Key>,
+    elections: BTreeSet<Key>,
     /// Keys of members.
-    members: HashSet<Key>,
+    members: BTreeSet<Key>,
     /// By a candidate's id: somebody sees to what it has written.
     candidates: HashMap<String, Weak<()>>,
 }
@@ -89,7 +89,7 @@ enum Trace {
     Member(Key),
 }
 
-fn add(names: &mut HashSet<Key>, name: &Key) {
+fn add(names: &mut BTreeSet<Key>, name: &Key) {
     if names.contains(name) {
         return;
     }

@@ -182,6 +182,9 @@ pub(crate) struct Session {
     pub(crate) closed: Option<Micros>,
 }
 
+/// How long whoever watches a bucket may take to hear that it was made anew.
+const HEARD: Micros = 5_000_000;
+
 /// Everything that the checks ask for.
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
@@ -464,9 +467,13 @@ impl<'a> Case<'a> {
         began.or_else(|| self.stream.epochs().next()).unwrap_or(1)
     }
 
-    /// No epoch began between the two instants, nor just before, so that what was seen at both is of one and the same.
+    /// No epoch began between the two instants, nor just before, so that what was seen at both is of one and the same. It
+    /// takes a while to hear of a new one, and longer for who stands still.
     pub(crate) fn is_one_epoch(&self, from: Micros, to: Micros) -> bool {
-        self.began.iter().all(|(_, over, began)| *over > to || began.saturating_add(self.longest_lease) < from)
+        self.began.iter().all(|(_, over, began)| {
+            let heard = began.saturating_add(self.longest_lease + HEARD);
+            *over > to || (heard < from && self.faults.calm(heard, from, 0, None))
+        })
     }
 
     /// An epoch began while it was under way.

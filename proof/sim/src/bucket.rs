@@ -73,11 +73,10 @@ impl Bucket {
         self.version(sight, key).map(|version| version.entry(key))
     }
 
-    /// Whether a key of these has a value.
-    pub(crate) fn has_live(&self, now: Micros, wanted: impl Fn(&str) -> bool) -> bool {
-        let sight = self.latest(now);
-        let mut keys = self.keys.keys().filter(|key| wanted(key.as_str()));
-        keys.any(|key| self.version(sight, key).is_some_and(|version| version.state.is_live()))
+    /// Those of these keys that have a value.
+    pub(crate) fn live(&self, sight: Sight, wanted: impl Fn(&Key) -> bool) -> Vec<Entry> {
+        let keys = self.keys.keys().filter(|key| wanted(key));
+        keys.filter_map(|key| self.entry(sight, key)).filter(Entry::is_live).collect()
     }
 
     /// Every entry of `range`, tombstones included, ascending by revision.
@@ -94,12 +93,24 @@ impl Bucket {
         found
     }
 
+    /// As a NATS server: tombstones count in `limit`, the first entry alone is never known to be the last, and where
+    /// there is nothing it does not say how far it has looked.
     pub(crate) fn scan(&self, sight: Sight, range: &KeyRange, from: Revision, limit: usize) -> Page {
-        let mut entries: Vec<Entry> =
-            self.entries(sight, range).into_iter().filter(|entry| entry.is_live() && entry.revision >= from).collect();
-        let complete = entries.len() <= limit;
+        let mut entries = self.entries(sight, range);
+        if matches!(range, KeyRange::One(_)) {
+            let through = entries.last().map_or(Revision::ZERO, |entry| entry.revision);
+            entries.retain(|entry| entry.is_live() && entry.revision >= from);
+            return Page { entries, through, complete: true };
+        }
+        entries.retain(|entry| entry.revision >= from);
+        let complete = entries.is_empty() || limit > 1 && entries.len() <= limit;
         entries.truncate(limit.max(1));
-        let through = entries.last().filter(|_| !complete).map_or(sight.through, |last| last.revision);
+        let through = match entries.last() {
+            None => Revision::ZERO,
+            Some(_) if complete => sight.through,
+            Some(last) => last.revision,
+        };
+        entries.retain(Entry::is_live);
         Page { entries, through, complete }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, io};
 use tenure_check::{Limits, Promise, Violation, check_with, history::History};
 use tenure_kv::mutants::Mutant;
 
-use crate::{Plan, Planned, run};
+use crate::{Plan, Planned, Played, run};
 
 /// What became of a seed.
 #[derive(Debug)]
@@ -28,17 +28,23 @@ impl Verdict {
 /// When a runtime cannot be made.
 pub fn judge(plan: &Plan, keep: &[bool], mutant: Option<Mutant>) -> io::Result<Verdict> {
     switch(mutant);
-    let history = run(plan, keep);
+    let played = run(plan, keep);
     switch(None);
-    let history = history?;
+    let Played { history, unfinished } = played?;
     // The server is not on the machine of those who use it.
-    let limits = Limits { short_crash: Limits::default().crash, ..Limits::default() };
+    let limits = Limits { short_crash: Limits::default().crash, settle: plan.settle(), ..Limits::default() };
     let broken = check_with(&history, &limits).into_iter().flat_map(|verdict| {
         let promise = verdict.promise;
         verdict.violations.into_iter().map(move |violation| (promise, violation))
     });
-    let broken = broken.collect();
+    let unfinished = unfinished.map(|what| (Promise::Converges, never_over(what)));
+    let broken = broken.chain(unfinished).collect();
     Ok(Verdict { history, broken })
+}
+
+/// A run that has to be stopped, though nobody wants anything any more, has not converged.
+fn never_over(what: String) -> Violation {
+    Violation { promise: Promise::Converges, what: format!("it was never over: {what}"), at: None, lines: Vec::new() }
 }
 
 #[cfg(feature = "mutants")]

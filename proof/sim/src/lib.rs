@@ -10,6 +10,7 @@ mod agenda;
 mod bucket;
 mod clock;
 mod judge;
+mod over;
 mod plan;
 mod process;
 mod run;
@@ -21,4 +22,4 @@ mod world;
 
 pub use judge::{Shrunk, Verdict, judge, shrink};
 pub use plan::{Plan, Planned};
-pub use run::run;
+pub use run::{Played, run};

@@ -35,7 +35,7 @@ struct Arguments {
     /// At most so many runs at once; all cores if 0.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
-    /// Runs each seed twice and compares the histories byte by byte.
+    /// Runs each seed twice and compares the histories byte by byte. Of many, every fiftieth is so anyway.
     #[arg(long)]
     twice: bool,
     /// Writes the history of each failed seed, shrunk, into this folder; of every seed with --keep.
@@ -58,6 +58,9 @@ struct Arguments {
 
 /// How often a long run says how far it has come.
 const SAID_EVERY: u64 = 60;
+
+/// Of many seeds each one that this divides is run twice: a run that is not the same again proves little.
+const TWICE_EVERY: u64 = 50;
 
 /// How far a run has come, and from where one that is stopped would go on.
 struct Progress {
@@ -206,7 +209,8 @@ fn one(arguments: &Arguments, seed: u64, mutant: Option<Mutant>, totals: &Totals
     let plan = Plan::draw(seed);
     let all = vec![true; plan.faults.len()];
     let verdict = judge(&plan, &all, mutant)?;
-    let again = if arguments.twice { Some(judge(&plan, &all, mutant)?) } else { None };
+    let twice = arguments.twice || arguments.count > 1 && seed.is_multiple_of(TWICE_EVERY);
+    let again = if twice { Some(judge(&plan, &all, mutant)?) } else { None };
     totals.seeds.fetch_add(1, Ordering::Relaxed);
     let count = |wanted: fn(&Line) -> bool| verdict.history.lines.iter().filter(|line| wanted(line)).count() as u64;
     totals.operations.fetch_add(count(|line| matches!(line, Line::Call(_))), Ordering::Relaxed);

@@ -8,6 +8,7 @@ use tenure_check::history::{FaultKind, Micros};
 use crate::{
     actors::Habits,
     clock::Drift,
+    streams::NOTICED,
     wire::{Cut, chance},
 };
 
@@ -29,13 +30,14 @@ pub struct Plan {
     pub(crate) longest: Duration,
 }
 
-/// One machine and the process on it.
+/// One machine and the process on it, which has as many sessions at a time on its one store as it has habits, as a
+/// daemon has.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     pub(crate) drift: Drift,
     pub(crate) origin: Micros,
     pub(crate) starts: Micros,
-    pub(crate) habits: Habits,
+    pub(crate) habits: Vec<Habits>,
 }
 
 /// One thing that goes wrong.
@@ -109,7 +111,9 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let rng = &mut fastrand::Rng::with_seed(seed ^ 0x7e6e_7572);
-        let leases = [150, 200, 300, 500, 900];
+        let leases = [150, 200, 300, 500, 900, 2_000, 5_000];
+        // Mostly short ones, of which many fit into a run.
+        let leases = if chance(rng, 0.1) { &leases[..] } else { &leases[..5] };
         let machines = rng.usize(2..=4);
         let base = leases[rng.usize(..leases.len())];
         let same = rng.bool();
@@ -117,24 +121,34 @@ impl Plan {
         let machines: Vec<Machine> = (0..machines)
             .map(|n| {
                 let lease = if same { base } else { leases[rng.usize(..leases.len())] };
-                Machine {
-                    drift: rng.i64(-4_900..=4_900),
-                    origin: rng.u64(..1_000_000_000),
-                    starts: rng.u64(..200 * MS),
-                    habits: Habits {
-                        seed: rng.u64(..),
-                        lease: Duration::from_millis(lease),
-                        lockers: if crowd && n == 0 { 10 } else { rng.usize(1..=3) },
-                        electors: rng.usize(0..=2),
-                        groups: rng.u8(..3) > 0,
-                        partitions: rng.bool(),
-                        registers: rng.usize(0..=2),
-                        views: rng.bool(),
-                    },
-                }
+                let habits = Habits {
+                    seed: rng.u64(..),
+                    lease: Duration::from_millis(lease),
+                    lockers: if crowd && n == 0 { 10 } else { rng.usize(1..=3) },
+                    electors: rng.usize(0..=2),
+                    groups: rng.u8(..3) > 0,
+                    partitions: rng.bool(),
+                    registers: rng.usize(0..=2),
+                    views: rng.bool(),
+                    breaks: rng.u8(..8) == 0,
+                };
+                let more = if rng.u8(..4) == 0 { rng.usize(1..=2) } else { 0 };
+                let others = (0..more).map(|_| Habits {
+                    seed: rng.u64(..),
+                    lease: Duration::from_millis(if same { base } else { leases[rng.usize(..leases.len())] }),
+                    lockers: 1,
+                    electors: rng.usize(0..=1),
+                    groups: rng.u8(..3) == 0,
+                    partitions: rng.bool(),
+                    registers: 0,
+                    views: false,
+                    breaks: false,
+                });
+                let habits = std::iter::once(habits).chain(others.collect::<Vec<_>>()).collect();
+                Machine { drift: rng.i64(-4_900..=4_900), origin: rng.u64(..1_000_000_000), starts: rng.u64(..200 * MS), habits }
             })
             .collect();
-        let longest = machines.iter().map(|machine| machine.habits.lease).max().unwrap_or_default();
+        let longest = machines.iter().flat_map(|machine| &machine.habits).map(|habits| habits.lease).max().unwrap_or_default();
         let mut plan = Self {
             seed,
             clustered: rng.bool(),
@@ -171,10 +185,11 @@ impl Plan {
                 partitions: false,
                 registers: 0,
                 views: false,
+                breaks: false,
                 lease,
-                ..machine.habits.clone()
+                ..machine.habits[0].clone()
             };
-            machine.habits = habits;
+            machine.habits = vec![habits];
         }
         let from = rng.u64(800..1_200) * MS;
         let until = from + 3_000 * MS - rng.u64(..70 * MS);
@@ -188,7 +203,7 @@ impl Plan {
 
     fn fault(&self, rng: &mut fastrand::Rng, same_leases: bool, active: Micros) -> Planned {
         let slot = rng.usize(..self.machines.len());
-        let lease = Micros::try_from(self.machines[slot].habits.lease.as_micros()).unwrap_or(MS);
+        let lease = Micros::try_from(self.machines[slot].habits[0].lease.as_micros()).unwrap_or(MS);
         let longest = Micros::try_from(self.longest.as_micros()).unwrap_or(MS);
         // Around the lease is where it matters; sometimes around the TTL, which is two leases and two seconds.
         let ttl = (2 * lease + 2_000 * MS).next_multiple_of(1_000_000);
@@ -196,7 +211,7 @@ impl Plan {
             0..=2 => rng.u64(10 * MS..lease),
             3..=7 => rng.u64(lease / 2..3 * lease),
             8 => ttl - rng.u64(..200 * MS),
-            _ => rng.u64(lease..4_000 * MS),
+            _ => rng.u64(lease..(4_000 * MS).max(2 * lease)),
         };
         let from = rng.u64(300 * MS..active);
         let cut = [Cut::Silent, Cut::Silent, Cut::Answers, Cut::Refused][rng.usize(..4)];
@@ -209,30 +224,41 @@ impl Plan {
             22..=25 => (span * 2, What::LoseAnswers(slot, rng.f64() * 0.6)),
             26 | 27 => (span * 2, What::Twice(slot)),
             28..=30 => (span * 2, What::Slow(slot, rng.u64(MS..2 * lease))),
-            31..=33 => (span * 2, What::Stale(slot, rng.u64(10 * MS..8_000 * MS))),
+            31..=33 if self.clustered => (span * 2, What::Stale(slot, rng.u64(10 * MS..8_000 * MS))),
             34 => (MS, What::WallStep(slot, if rng.bool() { 3_600_000_000 } else { -3_600_000_000 })),
             35 | 36 => (span, What::CutStreams(slot)),
             // Leases of one length only: see `docs/reliability.md` for what is not promised otherwise.
             37 if same_leases => (longest * 11 / 10 + 300 * MS + span, What::Rollback(rng.u64(..3_000 * MS))),
-            38 if same_leases => (MS, What::Anew),
+            38 if same_leases => (NOTICED, What::Anew),
             _ => (span, What::Pause(slot)),
         };
         Planned { from, until: from + span, what }
     }
 
-    /// When everything has to be over.
+    /// When everything must be over at the latest: whoever holds something then keeps it for a few leases, one after the
+    /// other, and everybody hears of it.
     pub(crate) fn end(&self) -> Micros {
-        self.quiet + Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 11_000 * MS
-    }
-
-    /// From when on everything may be over: what the dead have left is swept by then, and everybody has heard of it.
-    pub(crate) fn settled(&self) -> Micros {
-        self.finish() + 2 * Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 1_500 * MS
+        self.finish() + 12 * self.longest() + self.settle() + self.rest() + 5_000 * MS
     }
 
     /// When the actors are told to finish.
     pub(crate) fn finish(&self) -> Micros {
-        self.quiet + 2 * Micros::try_from(self.longest.as_micros()).unwrap_or_default() + 500 * MS
+        self.quiet + 2 * self.longest() + 500 * MS
+    }
+
+    /// Beyond the longest lease, what it takes at most to be as before after a fault. Less than is promised: requests
+    /// here take milliseconds, and one that is lost is waited for as long as the store is patient.
+    pub(crate) fn settle(&self) -> Micros {
+        2_000 * MS + Micros::try_from(self.patience.as_micros()).unwrap_or_default()
+    }
+
+    /// For how long nothing has to change before the end, so that the checks ask everybody for the last states.
+    pub(crate) fn rest(&self) -> Micros {
+        self.longest() + self.settle() + 300 * MS
+    }
+
+    fn longest(&self) -> Micros {
+        Micros::try_from(self.longest.as_micros()).unwrap_or_default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use tenure_check::history::{Fault, Head, History, Line, Micros};
-use tenure_kv::Clock;
+use tenure_kv::{Clock, Store};
 
 use crate::{
     actors::{self, Actor},
@@ -15,16 +15,25 @@ use crate::{
     world::{Event, World},
 };
 
-/// Runs `plan` with those of its faults that `keep` names, and returns what happened.
+/// What happened, and whether it came to an end.
+#[derive(Debug)]
+pub struct Played {
+    /// The lines.
+    pub history: History,
+    /// What was still going on when everything had to be over.
+    pub unfinished: Option<String>,
+}
+
+/// Runs `plan` with those of its faults that `keep` names.
 ///
 /// # Errors
 /// When a runtime cannot be made.
-pub fn run(plan: &Plan, keep: &[bool]) -> io::Result<History> {
+pub fn run(plan: &Plan, keep: &[bool]) -> io::Result<Played> {
     tenure::testing::seed(Some(plan.seed));
     let stage = Stage::new(plan, keep);
-    let history = stage.play();
+    let played = stage.play();
     tenure::testing::seed(None);
-    history
+    played
 }
 
 struct Stage<'a> {
@@ -54,7 +63,7 @@ impl<'a> Stage<'a> {
             }
             inner.agenda.add(plan.quiet, Event::Quiet);
             inner.agenda.add(plan.finish(), Event::Finish);
-            inner.agenda.add(plan.settled(), Event::Look);
+            inner.agenda.add(plan.finish(), Event::Look);
         }
         Self {
             plan,
@@ -67,14 +76,20 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn play(mut self) -> io::Result<History> {
-        let end = self.plan.end();
+    fn play(mut self) -> io::Result<Played> {
+        let (end, rest) = (self.plan.end(), self.plan.rest());
+        let mut is_over = false;
         while let Some(event) = self.world.next(end) {
-            if matches!(event, Event::Look) && self.world.inner().is_over() {
+            is_over = matches!(event, Event::Look) && self.world.inner().is_over(rest);
+            if is_over {
                 break;
             }
             self.step(event)?;
         }
+        let unfinished = (!is_over).then(|| {
+            let inner = self.world.inner();
+            format!("{} calls had not ended, held was {:?}, {} µs after the last change", inner.open, inner.held(), inner.idle())
+        });
         let at = self.world.now();
         self.world.note(Line::End { at });
         let lines = std::mem::take(&mut self.world.inner().lines);
@@ -88,7 +103,7 @@ impl<'a> Stage<'a> {
         };
         let mut history = History::new(head);
         history.lines = lines;
-        Ok(history)
+        Ok(Played { history, unfinished })
     }
 
     fn step(&mut self, event: Event) -> io::Result<()> {
@@ -99,6 +114,10 @@ impl<'a> Stage<'a> {
             }
             Event::Arrive(request) => {
                 self.world.inner().serve(request);
+                return Ok(());
+            }
+            Event::Follow { slot, key, to } => {
+                self.world.inner().open_follow(slot, key, to);
                 return Ok(());
             }
             Event::Answer { slot, to, said } => {
@@ -157,17 +176,21 @@ impl<'a> Stage<'a> {
         self.processes_made += 1;
         let machine = &self.plan.machines[slot];
         let clock: Arc<dyn Clock> = Arc::new(MachineClock::new(self.world.clone(), slot, machine.drift, machine.origin));
+        let lease = machine.habits.first().map_or(0, |habits| u64::try_from(habits.lease.as_micros()).unwrap_or_default());
         let replicas = if self.plan.clustered { 3 } else { 1 };
-        let store = Remote::new(self.world.clone(), slot, clock.clone(), self.plan.patience, replicas);
+        let store = Remote::new(self.world.clone(), slot, clock.clone(), self.plan.patience, lease, replicas);
         let process = Process::new(self.plan.seed ^ self.processes_made << 32)?;
-        process.start(actors::live(Actor {
-            world: self.world.clone(),
-            slot,
-            client: 0,
-            clock,
-            store: Arc::new(store),
-            habits: Arc::new(machine.habits.clone()),
-        }));
+        let store: Arc<dyn Store> = Arc::new(store);
+        for habits in &machine.habits {
+            process.start(actors::live(Actor {
+                world: self.world.clone(),
+                slot,
+                client: 0,
+                clock: clock.clone(),
+                store: store.clone(),
+                habits: Arc::new(habits.clone()),
+            }));
+        }
         self.processes[slot] = Some(process);
         Ok(())
     }
@@ -198,7 +221,7 @@ impl<'a> Stage<'a> {
             What::Cut(slot, cut) => self.cut(slot, cut, begins),
             What::CutStreams(slot) => {
                 if begins {
-                    self.world.inner().cut_streams(slot);
+                    self.world.inner().cut_watches(slot);
                 } else {
                     self.world.inner().resume(slot);
                 }
@@ -232,12 +255,13 @@ impl<'a> Stage<'a> {
             What::Crash(_) | What::Anew | What::WallStep(..) => None,
             _ => Some(planned.until),
         };
-        // What strikes a machine strikes the client that is on it; a crash all that its process has been.
-        let here = planned.what.slot().map(|slot| self.world.present(slot)).unwrap_or_default();
+        // What strikes a machine strikes the clients that are on it; a crash all that its process has been.
         let crash = matches!(planned.what, What::Crash(_));
+        let here = planned.what.slot().map(|slot| self.world.present(slot, crash)).unwrap_or_default();
         let struck: Vec<Option<u64>> = match planned.what.slot() {
-            _ if crash => here.into_iter().map(Some).collect(),
-            Some(_) => vec![here.last().copied()],
+            // It is a fault, whoever is there.
+            Some(_) if here.is_empty() && !crash => vec![None],
+            Some(_) => here.into_iter().map(Some).collect(),
             None => vec![None],
         };
         for client in struck {

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream, stream::BoxStream};
+use tenure_check::history::Micros;
 use tenure_kv::{
     Batch, Clock, ClockExt, Entry, Error, Event as Told, Info, Key, KeyRange, Notice, Page, Result, Revision, Since, Store,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Remote {
     slot: usize,
     clock: Arc<dyn Clock>,
     patience: Duration,
+    /// Of the process that uses it.
+    lease: Micros,
     info: Info,
 }
 
@@ -37,9 +40,16 @@ enum Silence {
 }
 
 impl Remote {
-    pub(crate) fn new(world: Arc<World>, slot: usize, clock: Arc<dyn Clock>, patience: Duration, replicas: u16) -> Self {
+    pub(crate) fn new(
+        world: Arc<World>,
+        slot: usize,
+        clock: Arc<dyn Clock>,
+        patience: Duration,
+        lease: Micros,
+        replicas: u16,
+    ) -> Self {
         let info = Info { url: "sim:".to_owned(), shared: true, replicas };
-        Self { world, slot, clock, patience, info }
+        Self { world, slot, clock, patience, lease, info }
     }
 
     /// Sends a request and waits for its answer.
@@ -54,7 +64,11 @@ impl Remote {
                 return Err(Silence::NotSent);
             }
             let request = Request { slot: self.slot, ask, answer: answer.clone(), epoch: world.epoch };
-            let at = world.now + wire.delay(&mut world.rng);
+            let mut at = world.now + wire.delay(&mut world.rng);
+            // Its holder may have lost what it writes under by then: nothing but the server's refusal is left.
+            if is_fenced(&request.ask) && world.rng.u8(..32) == 0 {
+                at += world.rng.u64(..=3 * self.lease);
+            }
             // Not where a server may refuse what is right: the first copy's refusal would not be the last word.
             if wire.stale == 0
                 && wire.comes_twice(&mut world.rng)
@@ -82,6 +96,10 @@ impl Remote {
             Err(_) => Err(Error::unavailable("the server did not answer")),
         }
     }
+}
+
+fn is_fenced(ask: &Ask) -> bool {
+    matches!(ask, Ask::Commit(batch) if batch.ops.iter().any(|op| op.fence.is_some()))
 }
 
 fn creates(ask: &Ask) -> bool {
@@ -150,7 +168,8 @@ impl Store for Remote {
 
     async fn follow(&self, key: &Key) -> Result<BoxStream<'static, Notice>> {
         let (to, notices) = mpsc::unbounded_channel();
-        self.read(Ask::Follow(key.clone(), to)).await?;
+        // A client's library keeps a subscription and sends it until the server has it: there is no answer to be lost.
+        self.world.inner().subscribe(self.slot, key.clone(), to);
         Ok(stream::unfold(notices, |mut notices| async move { notices.recv().await.map(|notice| (notice, notices)) }).boxed())
     }
 }

@@ -23,6 +23,11 @@ pub(crate) fn write(entry: &Entry, epoch: u64, at: Micros) -> Line {
     })
 }
 
+/// Whose it is: a ticket's, a candidate's, a leader's or a member's session.
+pub(crate) fn owner(entry: &Entry) -> Option<String> {
+    value(entry).session
+}
+
 fn value(entry: &Entry) -> Value {
     let key = entry.key.as_str();
     let ticket = key.rsplit('.').next().and_then(|last| last.split_once('-')).map(|(session, _)| session.to_owned());

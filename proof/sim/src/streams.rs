@@ -8,6 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::world::{Event, Inner};
 
+/// By when a watch has noticed that its bucket was made anew.
+pub(crate) const NOTICED: Micros = 4_000_000;
+
 /// All that is listened to. Those that nobody holds any more are swept out as they are come across.
 #[derive(Default)]
 pub(crate) struct Streams {
@@ -111,9 +114,16 @@ impl Inner {
         self.streams.watches.push(watch);
     }
 
+    /// Somebody begins to follow a key.
+    pub(crate) fn subscribe(&mut self, slot: usize, key: Key, to: mpsc::UnboundedSender<Notice>) {
+        let at = self.now + self.wires[slot].delay(&mut self.rng);
+        self.agenda.add(at, Event::Follow { slot, key, to });
+    }
+
     pub(crate) fn open_follow(&mut self, slot: usize, key: Key, to: mpsc::UnboundedSender<Notice>) {
         let from = if self.clustered { self.now + self.rng.u64(..15_000) } else { self.now };
-        let mut follow = Follow { slot, key, to, from, last: self.now, cut: false };
+        let cut = self.wires[slot].hears_nothing();
+        let mut follow = Follow { slot, key, to, from, last: self.now, cut };
         self.expect_delay(&mut follow);
         self.streams.follows.push(follow);
     }
@@ -166,14 +176,33 @@ impl Inner {
         }
     }
 
+    /// The watches of a process break while its connection holds. Plain subscriptions are part of that, but among several
+    /// servers they may hear nothing, too.
+    pub(crate) fn cut_watches(&mut self, slot: usize) {
+        if self.clustered {
+            return self.cut_streams(slot);
+        }
+        self.streams.watches.iter_mut().filter(|watch| watch.slot == slot).for_each(|watch| watch.cut = true);
+    }
+
     /// The streams of a process break; until they are made again they hear nothing.
     pub(crate) fn cut_streams(&mut self, slot: usize) {
         self.streams.watches.iter_mut().filter(|watch| watch.slot == slot).for_each(|watch| watch.cut = true);
         self.streams.follows.iter_mut().filter(|follow| follow.slot == slot).for_each(|follow| follow.cut = true);
     }
 
-    /// The bucket is not what it was: watches end, and listeners are told to look.
+    /// The bucket was made anew under those who watch it, which each of them notices when it looks again; a plain
+    /// listener hears of nothing but what is written next.
     pub(crate) fn end_watches(&mut self) {
+        for mut watch in std::mem::take(&mut self.streams.watches) {
+            let noticed = self.now + self.rng.u64(..NOTICED);
+            watch.last = watch.last.max(noticed);
+            self.tell(&mut watch, Err(Error::unavailable("the bucket was made anew")));
+        }
+    }
+
+    /// The servers come back with an earlier state: watches end, and listeners are told to look.
+    pub(crate) fn restart_streams(&mut self) {
         for mut watch in std::mem::take(&mut self.streams.watches) {
             self.tell(&mut watch, Err(Error::unavailable("the bucket went back")));
         }

@@ -1,7 +1,7 @@
 //! The wire between a process and the server: how late, how lossy, how cut.
 
 use tenure_check::history::Micros;
-use tenure_kv::{Batch, Entry, Error, Event, Key, KeyRange, Notice, Page, Revision, Since};
+use tenure_kv::{Batch, Entry, Error, Event, Key, KeyRange, Page, Revision, Since};
 use tokio::sync::mpsc;
 
 /// By how much reads of several servers lag now and then, with nothing wrong.
@@ -14,7 +14,6 @@ pub(crate) enum Ask {
     Scan(KeyRange, Revision, usize),
     Commit(Batch),
     Watch(KeyRange, Since, mpsc::UnboundedSender<tenure_kv::Result<Event>>),
-    Follow(Key, mpsc::UnboundedSender<Notice>),
 }
 
 /// An answer.

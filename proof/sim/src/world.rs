@@ -8,14 +8,14 @@ use std::sync::{
 };
 
 use tenure_check::history::{Line, Micros, Seen, Sight as Seeing};
-use tenure_kv::{Error, Event as Told, Notice};
+use tenure_kv::{Error, Event as Told, Key, Notice, Revision};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     agenda::{Agenda, Place},
     bucket::Bucket,
     clock::Bell,
-    stream_record,
+    over, stream_record,
     streams::Streams,
     wire::{Ask, Said, Wire},
 };
@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Ring { slot: usize, bell: Arc<Bell> },
     /// A request reaches the server.
     Arrive(Request),
+    /// The server hears of a follower.
+    Follow { slot: usize, key: Key, to: mpsc::UnboundedSender<Notice> },
     /// An answer reaches a process.
     Answer { slot: usize, to: oneshot::Sender<Said>, said: Said },
     /// A watch of a process hears something.
@@ -52,7 +54,8 @@ pub(crate) struct Request {
     pub(crate) slot: usize,
     pub(crate) ask: Ask,
     pub(crate) answer: Arc<Mutex<Option<oneshot::Sender<Said>>>>,
-    /// The bucket's incarnation when it was sent: a request does not outlive the servers that it was sent to.
+    /// The bucket's incarnation when it was sent: a request does not outlive the servers that it was sent to, but it
+    /// does a bucket that is made anew on them.
     pub(crate) epoch: u64,
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct Inner {
     pub(crate) bucket: Bucket,
     /// Incarnations of the bucket, from 1.
     pub(crate) epoch: u64,
+    /// Since which incarnation the servers run without a break.
+    servers_since: u64,
     /// When the present incarnation began.
     pub(crate) began: Micros,
     pub(crate) wires: Vec<Wire>,
@@ -78,12 +83,15 @@ pub(crate) struct Inner {
     /// Several servers: reads may lag, and a new listener misses the first notices.
     pub(crate) clustered: bool,
     pub(crate) lines: Vec<Line>,
+    /// When something was written last that does not merely keep a session.
+    pub(crate) changed: Micros,
     pub(crate) calls: u64,
     pub(crate) finishing: bool,
     /// Calls that have not ended.
     pub(crate) open: usize,
     clients: u64,
-    present: Vec<Vec<u64>>,
+    /// The clients of the process on each machine, and whether each is there still.
+    present: Vec<Vec<(u64, bool)>>,
     /// How far each machine's wall clock has been moved.
     wall: Vec<i64>,
 }
@@ -98,12 +106,14 @@ impl World {
             rng: fastrand::Rng::with_seed(seed),
             bucket,
             epoch: 1,
+            servers_since: 1,
             began: 0,
             wires: (0..slots).map(|_| Wire::default()).collect(),
             outages: vec![0; slots],
             streams: Streams::default(),
             clustered,
             lines: Vec::new(),
+            changed: 0,
             calls: 0,
             finishing: false,
             open: 0,
@@ -171,13 +181,20 @@ impl World {
         let mut inner = self.inner();
         inner.clients += 1;
         let client = inner.clients;
-        inner.present[slot].push(client);
+        inner.present[slot].push((client, true));
         client
     }
 
-    /// The clients of the process on this machine, the latest last.
-    pub(crate) fn present(&self, slot: usize) -> Vec<u64> {
-        self.inner().present[slot].clone()
+    /// A client whose session is over.
+    pub(crate) fn retire(&self, slot: usize, client: u64) {
+        let mut inner = self.inner();
+        inner.present[slot].iter_mut().filter(|(one, _)| *one == client).for_each(|(_, there)| *there = false);
+    }
+
+    /// The clients of the process on this machine, those that are not there any more included if `all`.
+    pub(crate) fn present(&self, slot: usize, all: bool) -> Vec<u64> {
+        let inner = self.inner();
+        inner.present[slot].iter().filter(|(_, there)| all || *there).map(|(client, _)| *client).collect()
     }
 
     /// The process on this machine is gone.
@@ -210,7 +227,10 @@ impl Inner {
     /// The server takes a request and answers it.
     pub(crate) fn serve(&mut self, request: Request) {
         let Request { slot, ask, answer, epoch } = request;
-        if epoch != self.epoch || self.wires[slot].loses_requests(&mut self.rng) {
+        if epoch < self.servers_since
+            || epoch != self.epoch && rests_on_its_bucket(&ask)
+            || self.wires[slot].loses_requests(&mut self.rng)
+        {
             return;
         }
         let said = match ask {
@@ -229,6 +249,9 @@ impl Inner {
                         for entry in &entries {
                             let line = stream_record::write(entry, self.epoch, self.now);
                             self.lines.push(line);
+                            if !over::keeps_a_session(&entry.key) {
+                                self.changed = self.now;
+                            }
                             self.publish(entry);
                         }
                         Said::Committed(entries.last().map(|entry| entry.revision).unwrap_or_default())
@@ -238,10 +261,6 @@ impl Inner {
             }
             Ask::Watch(range, since, to) => {
                 self.open_watch(slot, range, since, to);
-                Said::Established
-            }
-            Ask::Follow(key, to) => {
-                self.open_follow(slot, key, to);
                 Said::Established
             }
         };
@@ -274,13 +293,6 @@ impl Inner {
         })
     }
 
-    /// Nobody waits for anything, and nobody holds anything.
-    pub(crate) fn is_over(&self) -> bool {
-        let held =
-            |key: &str| ["lock.", "member.", "candidate.", "election.x", "election.y"].iter().any(|of| key.starts_with(of));
-        self.open == 0 && !self.bucket.has_live(self.now, held)
-    }
-
     /// The bucket goes back to what it was at `then`, or is made anew.
     pub(crate) fn reset(&mut self, then: Option<Micros>) {
         match then {
@@ -291,8 +303,23 @@ impl Inner {
         self.began = self.now;
         // A bucket can be made anew while its server serves on.
         if then.is_some() {
+            self.servers_since = self.epoch;
             self.outages.iter_mut().for_each(|outages| *outages += 1);
+            self.restart_streams();
+        } else {
+            self.end_watches();
         }
-        self.end_watches();
     }
+}
+
+/// What is not promised to be refused by a bucket made anew while it is on its way: a leader's fenced write, and a
+/// renewal, by the revision of a key that is there again under the same name.
+fn rests_on_its_bucket(ask: &Ask) -> bool {
+    let Ask::Commit(batch) = ask else { return false };
+    let of = |key: &Key, kind: &str| key.as_str().starts_with(kind);
+    batch.ops.iter().any(|op| {
+        let leads = op.fence.as_ref().is_some_and(|fence| of(&fence.key, "election."));
+        let renews = of(&op.key, "session.") && matches!(op.expect, tenure_kv::Expect::At(at) if at > Revision::ZERO);
+        leads || renews
+    })
 }

@@ -103,9 +103,11 @@ impl Tape {
         id
     }
 
-    /// Notes how the call `id` has ended.
+    /// Notes how the call `id` has ended, unless it has ended already: of one that was abandoned nobody hears any more.
     pub(crate) fn returned(&self, id: u64, outcome: Outcome) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if !self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            return;
+        }
         self.put(&Taped::Line(Line::Return(Return { at: now(), id, outcome })));
     }
 
@@ -193,6 +195,7 @@ mod tests {
         part.done(ended, Done::default());
         part.abandon();
         part.abandon();
+        part.done(open, Done::default());
         let returns: Vec<_> = read(&path)
             .unwrap()
             .into_iter()

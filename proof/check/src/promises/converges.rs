@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::Limits;
 use crate::{
     case::{Case, End, Operation, Prize, session_of},
-    history::{Failure, Micros, Mode, Op, SessionState, Sight},
+    history::{Failure, FaultKind, Micros, Mode, Op, SessionState, Sight},
     verdict::{Promise, Verdict},
 };
 
@@ -51,7 +51,8 @@ fn nothing_is_lost(case: &Case<'_>, calm: Micros, verdict: &mut Verdict) {
             let id = &key["session.".len()..];
             let Some(death) = entries.iter().find(|entry| !entry.is_live()) else { continue };
             let excused = death.earliest < calm || is_excused(case, death.latest, calm);
-            if case.sessions.contains_key(id) && !excused && case.gone_at(id) > death.latest.saturating_add(case.slack) {
+            let of_it = case.sessions.get(id).is_some_and(|session| session.epoch == epoch);
+            if of_it && !excused && case.gone_at(id) > death.latest.saturating_add(case.slack) {
                 verdict.violated(format!("session {id} was ended with no fault"), death.write.at, [death.line]);
             }
         }
@@ -167,7 +168,8 @@ fn somebody_leads(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: &mut V
 fn led(case: &Case<'_>, election: &str) -> Vec<(Micros, Micros)> {
     let terms = case.tenures.get(&Prize::Election(election)).into_iter().flatten();
     let mut led: Vec<_> = terms
-        .filter(|term| term.grant.is_some() || matches!(term.end, End::Missed))
+        // What is granted after a rollback is of another epoch for its session than for the stream.
+        .filter(|term| term.grant.is_some() || matches!(term.end, End::Missed) || case.faults.has(FaultKind::Rollback))
         .map(|term| {
             let session = term.session.unwrap_or_default();
             let gone = if case.sessions.contains_key(session) { case.gone_at(session) } else { Micros::MAX };
@@ -220,7 +222,7 @@ fn nobody_stays_suspect(case: &Case<'_>, quiet: Micros, bound: Micros, verdict: 
 mod tests {
     use super::*;
     use crate::{
-        history::{Expect, FaultKind, Outcome, WriteState},
+        history::{Expect, Outcome, WriteState},
         tape::{Tape, acquire, campaign, close, lost, put},
     };
 

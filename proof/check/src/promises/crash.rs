@@ -66,7 +66,8 @@ fn next_ticket(
     verdict: &mut Verdict,
 ) {
     let granted = next.grant.map(|place| &case.operations[place]);
-    let Some(operation) = granted.or(open) else { return };
+    // One that was withdrawn is of an acquire that was given up, not of a later one of the same session.
+    let Some(operation) = granted.or(open.filter(|_| next.end.entry().is_none())) else { return };
     let deadline = crash.at.max(operation.call.at) + bound + case.slack;
     judge(case, crash, held, operation, deadline, verdict);
 }

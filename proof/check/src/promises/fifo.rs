@@ -65,7 +65,11 @@ fn nobody_waits_for_ever(case: &Case<'_>, limits: &Limits, quiet: Micros, verdic
 
 /// It is live until then, and so is its session.
 fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>, until: Micros) -> bool {
-    let lives = |session| !case.is_gone_by(session, until) && case.death(ticket.epoch, session).surely_after(until);
+    let lives = |session: &str| {
+        // One that was on its way when its bucket was made anew belongs to nobody in the next.
+        let of_it = case.sessions.get(session).is_some_and(|session| session.epoch == ticket.epoch);
+        of_it && !case.is_gone_by(session, until) && case.death(ticket.epoch, session).surely_after(until)
+    };
     ticket.end.surely_after(until) && ticket.session.is_some_and(lives)
 }
 

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use crate::{
-    case::{Case, Prize, Tenure},
-    history::{Hold, Micros, Op, SessionState, Sight},
+    case::{Case, Operation, Prize, Tenure},
+    history::{Failure, Hold, Micros, Op, Outcome, Return, SessionState, Sight},
     stream::Entry,
     verdict::{Promise, Verdict},
 };
@@ -49,6 +49,12 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
 /// Losses that somebody else, or a defect, brings about.
 const BY_OTHERS: [&str; 2] = ["broken", "deposed"];
 
+/// Whether the reason that was given is one of these.
+fn by_others(operation: &Operation<'_>) -> bool {
+    let Some((_, Return { outcome: Outcome::Failed { why, .. }, .. })) = operation.returned else { return false };
+    ["deposed", "administrator"].iter().any(|word| why.contains(word))
+}
+
 /// Who asked for the end of a ticket, or nobody in particular, and when.
 type Asked<'a> = (Option<&'a str>, Micros);
 
@@ -70,8 +76,9 @@ impl<'a> Reasons<'a> {
                 Op::Break { lock, token } => (lock, *token, None),
                 _ => continue,
             };
-            // What was certainly not done explains nothing.
-            if operation.failed().is_none() {
+            // What was certainly not done explains nothing; whose own clock ran out withdraws it.
+            let ran_out = operation.failed() == Some(Failure::Lost) && !by_others(operation);
+            if operation.failed().is_none() || ran_out {
                 reasons.asked.entry((lock, token)).or_default().push((session, operation.call.at));
             }
         }
@@ -119,10 +126,7 @@ impl<'a> Reasons<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        history::Failure,
-        tape::{Tape, campaign, close, lost, release},
-    };
+    use crate::tape::{Tape, campaign, close, lost, release};
 
     const PROMISE: Promise = Promise::Release;
 
@@ -161,6 +165,12 @@ mod tests {
         with(&|tape| {
             tape.seen(20, 1, lost(token, "deadline"));
             0
+        })
+        .keeps(PROMISE);
+        with(&|tape| {
+            let call = tape.call(20, 1, release("a", token));
+            tape.failed(20, call, Failure::Lost);
+            call
         })
         .keeps(PROMISE);
         // Not by what is asked for later, nor by another's release, nor by one that was not done.

@@ -65,11 +65,13 @@ fn its_own_end(case: &Case<'_>, (prize, token, client, _): Named<'_>, yes: LastY
     };
     let latest = yes.from.saturating_sub(case.slack).saturating_sub(1);
     let tenure = case.tenure(prize, grant.epoch, token);
-    // A hold broken by an administrator passes on at once, and its holder hears of it within its lease.
+    // A hold broken by an administrator passes on at once, and its holder hears of it within its lease
+    // where nothing is in the way.
     let lease = case.sessions.get(grant.session).map_or(case.longest_lease, |session| session.lease + session.lease / 50);
     let over = tenure.filter(|tenure| {
         let heard = if tenure.was_broken() { latest.saturating_sub(lease) } else { latest };
-        tenure.end.surely_by(heard)
+        let calm = || case.faults.calm(tenure.end.latest(), latest, case.longest_lease, None);
+        tenure.end.surely_by(heard) && (!tenure.was_broken() || calm())
     });
     let death = case.death(grant.epoch, grant.session);
     let (what, end) = match over {

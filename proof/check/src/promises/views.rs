@@ -247,8 +247,9 @@ fn removed(case: &Case<'_>, who: &str, key: &str, before: Shown, at: Micros, lin
     let ended = case.stream.epochs().any(|epoch| {
         let mut from = before.revision;
         while let Some(entry) = case.stream.after(epoch, key, from) {
-            if !entry.is_live() {
-                return entry.earliest <= by;
+            let missed = case.stream.gap(epoch, from, entry.revision());
+            if missed || !entry.is_live() {
+                return missed || entry.earliest <= by;
             }
             from = entry.revision();
         }

@@ -1,11 +1,10 @@
 //! Tasks that stand for election, lead, and hand over; and those that look on.
 
 use futures::StreamExt;
-use tenure::{Election, Leadership, OnLoss, Session, data_key};
+use tenure::{Election, Leadership, OnLoss, Session};
 use tenure_check::history::{Hold, Op, Outcome, Sight};
-use tenure_kv::Op as Write;
 
-use super::{Actor, at};
+use super::{Actor, at, fenced::Desk};
 
 const ELECTIONS: [&str; 2] = ["x", "y"];
 
@@ -34,6 +33,8 @@ pub(super) async fn work(actor: Actor, session: Session, n: usize) {
 async fn lead(actor: &Actor, session: &Session, name: &str, election: &Election, office: Leadership, rng: &mut fastrand::Rng) {
     let term = office.term().get();
     let who = session.id().to_owned();
+    let under = Hold::Election { election: name.to_owned(), term };
+    let mut desk = Desk::new(actor.clone(), who.clone(), under, format!("plan.{name}"));
     let look = |office: &Leadership| {
         actor.saw(Sight::Leading { election: name.to_owned(), term, yes: office.is_leader() });
     };
@@ -45,7 +46,7 @@ async fn lead(actor: &Actor, session: &Session, name: &str, election: &Election,
                 let op = Op::Proclaim { session: who.clone(), election: name.to_owned(), term, nonce: nonce.clone() };
                 drop(actor.entrust(op, office.proclaim(nonce), |revision| at(*revision)).await);
             }
-            3..=5 => write(actor, &who, name, &office).await,
+            3..=5 => desk.write(rng, async |batch| office.commit(batch).await).await,
             _ => {}
         }
         look(&office);
@@ -58,7 +59,7 @@ async fn lead(actor: &Actor, session: &Session, name: &str, election: &Election,
         if let Some(loss) = lost {
             let hold = Hold::Election { election: name.to_owned(), term };
             actor.saw(Sight::Lost { hold, loss: loss.as_str().to_owned() });
-            write(actor, &who, name, &office).await;
+            desk.write(rng, async |batch| office.commit(batch).await).await;
             return;
         }
         if actor.world.is_finishing() && step > 1 {
@@ -70,6 +71,10 @@ async fn lead(actor: &Actor, session: &Session, name: &str, election: &Election,
         && let Ok(candidates) = election.candidates().await
         && let Some(next) = candidates.iter().find(|candidate| candidate.session != who)
     {
+        // Meanwhile it may have withdrawn, or died.
+        if rng.bool() {
+            actor.pause(rng, session.lease()).await;
+        }
         let (to, election) = (Some(next.session.clone()), name.to_owned());
         let op = Op::Transfer { session: who.clone(), election, term, to };
         drop(actor.entrust(op, office.transfer(&next.id), |revision| at(*revision)).await);
@@ -77,15 +82,6 @@ async fn lead(actor: &Actor, session: &Session, name: &str, election: &Election,
     }
     let op = Op::Resign { session: who, election: name.to_owned(), term };
     drop(actor.run(op, office.resign(), |()| Default::default()).await);
-}
-
-async fn write(actor: &Actor, session: &str, election: &str, office: &Leadership) {
-    let key = format!("plan.{election}");
-    let nonce = actor.nonce();
-    let under = Hold::Election { election: election.to_owned(), term: office.term().get() };
-    let op = Op::FencedPut { session: session.to_owned(), under, key: key.clone(), nonce: nonce.clone() };
-    let Ok(key) = data_key(&key) else { return };
-    drop(actor.run(op, office.commit(Write::put(key, nonce).into()), |revision| at(*revision)).await);
 }
 
 pub(super) async fn look_on(actor: Actor, session: Session, n: usize) {

@@ -51,7 +51,8 @@ pub(super) async fn work(actor: Actor, session: Session) {
 
 /// Owns partitions for a while. A partition is a lock: gained, it is noted as one that was acquired at once.
 async fn share(actor: &Actor, session: &Session, member: &Member, rng: &mut fastrand::Rng) {
-    let builder = Partitions::builder(member, PARTITIONS).grace(Duration::from_secs(20));
+    let grace = if rng.bool() { session.lease() / 4 } else { Duration::from_secs(20) };
+    let builder = Partitions::builder(member, PARTITIONS).grace(grace);
     let Ok(mut partitions) = builder.start().await else { return };
     let mut owned = BTreeMap::<u32, Guard>::new();
     let mut left = rng.u32(5..60);

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use tenure::{Guard, Mutex, Session, data_key};
+use tenure::{Guard, Mutex, Session, locks};
 use tenure_check::history::{Hold, Mode, Op, Outcome, Sight};
-use tenure_kv::Op as Write;
 
-use super::{Actor, at};
+use super::{Actor, at, fenced::Desk};
 
 const LOCKS: [&str; 2] = ["a", "b"];
 
@@ -63,12 +62,14 @@ async fn acquire(actor: &Actor, session: &Session, mutex: &Mutex, lock: &str, rn
 async fn hold(actor: &Actor, session: &Session, lock: &str, guard: &Guard, rng: &mut fastrand::Rng) {
     let lease = session.lease();
     let token = guard.token().get();
+    let under = Hold::Lock { lock: lock.to_owned(), token };
+    let mut desk = Desk::new(actor.clone(), session.id().to_owned(), under, format!("under.{lock}"));
     let steps = rng.u32(1..12);
     for step in 0..steps {
         let yes = guard.is_held();
         actor.saw(Sight::Held { lock: lock.to_owned(), token, yes });
         if rng.u8(..) < 100 {
-            write(actor, session, lock, guard).await;
+            write(actor, guard, &mut desk, rng).await;
         }
         // Mostly short, now and then for much longer than the lease.
         let most = if rng.u8(..) < 20 { lease * 2 } else { lease / 6 };
@@ -81,7 +82,7 @@ async fn hold(actor: &Actor, session: &Session, lock: &str, guard: &Guard, rng: 
             let hold = Hold::Lock { lock: lock.to_owned(), token };
             actor.saw(Sight::Lost { hold, loss: loss.as_str().to_owned() });
             // A holder that does not listen: the store must refuse it.
-            write(actor, session, lock, guard).await;
+            write(actor, guard, &mut desk, rng).await;
             return;
         }
         if actor.world.is_finishing() && step > 1 {
@@ -90,15 +91,23 @@ async fn hold(actor: &Actor, session: &Session, lock: &str, guard: &Guard, rng: 
     }
 }
 
-async fn write(actor: &Actor, session: &Session, lock: &str, guard: &Guard) {
-    let key = format!("under.{lock}");
-    let nonce = actor.nonce();
-    let under = Hold::Lock { lock: lock.to_owned(), token: guard.token().get() };
-    let op = Op::FencedPut { session: session.id().to_owned(), under, key: key.clone(), nonce: nonce.clone() };
-    let Ok(key) = data_key(&key) else { return };
+async fn write(actor: &Actor, guard: &Guard, desk: &mut Desk, rng: &mut fastrand::Rng) {
     let yes = guard.is_held();
-    actor.saw(Sight::Held { lock: lock.to_owned(), token: guard.token().get(), yes });
-    drop(actor.run(op, guard.commit(Write::put(key, nonce).into()), |revision| at(*revision)).await);
+    actor.saw(Sight::Held { lock: guard.name().to_owned(), token: guard.token().get(), yes });
+    desk.write(rng, async |batch| guard.commit(batch).await).await;
+}
+
+/// An administrator who breaks a hold now and then.
+pub(super) async fn break_some(actor: Actor, lease: Duration) {
+    let mut rng = actor.rng(120);
+    while !actor.world.is_finishing() {
+        actor.pause(&mut rng, lease * 8).await;
+        let lock = LOCKS[rng.usize(..LOCKS.len())];
+        let Ok(queue) = locks::inspect(&*actor.store, lock).await else { continue };
+        let Some(holder) = queue.holder else { continue };
+        let op = Op::Break { lock: lock.to_owned(), token: holder.token.get() };
+        drop(actor.run(op, locks::break_hold(&*actor.store, lock, holder.token), |()| Default::default()).await);
+    }
 }
 
 async fn give_up(actor: &Actor, session: &Session, lock: &str, guard: Guard, rng: &mut fastrand::Rng) {

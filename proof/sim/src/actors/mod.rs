@@ -1,21 +1,24 @@
 //! What simulated processes do: everything that Tenure offers, at once, each task in its own pace.
 
 mod electing;
+mod fenced;
 mod grouping;
 mod locking;
 mod register;
+mod sessions;
 mod viewing;
+
+pub(crate) use sessions::live;
 
 use std::{sync::Arc, time::Duration};
 
-use tenure::{Error, Session, SessionState};
-use tenure_check::history::{Call, Done, Failure, Line, Micros, Op, Outcome, Return, SessionState as Shown, Sight};
-use tenure_kv::{Clock, ClockExt, Store};
-use tokio::task::JoinSet;
+use tenure::Error;
+use tenure_check::history::{Call, Done, Failure, Line, Micros, Op, Outcome, Return, Sight};
+use tenure_kv::{Clock, ClockExt, Revision, Store};
 
 use crate::world::World;
 
-/// What a process does, drawn from the seed.
+/// What a process does under one session after the other, drawn from the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Habits {
     pub(crate) seed: u64,
@@ -26,6 +29,8 @@ pub(crate) struct Habits {
     pub(crate) partitions: bool,
     pub(crate) registers: usize,
     pub(crate) views: bool,
+    /// It breaks others' holds now and then.
+    pub(crate) breaks: bool,
 }
 
 /// What every task of a process has at hand.
@@ -89,6 +94,16 @@ impl Actor {
         ended
     }
 
+    /// As [`run`](Self::run), for two writes in one: the later one's revision follows the other's.
+    async fn run_two(&self, ops: (Op, Op), work: impl Future<Output = tenure::Result<Revision>>) -> tenure::Result<Revision> {
+        let (first, second) = (self.call(ops.0), self.call(ops.1));
+        let ended = work.await;
+        let one = |revision: u64| Outcome::Ok(Done { revision: Some(revision), ..Done::default() });
+        first.returned(ended.as_ref().map_or_else(failure, |revision| one(revision.get() - 1)));
+        second.returned(ended.as_ref().map_or_else(failure, |revision| one(revision.get())));
+        ended
+    }
+
     /// As [`run`](Self::run), for what goes on in a task of the session: its loss says nothing of a write under way.
     async fn entrust<T>(
         &self,
@@ -144,7 +159,7 @@ impl Drop for Finally {
     }
 }
 
-fn at(revision: tenure_kv::Revision) -> Done {
+fn at(revision: Revision) -> Done {
     Done { revision: Some(revision.get()), ..Done::default() }
 }
 
@@ -159,72 +174,4 @@ fn failure(error: &Error) -> Outcome {
         _ => return Outcome::Unknown { why },
     };
     Outcome::Failed { kind, why }
-}
-
-/// A process from its start: opens a session, works, and opens another when that is lost.
-pub(crate) async fn live(mut actor: Actor) {
-    let mut rng = actor.rng(0);
-    loop {
-        // Tokens may repeat in a bucket made anew, so who holds what is told apart by the session, too.
-        actor.client = actor.world.enlist(actor.slot);
-        let Some(session) = open(&actor).await else {
-            if actor.world.is_finishing() {
-                return;
-            }
-            actor.pause(&mut rng, actor.habits.lease).await;
-            continue;
-        };
-        let mut work = JoinSet::new();
-        for n in 0..actor.habits.lockers {
-            work.spawn(locking::work(actor.clone(), session.clone(), n));
-        }
-        for n in 0..actor.habits.electors {
-            work.spawn(electing::work(actor.clone(), session.clone(), n));
-            work.spawn(electing::look_on(actor.clone(), session.clone(), n));
-        }
-        if actor.habits.groups {
-            work.spawn(grouping::work(actor.clone(), session.clone()));
-            work.spawn(grouping::follow(actor.clone()));
-        }
-        for n in 0..actor.habits.registers {
-            work.spawn(register::work(actor.clone(), n));
-        }
-        if actor.habits.views {
-            work.spawn(viewing::look_on(actor.clone()));
-        }
-        work.spawn(watch_over(actor.clone(), session.clone()));
-        session.lost().await;
-        // The application takes a moment to hear of it; what it goes on doing meanwhile must be refused.
-        actor.pause(&mut rng, Duration::from_millis(20)).await;
-        work.abort_all();
-        while work.join_next().await.is_some() {}
-    }
-}
-
-async fn open(actor: &Actor) -> Option<Session> {
-    let lease_ms = u64::try_from(actor.habits.lease.as_millis()).unwrap_or(u64::MAX);
-    let id = actor.call(Op::Open { lease_ms });
-    let builder = Session::builder(actor.store.clone()).lease(actor.habits.lease).clock(actor.clock.clone());
-    let opened = builder.host(format!("m{}", actor.client)).pid(1).open().await;
-    let outcome = opened.as_ref().map_or_else(failure, |session| {
-        Outcome::Ok(Done { session: Some(session.id().to_owned()), epoch: actor.world.epoch_of(session.id()), ..Done::default() })
-    });
-    id.returned(outcome);
-    opened.ok()
-}
-
-async fn watch_over(actor: Actor, session: Session) {
-    let mut states = session.states();
-    loop {
-        let state = match *states.borrow_and_update() {
-            SessionState::Held => Shown::Held,
-            SessionState::Suspect => Shown::Suspect,
-            SessionState::Restored => Shown::Restored,
-            SessionState::Lost(_) => Shown::Lost,
-        };
-        actor.saw(Sight::Session { session: session.id().to_owned(), state });
-        if states.changed().await.is_err() {
-            return;
-        }
-    }
 }
