@@ -84,3 +84,22 @@ async fn a_break_is_heard_although_reads_lag() {
     let lost = tokio::time::timeout(Duration::from_secs(1), guard.lost()).await;
     assert_eq!(lost.expect("the holder was not told"), Loss::Broken);
 }
+
+#[tokio::test]
+async fn a_break_is_heard_although_the_answer_to_an_earlier_look_is_lost() {
+    let memory = Memory::new();
+    let (store, faults) = Faulty::new(Arc::new(memory.clone()));
+    let session = open(store.clone(), 1_000).await;
+    let first = session.mutex("x").unwrap().lock().await.unwrap();
+    let second = session.mutex("y").unwrap().lock().await.unwrap();
+    while faults.streams("broken.") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let unanswered = faults.add(Rule::new(Fault::HoldAfter).on(Operation::Entries));
+    locks::break_hold(&memory, "x", first.token()).await.unwrap();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(1), first.lost()).await.expect("not told of the first"), Loss::Broken);
+    tokio::time::timeout(Duration::from_secs(5), unanswered.reached(1)).await.expect("nobody looked");
+    locks::break_hold(&memory, "y", second.token()).await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(3), second.lost()).await;
+    assert_eq!(lost.expect("not told of the second"), Loss::Broken);
+}
