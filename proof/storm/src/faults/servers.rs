@@ -119,10 +119,17 @@ pub(super) async fn trouble(storm: &Storm, nats: &Nats, name: &str, rng: &mut fa
         }
         "descriptors" => {
             let Some(pid) = servers.pid(one) else { return Ok(true) };
-            let fault = begin(FaultKind::Other, one, "descriptors: no more than it has");
+            let clustered = servers.size() > 1;
+            let then = if clustered { "; restarted when there are some again" } else { "" };
+            let fault = begin(FaultKind::Other, one, &format!("descriptors: no more than it has{then}"));
             let before: Rlimit = descriptors::exhaust(pid)?;
             last(storm.lease, rng).await;
             descriptors::restore(pid, before)?;
+            // A replica that could not write goes on to serve what it has, and nobody who watches there hears more.
+            if clustered {
+                servers.kill(one);
+                servers.restart(one).await;
+            }
             record.over(fault);
         }
         "power-cut" => {
