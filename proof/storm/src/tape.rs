@@ -74,7 +74,7 @@ impl Tape {
 
     /// Whoever made calls through this part is gone: those that had not ended were turned away from.
     pub(crate) fn abandon(&self) {
-        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for id in open {
             self.dropped(id);
         }
