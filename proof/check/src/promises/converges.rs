@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How long servers need to be as before once nothing is done to them any more, and clients to give up what was lost.
-const RECOVERY: Micros = 5_000_000;
+const AFTERMATH: Micros = 5_000_000;
 
 /// Losses that somebody wanted.
 const WANTED: [&str; 6] = ["closed", "resigned", "reassigned", "broken", "unhealthy", "critical"];
@@ -18,7 +18,7 @@ const WANTED: [&str; 6] = ["closed", "resigned", "reassigned", "broken", "unheal
 pub(super) fn check(case: &Case<'_>, limits: &Limits) -> Verdict {
     let mut verdict = Verdict::new(Promise::Converges);
     // What was lost in a fault may be heard of for as long as that is felt.
-    let felt = RECOVERY + 2 * case.longest_lease;
+    let felt = AFTERMATH + 2 * case.longest_lease;
     let calm = if case.faults.all.is_empty() { Some(0) } else { case.quiet.map(|quiet| quiet + felt) };
     if let Some(calm) = calm {
         nothing_is_lost(case, calm, &mut verdict);
