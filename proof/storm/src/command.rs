@@ -161,8 +161,8 @@ pub fn main() -> ExitCode {
             () = interrupted => Err("interrupted".into()),
         }
     });
-    // Nobody waits for a name look-up or a file that hangs.
-    runtime.shutdown_timeout(Duration::from_millis(200));
+    // What histories that were cut short have put up is taken down; a name look-up or a file that hangs is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(5));
     code.unwrap_or_else(|error| failed(&error))
 }
 

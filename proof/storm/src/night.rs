@@ -1,13 +1,16 @@
 //! Many histories, a few at a time: counted, resumable, and those with a violation kept.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Write as _,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use tenure_check::Promise;
 use tokio::task::JoinSet;
@@ -210,18 +213,23 @@ fn options(night: &Night, number: u64) -> Options {
 }
 
 async fn account_of(program: &Program, options: &Options, number: u64) -> Account {
-    let (program, told) = (program.clone(), options.clone());
     // A server that does not come up panics; that is one history less, and not the end of the night.
-    let ended = tokio::spawn(async move { crate::run(&program, &told).await }).await;
+    let ended = AssertUnwindSafe(crate::run(program, options)).catch_unwind().await;
     let (mut totals, violations, failed) = match ended {
         Ok(Ok(Verdict { totals, violations, .. })) => (totals, violations, None),
         Ok(Err(error)) => (Totals::default(), Vec::new(), Some(error.to_string())),
-        Err(panic) => (Totals::default(), Vec::new(), Some(panic.to_string())),
+        Err(panic) => (Totals::default(), Vec::new(), Some(said(&*panic))),
     };
     totals.violations = violations.len() as u64;
     totals.failed = u64::from(failed.is_some());
     let faults = options.faults.to_string();
     Account { number, store: options.store, seed: options.seed, faults, totals, violations, failed }
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("without a word"))
 }
 
 /// What earlier runs came to, and the numbers that they had done.

@@ -24,7 +24,7 @@ use crate::{
     options::{Options, Store},
     order::{Field, Order, Way},
     record::{Daemons, Facts, Record},
-    stage::{Embedded, Nats, Stage},
+    stage::{self, Embedded, Nats, Stage},
     totals::Totals,
 };
 
@@ -95,8 +95,9 @@ fn field(rng: &mut fastrand::Rng) -> Field {
 impl Storm {
     /// Everybody is started.
     pub(crate) async fn begin(program: &Program, options: &Options) -> Result<Self, Failed> {
-        // Nothing of an earlier history may get into this one.
-        if options.out.join("history.jsonl").exists() {
+        // Nothing of an earlier history may get into this one, not even of one that was cut short.
+        if options.out.exists() {
+            stage::unmount(&options.out);
             fs::remove_dir_all(&options.out)?;
         }
         fs::create_dir_all(&options.out)?;

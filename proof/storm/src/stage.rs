@@ -46,7 +46,7 @@ impl Embedded {
     }
 
     pub(crate) fn in_file(options: &Options) -> Self {
-        let disk = if options.faults.include("disk-full") { Disk::mount(&options.out.join("disk")) } else { None };
+        let disk = if options.faults.include("disk-full") { Disk::mount(&options.out) } else { None };
         let place = disk.as_ref().map_or(&options.out, |disk| &disk.place).join("store.db");
         Self { url: format!("file:{}", place.display()), volatile: false, disk, dir: options.out.clone() }
     }
@@ -98,7 +98,7 @@ impl Nats {
         let wants = |name: &str| options.faults.include(name);
         let old = wants("upgrade") && rng.u8(0..3) > 0;
         let binary = if old { Some(tokio::task::spawn_blocking(nats_server_before).await??) } else { None };
-        let disk = if wants("disk-full") { Disk::mount(&options.out.join("disk")) } else { None };
+        let disk = if wants("disk-full") { Disk::mount(&options.out) } else { None };
         let stores = disk.iter().map(|disk| disk.place.join("store")).collect();
         let jetstream = if durable { "sync_interval: always".to_owned() } else { String::new() };
         let setup = NatsSetup { extra: String::new(), jetstream, binary, wired: true, stores };
@@ -171,6 +171,9 @@ impl Stage {
     }
 }
 
+/// Where a history's disk is, in its own directory.
+const DISK: &str = "disk";
+
 /// A small disk in memory. Unmounted on drop.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -179,13 +182,14 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// `None` where this process may not mount anything.
-    fn mount(place: &Path) -> Option<Self> {
+    fn mount(out: &Path) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             return None;
         }
-        std::fs::create_dir_all(place).ok()?;
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tenure-storm"]).arg(place).output().ok()?;
-        mounted.status.success().then(|| Self { place: place.to_owned() })
+        let place = out.join(DISK);
+        std::fs::create_dir_all(&place).ok()?;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tenure-storm"]).arg(&place).output().ok()?;
+        mounted.status.success().then_some(Self { place })
     }
 
     fn filler(&self) -> PathBuf {
@@ -214,5 +218,13 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: a server that has just been killed may still have it open.
         let _ = Command::new("umount").arg("-l").arg(&self.place).output();
+    }
+}
+
+/// Takes down what an earlier history that was killed has left in `out`.
+pub(crate) fn unmount(out: &Path) {
+    let place = out.join(DISK);
+    if place.exists() {
+        drop(Disk { place });
     }
 }

@@ -21,6 +21,9 @@ async fn the_memory_of_a_daemon() {
         out: out.path().join("history"),
         keep: false,
     };
+    // What a history that was killed has left is not taken for this one's.
+    std::fs::create_dir(&options.out).unwrap();
+    std::fs::write(options.out.join("client-2.tape"), "left behind\n").unwrap();
     let verdict = run(&Program::at(env!("CARGO_BIN_EXE_tenure-storm")), &options).await.unwrap();
     let totals = &verdict.totals;
     if !verdict.violations.is_empty() {

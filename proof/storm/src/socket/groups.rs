@@ -49,15 +49,18 @@ async fn join(scene: &Scene, group: &str, member: String) -> Option<Seat> {
             scene.tape.done(id, outcome::at(joined.revision));
             return Some(Seat { group, member, lease: joined.lease });
         }
-        // A daemon that leaves says "unavailable" of a join under way, too, when it has taken back what that wrote.
         Some(Err(error)) if matches!(error.kind(), Some(Kind::Conflict | Kind::InvalidParams)) => {
             scene.tape.returned(id, outcome::of(&error));
         }
         refused => {
             // Nothing is left behind, but it may have been there for a moment until the daemon withdrew it.
             match refused {
+                // A daemon that leaves says so of a join under way, too, when it has taken back what that wrote.
+                Some(Err(error)) if error.kind() == Some(Kind::Unavailable) => {
+                    scene.tape.returned(id, Outcome::Unknown { why: error.to_string() });
+                }
                 Some(Err(error)) => scene.tape.returned(id, outcome::open(&error)),
-                _ => scene.tape.dropped(id),
+                None | Some(Ok(_)) => scene.tape.dropped(id),
             }
             let (group, member, session) = (group.clone(), member.clone(), String::new());
             scene.tape.dropped(scene.tape.call(Op::Leave { session, group, member }));
