@@ -236,6 +236,44 @@ async fn a_watch_outlives_its_consumer() {
     watch.until("a write that no consumer delivered", |watch| watch.shows("a.x", "1")).await;
 }
 
+/// A replica that takes nothing in any more goes on to send heartbeats for its consumers; so does a server for one that
+/// an operator has paused.
+#[tokio::test]
+async fn a_watch_whose_consumer_stands_still_is_begun_anew() {
+    let cluster = NatsCluster::shared().await;
+    let bucket = unique_bucket("still");
+    let writer = Nats::open(&cluster.url(&bucket)).await.unwrap();
+    let reader = Nats::open(&cluster.url(&bucket)).await.unwrap();
+    let client = async_nats::connect(cluster.client_urls()).await.unwrap();
+    let mut watches = [Watched::new(&writer, "a.>", Since::Current).await, Watched::new(&reader, "a.>", Since::Current).await];
+    for watch in &mut watches {
+        watch.until("the beginning", |watch| watch.caught_up == 1).await;
+    }
+    let names = api(&client, format!("CONSUMER.NAMES.KV_{bucket}")).await;
+    let names = names["consumers"].as_array().unwrap();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for name in names.iter().map(|name| name.as_str().unwrap()) {
+        let call = format!("$JS.API.CONSUMER.PAUSE.KV_{bucket}.{name}");
+        client.request(call, r#"{"pause_until":"2999-01-01T00:00:00Z"}"#.into()).await.unwrap();
+        let info = || api(&client, format!("CONSUMER.INFO.KV_{bucket}.{name}"));
+        eventually("the pause", || async { info().await["paused"] == true }).await;
+    }
+    // It is noticed by what is written elsewhere; who writes nothing asks.
+    writer.put(&key("b.x"), "1").await.unwrap();
+    for watch in &mut watches {
+        assert!(matches!(watch.next().await, Some(Ok(Event::Gap))));
+    }
+    writer.put(&key("a.x"), "1").await.unwrap();
+    for watch in &mut watches {
+        watch.until("a write after that", |watch| watch.shows("a.x", "1")).await;
+    }
+    // Who has looked at everything is not begun anew, be it in the range or not.
+    writer.put(&key("b.x"), "2").await.unwrap();
+    let [of_writer, of_reader] = &mut watches;
+    let anything = futures::future::select(of_writer.events.next(), of_reader.events.next());
+    assert!(timeout(Duration::from_secs(8), anything).await.is_err(), "a watch was begun anew for nothing");
+}
+
 #[tokio::test]
 async fn a_watch_of_a_bucket_that_was_made_anew_ends_with_an_error() {
     let server = NatsServer::start().await;

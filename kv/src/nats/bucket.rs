@@ -22,6 +22,8 @@ pub(super) struct Facts {
     pub(super) created: String,
     /// Whether more than one server may take part.
     pub(super) clustered: bool,
+    /// The sequence of the last write when it was opened.
+    pub(super) last: u64,
 }
 
 pub(super) async fn open(link: &Link, names: &Names, options: &Options) -> Result<Facts> {
@@ -58,7 +60,12 @@ pub(super) fn facts(link: &Link, info: &Value) -> Facts {
     let leader = info["cluster"]["leader"].as_str();
     let elsewhere = leader.is_some_and(|leader| leader != server.server_name);
     let clustered = replicas > 1 || elsewhere || server.cluster.as_ref().is_some_and(|name| !name.is_empty());
-    Facts { replicas, created, clustered }
+    Facts { replicas, created, clustered, last: last(info) }
+}
+
+/// The sequence of the last write, by what a stream says of itself.
+pub(super) fn last(info: &Value) -> u64 {
+    info["state"]["last_seq"].as_u64().unwrap_or(0)
 }
 
 /// The stream's state and configuration, or `None` when there is no such stream.

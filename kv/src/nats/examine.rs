@@ -166,7 +166,8 @@ fn of_stream(names: &Names, info: &Value, replicas: Option<u16>) -> Vec<Finding>
     for peer in cluster["replicas"].as_array().into_iter().flatten() {
         let name = peer["name"].as_str().unwrap_or("?");
         findings.push(if let Some(says) = out_of_reach(name, peer) {
-            Finding::critical("replica", says).mend(format!("bring the server {name} back"))
+            Finding::critical("replica", says)
+                .mend(format!("bring the server {name} back, and where it is up and reaches the others start it anew"))
         } else if peer["current"].as_bool() == Some(true) {
             Finding::ok("replica", format!("the copy on {name} is current"))
         } else {

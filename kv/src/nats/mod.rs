@@ -11,6 +11,7 @@ mod commit;
 mod consumer;
 mod examine;
 mod follow;
+mod height;
 mod link;
 mod names;
 mod own;
@@ -38,6 +39,7 @@ use futures::stream::BoxStream;
 pub(crate) use self::examine::examine;
 use self::{
     bucket::Facts,
+    height::Height,
     link::{Failure, Link},
     names::Names,
     own::Own,
@@ -85,6 +87,7 @@ struct Inner {
     plain: Option<Traits>,
     /// What was written lately, where reads are answered by servers that may be behind.
     own: Option<Own>,
+    height: Height,
 }
 
 impl Nats {
@@ -149,7 +152,8 @@ impl Nats {
         let checked = AtomicU64::new(link.health().borrow().losses);
         let (link, replies) = (Arc::new(link), Arc::new(replies));
         let own = facts.clustered.then(Own::new);
-        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None, own }) })
+        let height = Height::new(facts.last, link.clone(), names.clone(), options.clone());
+        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None, own, height }) })
     }
 }
 
@@ -183,6 +187,7 @@ impl Inner {
         if let Some(own) = &self.own {
             own.note(&batch.ops, revision);
         }
+        self.height.written(revision.get());
         Ok(revision)
     }
 

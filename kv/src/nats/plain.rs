@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use super::{Inner, bucket, consumer::Start, names::Names, own::Own, target::bucket_name, walk::Most, watch};
+use super::{Inner, bucket, consumer::Start, height::Height, names::Names, own::Own, target::bucket_name, walk::Most, watch};
 use crate::{Beside, Bucket, Change, Entry, Error, Event, Expect, Info, Key, KeyRange, Op, Result, Revision, Since};
 
 /// What the settings of a bucket allow.
@@ -46,7 +46,19 @@ pub(super) async fn open(store: &Arc<Inner>, name: &str) -> Result<Beside> {
     let (link, replies) = (store.link.clone(), store.replies.clone());
     let (options, checked) = (store.options.clone(), AtomicU64::new(link.health().borrow().losses));
     let own = facts.clustered.then(Own::new);
-    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner { link, replies, names, options, facts, info, checked, plain, own })))))
+    let height = Height::new(facts.last, link.clone(), names.clone(), options.clone());
+    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner {
+        link,
+        replies,
+        names,
+        options,
+        facts,
+        info,
+        checked,
+        plain,
+        own,
+        height,
+    })))))
 }
 
 /// What can be done with the bucket, or why nothing.

@@ -14,6 +14,7 @@ use super::{
     Inner, bucket,
     buffer::Buffer,
     consumer::{Consumer, Delivery, SILENCE, Start},
+    height::{Course, Watched},
 };
 use crate::{Entry, Error, Event, Key, KeyRange, Result, Revision, Since, State};
 
@@ -55,6 +56,8 @@ pub(super) async fn watch(store: &Arc<Inner>, range: KeyRange, since: Since) -> 
         passed: false,
         behind: None,
         healed: false,
+        course: Course::new(0),
+        _watched: store.height.watched(),
     };
     let task = AbortOnDropHandle::new(tokio::spawn(task.run(consumer)));
     let events = stream::unfold((buffer, task), |(buffer, task)| async move {
@@ -88,6 +91,8 @@ struct Task {
     behind: Option<Instant>,
     /// A gap has healed and nobody has been told yet.
     healed: bool,
+    course: Course,
+    _watched: Watched,
 }
 
 enum Stop {
@@ -130,6 +135,7 @@ impl Task {
         {
             return stop;
         }
+        self.course = Course::new(self.store.height.known());
         let mut silent = Instant::now() + SILENCE;
         loop {
             let delivery = tokio::select! {
@@ -215,6 +221,10 @@ impl Task {
     }
 
     async fn idle(&mut self, position: u64) -> Result<(), Stop> {
+        if self.course.stands_still(position, self.store.height.known()) {
+            tracing::debug!(filter = self.filter, position, "a watch stands still and is begun anew");
+            return Err(Stop::Gap);
+        }
         self.bury(position).await?;
         self.told = self.told.max(position);
         if self.left.is_some() {
@@ -287,16 +297,18 @@ impl Task {
 
     /// `Err(None)` when it is worth trying again.
     async fn attempt(&mut self) -> Result<Consumer, Option<Error>> {
-        let Inner { link, names, options, facts, .. } = &*self.store;
+        let Inner { link, names, options, facts, height, .. } = &*self.store;
         let retry = |error: Error| {
             tracing::debug!(%error, filter = self.filter, "a watch is waiting for NATS");
             None
         };
+        let known = height.known();
         let info = bucket::info(link, names, options).await.map_err(retry)?;
         let Some(info) = info else {
             return Err(Some(Error::unavailable(format!("the bucket {} was deleted", names.bucket))));
         };
-        let last = info["state"]["last_seq"].as_u64().unwrap_or(0);
+        let last = bucket::last(&info);
+        height.said(known, last);
         // A leader that has just been elected may still be applying what it has.
         let behind = (last < self.told).then(|| *self.behind.get_or_insert_with(Instant::now));
         self.behind = behind;
