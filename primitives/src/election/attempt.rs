@@ -312,6 +312,9 @@ impl Attempt {
     /// Writes our own key, so that we are listed and the office can be handed to us.
     async fn list(&mut self) -> Result<()> {
         let inner = self.inner.clone();
+        if self.left.listed == Listed::No {
+            inner.room().await?;
+        }
         while self.left.listed == Listed::No && self.left.named.is_none() {
             self.left.listed = Listed::Sent;
             // Not over a tombstone either: that may be the one that forestalls this very write.

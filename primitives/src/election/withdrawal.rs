@@ -63,7 +63,7 @@ impl Withdrawal {
                 // The session's own end takes its candidates with it.
                 () = stop.cancelled() => {}
                 _ = lost => {}
-                () = self.until_done(inner) => {}
+                () = inner.ending(self.until_done(inner)) => {}
             }
         });
     }

@@ -107,6 +107,7 @@ impl Attempt {
     /// would end it. One that is not answered is looked for, and given up for another if it is not there.
     pub(super) async fn queue_up(&mut self) -> Result<()> {
         let inner = self.inner().clone();
+        inner.room().await?;
         let record = encode(&self.mutex.owner);
         let (mut before, begun) = (inner.witness.mark(), inner.clock.now());
         let mut unanswered: Option<tenure_kv::Error> = None;
@@ -399,6 +400,10 @@ impl Attempt {
     }
 
     pub(super) async fn withdraw(mut self) {
+        // Nothing was written, or others have ended it.
+        if !self.open {
+            return;
+        }
         let mut leaving = Leaving::new(self.ticket.clone(), self.token);
         // On failure the drop hands it to the session.
         self.open = self.inner().clone().end_ticket(&mut leaving).await.is_err();

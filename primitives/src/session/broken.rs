@@ -8,6 +8,9 @@ use tenure_kv::{Entry, Key, Notice};
 use super::{Inner, timing, why_ended};
 use crate::{Loss, layout};
 
+/// Between two tries to listen; no more than a lease either.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Listens on `broken.<id>` until the session ends. What the notice says does not matter: whenever
 /// something may have been said, every held ticket is looked at.
 pub(super) async fn listen(inner: Arc<Inner>) {
@@ -56,7 +59,7 @@ async fn look_whenever_told(inner: &Inner) {
             }
         }
         inner.clock.sleep_until(inner.clock.now() + pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
+        pause = (pause * 2).min(inner.lease).min(LONGEST_PAUSE);
     }
 }
 

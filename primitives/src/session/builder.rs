@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Floors, Inner, MAX_LEASE, MIN_LEASE, Owner, Renewals, Session, SessionState, Traces, broken, bucket::Known, locked,
-    patient::Patient, renewal, timing, traces, validity::Validity, witness::Witness,
+    patient::Patient, renewal, stuck::Stuck, timing, traces, validity::Validity, witness::Witness,
 };
 use crate::{
     Error, Loss, Result, ids, layout,
@@ -135,6 +135,7 @@ impl SessionBuilder {
             hurry: Notify::new(),
             lines: Lines::default(),
             seats: StdMutex::default(),
+            stuck: Stuck::default(),
             candidate: AtomicBool::new(false),
             tasks: TaskTracker::new(),
             stop: stop.clone(),

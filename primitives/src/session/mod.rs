@@ -10,6 +10,7 @@ mod patient;
 mod renewal;
 mod renewals;
 mod sightings;
+mod stuck;
 pub(crate) mod timing;
 mod traces;
 mod validity;
@@ -45,7 +46,7 @@ pub(crate) use self::{
     traces::Traces,
     withdrawal::{Ended, Leaving, why_ended},
 };
-use self::{sightings::Sightings, validity::Validity, witness::Witness};
+use self::{sightings::Sightings, stuck::Stuck, validity::Validity, witness::Witness};
 use crate::{Election, Group, Loss, Mutex, Result, janitor, mutex::Lines, record::TicketRecord};
 
 /// Whether a session can be relied on.
@@ -122,6 +123,7 @@ pub(crate) struct Inner {
     pub(crate) lines: Lines,
     /// The keys of this session's members, and which of them has it.
     seats: StdMutex<HashMap<Key, String>>,
+    stuck: Stuck,
     /// It is a candidate for janitor.
     candidate: AtomicBool,
     pub(crate) stop: CancellationToken,

@@ -53,7 +53,7 @@ impl Inner {
                 // The session's own end takes its tickets with it.
                 () = stop.cancelled() => {}
                 _ = lost => {}
-                () = inner.leave_for_good(leaving) => {}
+                () = inner.ending(inner.leave_for_good(leaving)) => {}
             }
         });
     }
