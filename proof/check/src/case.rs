@@ -9,6 +9,9 @@ use crate::{
     stream::{Entry, Known, Stream, parse_ticket},
 };
 
+/// A session's TTL is at least two of its leases and this.
+const FORGOTTEN: Micros = 2_000_000;
+
 /// A call, and its return if it has one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation<'a> {
@@ -433,6 +436,14 @@ impl<'a> Case<'a> {
     /// The end of a session in the stream: its tombstone.
     pub(crate) fn death(&self, epoch: u64, session: &str) -> End<'a> {
         self.deaths.get(&(epoch, session)).copied().unwrap_or_else(|| self.end(epoch, 0, None))
+    }
+
+    /// The store may have forgotten the session by the time of `end`: nothing was renewed for as long as a session's TTL is
+    /// at least, which no write tells of.
+    pub(crate) fn may_be_forgotten(&self, epoch: u64, session: &str, end: &Entry<'_>) -> bool {
+        let last = self.stream.before(epoch, &format!("session.{session}"), end.revision());
+        let Some((known, last)) = self.sessions.get(session).zip(last) else { return false };
+        last.is_live() && end.latest.min(self.end).saturating_sub(last.earliest) >= known.lease * 2 + FORGOTTEN
     }
 
     /// The epoch that an operation's revisions are of.

@@ -111,7 +111,10 @@ fn may_go(
     end: &Entry<'_>,
 ) -> bool {
     let epoch = record.epoch;
-    if case.death(epoch, session).may_be_below(end.revision()) || case.stream.gap(epoch, record.revision(), end.revision()) {
+    if case.death(epoch, session).may_be_below(end.revision())
+        || case.may_be_forgotten(epoch, session, end)
+        || case.stream.gap(epoch, record.revision(), end.revision())
+    {
         return true;
     }
     let by = end.latest.saturating_add(case.slack);
@@ -199,6 +202,26 @@ mod tests {
         let leave = || Op::Leave { session: "a".into(), group: "g".into(), member: "m-a".into() };
         gone(&|tape| tape.call(29, 1, leave())).keeps(PROMISE);
         gone(&|tape| tape.call(31, 1, leave())).breaks(PROMISE, "live session a");
+    }
+
+    #[test]
+    fn who_was_silent_for_its_ttl_may_find_itself_forgotten_and_withdraw() {
+        let mut tape = Tape::new();
+        tape.joined(10, 1, "a", "j");
+        tape.renew(1_000, "a");
+        let ended = |at| {
+            let mut tape = tape.clone();
+            tape.unmember(at, "a");
+            tape.end(9_000);
+            tape
+        };
+        ended(3_999).breaks(PROMISE, "live session a");
+        ended(4_000).keeps(PROMISE);
+        let mut renewed = tape.clone();
+        renewed.renew(2_000, "a");
+        renewed.unmember(4_000, "a");
+        renewed.end(9_000);
+        renewed.breaks(PROMISE, "live session a");
     }
 
     #[test]

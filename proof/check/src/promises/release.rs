@@ -100,6 +100,7 @@ impl<'a> Reasons<'a> {
     fn explain(&self, case: &Case<'a>, prize: Prize<'a>, ticket: &Tenure<'a>, end: &Entry<'_>) -> bool {
         let (Prize::Lock(lock), Some(session)) = (prize, ticket.session) else { return true };
         if case.death(ticket.epoch, session).may_be_below(end.revision())
+            || case.may_be_forgotten(ticket.epoch, session, end)
             || case.stream.gap(ticket.epoch, ticket.token, end.revision())
         {
             return true;

@@ -25,9 +25,12 @@ const ALIAS: u64 = 1_000_000;
 
 pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, aliases: &mut Aliases) -> Vec<Line> {
     let returned = returned(&taped);
+    // Known before it calls anything: it may have been killed as the client of the daemon that it found first.
+    let number = taped.iter().find_map(|taped| if let Taped::Line(Line::Call(call)) = taped { Some(call.client) } else { None });
+    let number = number.unwrap_or_default();
     let mut lines = Vec::new();
     let (mut alias, mut of) = (0, None);
-    let (mut had, mut epoch, mut last, mut client, mut made) = (Had::default(), None, 0, 0, 0);
+    let (mut had, mut epoch, mut last, mut client, mut made) = (Had::default(), None, 0, number, 0);
     for taped in taped {
         let mut line = match taped {
             Taped::Line(line) => line,
@@ -36,7 +39,7 @@ pub(super) fn lines(taped: Vec<Taped>, epochs: &Epochs, daemons: &Daemons, alias
                 of = Some(pid);
                 epoch = daemons.of_pid(pid).and_then(|daemon| daemon.epoch);
                 alias = epoch.map_or(0, |epoch| (epoch - 1) * ALIAS);
-                aliases.push((last, client % ALIAS, client % ALIAS + alias));
+                aliases.push((last, number, number + alias));
                 continue;
             }
             Taped::Epoch { .. } => continue,
@@ -171,6 +174,17 @@ mod tests {
             .filter_map(|line| if let Line::Seen(seen) = line { Some(seen.from) } else { None })
             .collect();
         assert_eq!(froms, [1_050_000, 3_000_000, 2_000_000]);
+    }
+
+    #[test]
+    fn a_client_is_known_by_another_number_from_the_daemon_on_that_it_finds_first() {
+        let mut daemons = Daemons::default();
+        daemons.add(crate::record::Facts { number: 6, pid: 9, epoch: Some(2) });
+        let call = Taped::Line(Line::Call(Call { at: 5, id: 1, client: 4, op: Op::Members { group: "g".into() } }));
+        let mut aliases = Aliases::new();
+        let lines = lines(vec![Taped::Daemon { pid: 9 }, call], &Epochs::of(&[], Vec::new()), &daemons, &mut aliases);
+        assert_eq!(aliases, [(0, 4, ALIAS + 4)]);
+        assert!(matches!(lines.as_slice(), [Line::Call(call)] if call.client == ALIAS + 4));
     }
 
     #[test]
