@@ -260,6 +260,9 @@ impl Attempt {
     /// where the campaign looked before what is `past` now.
     async fn seize(&mut self, at: Revision, past: Past) -> Result<Option<Won>> {
         let inner = self.inner.clone();
+        if !self.left.is_needed() {
+            inner.room().await?;
+        }
         inner.until_grants().await?;
         let record = self.record.encode();
         let (mut unanswered, mut tries) = (false, 0_u64);
@@ -312,8 +315,9 @@ impl Attempt {
     /// Writes our own key, so that we are listed and the office can be handed to us.
     async fn list(&mut self) -> Result<()> {
         let inner = self.inner.clone();
-        if self.left.listed == Listed::No {
-            inner.room().await?;
+        // It can win without, and is listed at a later turn.
+        if self.left.listed == Listed::No && inner.room_now().is_err() {
+            return Ok(());
         }
         while self.left.listed == Listed::No && self.left.named.is_none() {
             self.left.listed = Listed::Sent;

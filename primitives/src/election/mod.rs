@@ -222,6 +222,7 @@ impl Election {
         let clock = &self.session.inner().clock;
         let begun = clock.now();
         let mut attempt = Attempt::new(self, &value.into())?;
+        self.session.inner().room_now()?;
         if self.ballot.health.as_ref().is_none_or(|health| *health.borrow())
             && let Ok(won) = tokio::select! {
                 biased;

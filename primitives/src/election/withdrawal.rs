@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tenure_kv::{Entry, Error, Key, Op, Result, Revision, State, Store, Ttl};
 
 use super::record::{Record, TRANSFERRED};
-use crate::session::{Inner, timing};
+use crate::session::{Inner, Pauses, timing};
 
 /// A candidate's own key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +69,10 @@ impl Withdrawal {
     }
 
     pub(super) async fn until_done(&mut self, inner: &Inner) {
-        let mut pause = timing::renewal_retry(inner.lease) / 4;
+        let mut pauses = Pauses::of(inner);
         while let Err(error) = self.attempt(inner).await {
             tracing::debug!(candidate = %self.candidate, %error, "the candidature could not be withdrawn; trying again");
-            inner.clock.sleep_until(inner.clock.now() + pause).await;
-            pause = (pause * 2).min(timing::renewal_interval(inner.lease));
+            pauses.pause(inner).await;
         }
     }
 

@@ -91,7 +91,7 @@ impl Keeper {
                 let lost = inner.lost();
                 tokio::select! {
                     biased;
-                    () = self.withdraw(true) => None,
+                    () = inner.ending(self.withdraw(true)) => None,
                     loss = lost => Some(loss),
                 }
             }

@@ -178,6 +178,7 @@ impl Group {
         if let Some(loss) = inner.validity.lost() {
             return Err(Error::lost(loss));
         }
+        inner.room().await?;
         let seat = self.seat(&key, id, &options);
         if !inner.take_seat(&key, &seat.author.nonce) {
             return Err(self.taken_here(id, key).await);

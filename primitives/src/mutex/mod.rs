@@ -105,6 +105,7 @@ impl Mutex {
         // Look before writing, so that those who only try do not stand in each other's way; but not where
         // the look may lag behind a release that was acknowledged.
         if self.session.inner().store.info().replicas > 1 || self.is_free().await? {
+            self.session.inner().room_now()?;
             let mut attempt = Attempt::new(self)?;
             attempt.queue_up().await?;
             while attempt.is_first().await? {

@@ -43,6 +43,7 @@ pub use self::{
 pub(crate) use self::{
     floors::{Floor, Floors},
     observer::{Vigil, Wake, Watched},
+    stuck::Pauses,
     traces::Traces,
     withdrawal::{Ended, Leaving, why_ended},
 };

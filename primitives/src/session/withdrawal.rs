@@ -8,7 +8,7 @@ use tenure_kv::{
     mutants::{self, Mutant},
 };
 
-use super::{Inner, timing};
+use super::{Inner, Pauses, timing};
 use crate::{
     Loss,
     record::{ABSENT, BROKEN, HELD},
@@ -59,11 +59,10 @@ impl Inner {
     }
 
     async fn leave_for_good(&self, mut leaving: Leaving) {
-        let mut pause = timing::renewal_retry(self.lease) / 4;
+        let mut pauses = Pauses::of(self);
         while let Err(error) = self.end_ticket(&mut leaving).await {
             tracing::debug!(ticket = %leaving.ticket, %error, "the ticket could not be withdrawn; trying again");
-            self.clock.sleep_until(self.clock.now() + pause).await;
-            pause = (pause * 2).min(timing::renewal_interval(self.lease));
+            pauses.pause(self).await;
         }
     }
 
