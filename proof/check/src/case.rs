@@ -383,8 +383,11 @@ impl<'a> Case<'a> {
                     let later = &entries[place + 1..];
                     let until = later.iter().position(|entry| goes_on(&entry)).unwrap_or(later.len());
                     let (last, next) = (entries[place + until].revision(), later.get(until).copied());
-                    // Before the next one won it may have been resigned, where that was missed.
-                    let missed = next.is_some_and(|next| next.is_live() && self.stream.gap(epoch, last, next.revision()));
+                    // Before the next one won it may have been resigned, where that was missed; that one may have resigned, too.
+                    let own = born.write.value.candidate.as_deref();
+                    let anothers =
+                        |end: &Entry<'_>| end.is_live() || end.write.note.as_deref().is_some_and(|who| Some(who) != own);
+                    let missed = next.is_some_and(|next| anothers(&next) && self.stream.gap(epoch, last, next.revision()));
                     let end = if missed { End::Missed } else { self.end(epoch, token, next) };
                     let session = born.write.value.session.as_deref();
                     let tenure = Tenure { epoch, token, session, born: *born, end, grant: None };

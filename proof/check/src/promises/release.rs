@@ -127,7 +127,10 @@ impl<'a> Reasons<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tape::{Tape, campaign, close, lost, release};
+    use crate::{
+        history::{Expect, Line, WriteState},
+        tape::{Tape, campaign, close, lost, put, release},
+    };
 
     const PROMISE: Promise = Promise::Release;
 
@@ -204,6 +207,28 @@ mod tests {
         };
         told(0).breaks(PROMISE, "it was live after that");
         told(1).keeps(PROMISE);
+        // The next one may have come and gone there, too, so that only its own resignation is known.
+        let gone = |whose: &str| {
+            let mut tape = Tape::of("nats-r1");
+            tape.open(1, 1, "a");
+            let call = tape.call(10, 1, campaign("a"));
+            let term = tape.leader(11, "a", None, "");
+            if let Some(Line::Write(write)) = tape.history.lines.last_mut() {
+                write.value.candidate = Some("a-1".into());
+            }
+            tape.ok(12, call, term);
+            let resign = tape.call(20, 1, Op::Resign { session: "a".into(), election: "e".into(), term });
+            tape.ok(21, resign, 99);
+            tape.revision += 2;
+            let call = tape.call(1_000_030, 1, put("x", Expect::Any));
+            let written = tape.data(1_000_031, "x");
+            tape.ok(1_000_032, call, written);
+            tape.write(1_000_033, "election.e", WriteState::Deleted, "", "");
+            tape.noted(whose);
+            tape
+        };
+        gone("a-1").breaks(PROMISE, "it was live after that");
+        gone("b-2").keeps(PROMISE);
     }
 
     #[test]
