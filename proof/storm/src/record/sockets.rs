@@ -130,7 +130,16 @@ impl Had {
                 }
                 *session = known(by.as_ref());
             }
-            Op::Update { session, group, member, .. } => *session = known(self.members.get(&(group.clone(), member.clone()))),
+            Op::Update { session, group, member, nonce } => {
+                let place = (group.clone(), member.clone());
+                // The write of its join may have been missed.
+                if !self.members.contains_key(&place)
+                    && let Some(by) = epochs.session_of_nonce(nonce)
+                {
+                    self.members.insert(place.clone(), by);
+                }
+                *session = known(self.members.get(&place));
+            }
             Op::Leave { session, group, member } => {
                 *session = known(self.members.remove(&(group.clone(), member.clone())).as_ref());
             }
@@ -185,6 +194,28 @@ mod tests {
         let lines = lines(vec![Taped::Daemon { pid: 9 }, call], &Epochs::of(&[], Vec::new()), &daemons, &mut aliases);
         assert_eq!(aliases, [(0, 4, ALIAS + 4)]);
         assert!(matches!(lines.as_slice(), [Line::Call(call)] if call.client == ALIAS + 4));
+    }
+
+    #[test]
+    fn a_member_whose_join_was_missed_is_known_by_its_update() {
+        let of = || (String::new(), "g".to_owned(), "m".to_owned());
+        let call = |id, op| Taped::Line(Line::Call(Call { at: id, id, client: 4, op }));
+        let (session, group, member) = of();
+        let join = call(1, Op::Join { session, group, member, nonce: "missed".into() });
+        let (session, group, member) = of();
+        let update = call(2, Op::Update { session, group, member, nonce: "n".into() });
+        let (session, group, member) = of();
+        let leave = call(3, Op::Leave { session, group, member });
+        let value = Value { session: Some("s".into()), nonce: Some("n".into()), ..Value::default() };
+        let key = "member.g.m".to_owned();
+        let write = Write { revision: 9, epoch: 1, key, state: WriteState::Live, value, note: None, at: None };
+        let epochs = Epochs::of(&[write], Vec::new());
+        let lines = lines(vec![Taped::Daemon { pid: 7 }, join, update, leave], &epochs, &Daemons::default(), &mut Vec::new());
+        let leaver = lines.iter().find_map(|line| match line {
+            Line::Call(Call { op: Op::Leave { session, .. }, .. }) => Some(session.as_str()),
+            _ => None,
+        });
+        assert_eq!(leaver, Some("s"));
     }
 
     #[test]
