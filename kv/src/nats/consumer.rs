@@ -6,6 +6,7 @@ use async_nats::{HeaderName, Message, Subscriber, header};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     api,
@@ -18,6 +19,8 @@ use crate::{Entry, Error, Result, Revision};
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A consumer that was silent for so long is gone or cut off.
 pub(super) const SILENCE: Duration = Duration::from_millis(3_500);
+/// How long it is waited for an answer before another one is asked for.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// What the server keeps of a consumer that nobody listens to and nobody could delete.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -64,7 +67,23 @@ pub(super) enum Delivery {
 }
 
 impl Consumer {
+    /// Makes one, within `limit`.
+    ///
+    /// In a cluster it may fall to a server that has just been started and does not know of it yet. Then nobody answers, and
+    /// the next one may fall to another.
     pub(super) async fn create(link: &Link, names: &Names, filter: &str, start: Start, limit: Duration) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            let (sent, left) = (Instant::now(), limit.saturating_sub(begun.elapsed()));
+            let outcome = Self::attempt(link, names, filter, start, left.min(PATIENCE)).await;
+            let unanswered = outcome.as_ref().is_err_and(|error| error.is_unavailable() && sent.elapsed() >= PATIENCE);
+            if !(unanswered && link.is_up() && left > PATIENCE) {
+                return outcome;
+            }
+        }
+    }
+
+    async fn attempt(link: &Link, names: &Names, filter: &str, start: Start, limit: Duration) -> Result<Self> {
         let what = format!("watching {filter}");
         let client = link.client().clone();
         let inbox = client.new_inbox();
