@@ -115,7 +115,8 @@ impl Job {
 
     /// The next line of output.
     pub(crate) fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line of output")
+        let line = self.lines.recv_timeout(PATIENCE);
+        line.unwrap_or_else(|error| panic!("a line of output: {error}; what it said: {}", self.said.lock().unwrap()))
     }
 
     /// The next line, which must be this.
