@@ -149,15 +149,26 @@ impl Nats {
             Replies::open(link.client()).await.map_err(|e| Failure::Other(e.to_string()).of_read("opening an inbox"))?;
         let facts = bucket::open(&link, &names, &options).await?;
         let info = Info { url, shared: true, replicas: facts.replicas };
-        let checked = AtomicU64::new(link.health().borrow().losses);
-        let (link, replies) = (Arc::new(link), Arc::new(replies));
-        let own = facts.clustered.then(Own::new);
-        let height = Height::new(facts.last, link.clone(), names.clone(), options.clone());
-        Ok(Self { inner: Arc::new(Inner { link, replies, names, options, facts, info, checked, plain: None, own, height }) })
+        Ok(Self { inner: Arc::new(Inner::new(Arc::new(link), Arc::new(replies), names, options, facts, info, None)) })
     }
 }
 
 impl Inner {
+    fn new(
+        link: Arc<Link>,
+        replies: Arc<Replies>,
+        names: Names,
+        options: Options,
+        facts: Facts,
+        info: Info,
+        plain: Option<Traits>,
+    ) -> Self {
+        let checked = AtomicU64::new(link.health().borrow().losses);
+        let own = facts.clustered.then(Own::new);
+        let height = Height::new(facts.last, link.clone(), names.clone(), options.clone());
+        Self { link, replies, names, options, facts, info, checked, plain, own, height }
+    }
+
     fn reader(&self) -> Reader<'_> {
         let direct = self.plain.is_none_or(|plain| plain.direct);
         Reader { link: &self.link, names: &self.names, replies: &self.replies, timeout: self.options.timeout, direct }

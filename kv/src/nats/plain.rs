@@ -1,17 +1,13 @@
 //! An ordinary bucket beside the one for coordination, over the same connection: read and written as any NATS key-value
 //! client would, whatever its settings.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use super::{Inner, bucket, consumer::Start, height::Height, names::Names, own::Own, target::bucket_name, walk::Most, watch};
+use super::{Inner, bucket, consumer::Start, names::Names, target::bucket_name, walk::Most, watch};
 use crate::{Beside, Bucket, Change, Entry, Error, Event, Expect, Info, Key, KeyRange, Op, Result, Revision, Since};
 
 /// What the settings of a bucket allow.
@@ -43,22 +39,8 @@ pub(super) async fn open(store: &Arc<Inner>, name: &str) -> Result<Beside> {
     let facts = bucket::facts(&store.link, &info);
     let server = store.info.url.rsplit_once('/').map_or("", |(server, _)| server);
     let info = Info { url: format!("{server}/{name}"), shared: true, replicas: facts.replicas };
-    let (link, replies) = (store.link.clone(), store.replies.clone());
-    let (options, checked) = (store.options.clone(), AtomicU64::new(link.health().borrow().losses));
-    let own = facts.clustered.then(Own::new);
-    let height = Height::new(facts.last, link.clone(), names.clone(), options.clone());
-    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner {
-        link,
-        replies,
-        names,
-        options,
-        facts,
-        info,
-        checked,
-        plain,
-        own,
-        height,
-    })))))
+    let (link, replies, options) = (store.link.clone(), store.replies.clone(), store.options.clone());
+    Ok(Beside::There(Arc::new(Plain(Arc::new(Inner::new(link, replies, names, options, facts, info, plain))))))
 }
 
 /// What can be done with the bucket, or why nothing.
