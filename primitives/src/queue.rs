@@ -4,6 +4,8 @@
 //! is gone whichever replica it came from; what a page lacks may only be missing because the replica
 //! lags. A page that reaches the reader's own ticket cannot lag behind any earlier one.
 
+use std::collections::BTreeMap;
+
 use tenure_kv::{
     Entry, Key, Page, Revision,
     mutants::{self, Mutant},
@@ -18,6 +20,8 @@ const NEAR: u64 = 63;
 const WIDER: u64 = 16;
 /// Writes that later pages may hold.
 const DEEP: usize = 2_048;
+/// So many of the tickets before one's own are told of.
+const TOLD: usize = 64;
 
 /// A search for the live ticket right before one's own.
 #[derive(Debug)]
@@ -28,7 +32,8 @@ pub(crate) struct Search {
     /// Where the part that is being read begins, and how far it has been read.
     from: Revision,
     read: Revision,
-    latest: Option<(Key, Revision)>,
+    /// The last tickets before one's own.
+    before: BTreeMap<Revision, Key>,
     own_seen: bool,
     front: bool,
 }
@@ -40,8 +45,8 @@ pub(crate) enum Step {
     Read(Revision, usize),
     /// The page came from a replica that lags: read the same again.
     Again(Revision, usize),
-    /// This ticket is right before one's own.
-    Behind(Key, Revision),
+    /// These tickets are right before one's own, the last first; at least one.
+    Behind(Vec<(Key, Revision)>),
     /// Nothing is before one's own.
     First,
     /// One's own ticket is gone.
@@ -52,8 +57,16 @@ impl Search {
     /// A search for what is before `ticket`, which was written at `own`.
     pub(crate) fn new(ticket: Key, own: Revision, floor: Floor) -> (Self, Step) {
         let start = floor.gone.next();
-        let mut search =
-            Self { ticket, own, floor: start, from: start, read: Revision::ZERO, latest: None, own_seen: false, front: true };
+        let mut search = Self {
+            ticket,
+            own,
+            floor: start,
+            from: start,
+            read: Revision::ZERO,
+            before: BTreeMap::new(),
+            own_seen: false,
+            front: true,
+        };
         if floor.crowded {
             search.look_back(NEAR);
         }
@@ -72,7 +85,7 @@ impl Search {
         self.front = false;
         self.from = Revision::new(self.own.get().saturating_sub(revisions)).max(self.floor);
         self.read = Revision::ZERO;
-        self.latest = None;
+        self.before.clear();
     }
 
     pub(crate) fn page(&mut self, page: &Page) -> Step {
@@ -97,8 +110,9 @@ impl Search {
         if !self.own_seen && !mutants::is_on(Mutant::MissingReread) {
             return Step::Gone;
         }
-        if let Some((key, revision)) = self.latest.clone() {
-            return Step::Behind(key, revision);
+        if !self.before.is_empty() {
+            let before = std::mem::take(&mut self.before).into_iter().rev();
+            return Step::Behind(before.map(|(revision, key)| (key, revision)).collect());
         }
         if self.from <= self.floor {
             return Step::First;
@@ -114,7 +128,7 @@ impl Search {
         let first = page.entries.iter().min_by(|a, b| a.key.cmp(&b.key));
         match (own, first) {
             (Some(own), Some(first)) if own.key == first.key => Step::First,
-            (Some(_), Some(first)) => Step::Behind(first.key.clone(), first.revision),
+            (Some(_), Some(first)) => Step::Behind(vec![(first.key.clone(), first.revision)]),
             _ if page.through < self.own || !page.complete => Step::Again(Revision::ZERO, DEEP),
             _ => Step::Gone,
         }
@@ -124,9 +138,12 @@ impl Search {
         if entry.revision == self.own {
             // In a bucket made anew another's may stand there.
             self.own_seen = entry.key == self.ticket;
-        } else if entry.revision < self.own && self.latest.as_ref().is_none_or(|(_, at)| entry.revision > *at) {
+        } else if entry.revision < self.own {
             if parse_ticket(&entry.key).is_some() {
-                self.latest = Some((entry.key.clone(), entry.revision));
+                self.before.insert(entry.revision, entry.key.clone());
+                if self.before.len() > TOLD {
+                    self.before.pop_first();
+                }
             } else {
                 tracing::warn!(key = %entry.key, "this key is in a lock's range but is no ticket; it is passed over");
             }
@@ -180,7 +197,7 @@ mod tests {
     #[test]
     fn the_lowest_live_ticket_holds_and_others_stand_behind_the_one_before() {
         assert_eq!(solve(&[7], 7, floor(0, false), false), (Step::First, 1));
-        assert!(matches!(solve(&[3, 5, 7], 7, floor(0, false), false).0, Step::Behind(_, at) if at.get() == 5));
+        assert!(matches!(solve(&[3, 5, 7], 7, floor(0, false), false).0, Step::Behind(before) if before[0].1.get() == 5));
         assert_eq!(solve(&[3, 7], 3, floor(0, false), false), (Step::First, 1));
         assert_eq!(solve(&[3], 7, floor(0, false), true).0, Step::Gone);
     }
@@ -194,13 +211,27 @@ mod tests {
                     let live: Vec<u64> = before.into_iter().chain([own, own + 1]).collect();
                     let (step, reads) = solve(&live, own, floor(0, crowded), true);
                     match before {
-                        Some(n) => assert!(matches!(&step, Step::Behind(_, at) if at.get() == n), "{own} {before:?} {step:?}"),
+                        Some(n) => {
+                            assert!(matches!(&step, Step::Behind(all) if all[0].1.get() == n), "{own} {before:?} {step:?}")
+                        }
                         None => assert_eq!(step, Step::First, "{own}"),
                     }
                     assert!(own > 1_000 || reads <= 8, "{reads} reads for {own} {before:?}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_row_before_ones_own_is_told_from_its_end() {
+        let told = |live: &[u64], own| match solve(live, own, floor(0, false), false).0 {
+            Step::Behind(before) => before.iter().map(|(_, at)| at.get()).collect::<Vec<_>>(),
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(told(&[3, 5, 7, 9], 7), [5, 3]);
+        let long: Vec<u64> = (1..=200).collect();
+        let last = told(&long, 200);
+        assert_eq!((last.len(), last[0], last[TOLD - 1]), (63, 199, 137));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Mutex,
-    behind::{Behind, pass_over},
+    behind::{Behind, Passed, pass_over, pass_over_row},
     crowd::{Lines, Turn},
 };
 use crate::{
@@ -38,8 +38,8 @@ const UNANSWERED: Duration = Duration::from_secs(30);
 /// Where a search has found a ticket.
 enum Place {
     First,
-    /// Right behind this one.
-    Behind(Key, Revision),
+    /// Right behind these, the last first.
+    Behind(Vec<(Key, Revision)>),
     Gone,
 }
 
@@ -169,13 +169,13 @@ impl Attempt {
         Error::lost(self.inner().why_gone(&self.ticket).await)
     }
 
-    /// The ticket right before ours, or `None` when ours is first.
-    async fn before(&mut self) -> Result<Option<(Key, Revision)>> {
+    /// The tickets right before ours, the last first; none when ours is first.
+    async fn before(&mut self) -> Result<Vec<(Key, Revision)>> {
         loop {
             let outages = self.inner().store.outages();
             let found = match self.search(outages).await? {
-                Place::First => None,
-                Place::Behind(ticket, revision) => Some((ticket, revision)),
+                Place::First => Vec::new(),
+                Place::Behind(row) => row,
                 Place::Gone => return Err(self.ended_by_others().await),
             };
             // What one server shows after an outage need not be what it showed before.
@@ -233,12 +233,12 @@ impl Attempt {
                     }
                     (from, limit)
                 }
-                Step::Behind(key, revision) => {
+                Step::Behind(row) => {
                     inner.floors.learn(&self.floor, outages, |floor| {
                         floor.calm = 0;
                         floor.crowded = search.crowded();
                     });
-                    return Ok(Place::Behind(key, revision));
+                    return Ok(Place::Behind(row));
                 }
                 Step::First => {
                     inner.floors.learn(&self.floor, outages, |floor| {
@@ -289,15 +289,17 @@ impl Attempt {
 
     async fn nothing_is_before(&mut self) -> Result<bool> {
         let mut gone = Gone::default();
-        while let Some((ticket, revision)) = self.before().await? {
-            gone.pause_if_shown_again(&*self.inner().clock, revision).await;
+        loop {
+            let row = self.before().await?;
+            let Some((ticket, revision)) = row.first() else { return Ok(true) };
             let inner = self.inner().clone();
-            let Some((_, session)) = layout::parse_ticket(&ticket) else { return Ok(false) };
-            if !pass_over(&inner, &ticket, revision, session).await? {
+            gone.pause_if_shown_again(&*inner.clock, *revision).await;
+            let Some((_, session)) = layout::parse_ticket(ticket) else { return Ok(false) };
+            if !pass_over(&inner, ticket, *revision, session).await? {
                 return Ok(false);
             }
+            pass_over_row(&inner, &row[1..]).await?;
         }
-        Ok(true)
     }
 
     /// Waits until nothing is before ours and the session can vouch for it.
@@ -325,6 +327,8 @@ impl Attempt {
         let mut gone = Gone::default();
         let place = Lines::enter(&inner, &self.floor);
         let tickets = self.mutex.name.tickets()?;
+        // The last before ours was of somebody dead.
+        let mut dead = false;
         // Who waits behind one ticket, or by a view, has not looked for those that an outage may have left elsewhere.
         let mut hearsay = true;
         loop {
@@ -338,9 +342,17 @@ impl Attempt {
                         Turn::Gone | Turn::Alone => {}
                     }
                 }
-                let Some((ticket, revision)) = self.before().await? else { return Ok(true) };
+                let row = self.before().await?;
+                let Some((ticket, revision)) = row.first().cloned() else { return Ok(true) };
                 gone.pause_if_shown_again(&*inner.clock, revision).await;
-                Behind::new(&inner, ticket, revision).wait(&inner).await
+                if dead && pass_over_row(&inner, &row).await? > 0 {
+                    return Ok(false);
+                }
+                // It may be long, and so may the wait.
+                drop(row);
+                let passed = Behind::new(&inner, ticket, revision).wait(&inner).await?;
+                dead = matches!(passed, Passed::Dead);
+                Ok(matches!(passed, Passed::Held))
             };
             let outcome: Result<bool> = tokio::select! {
                 biased;

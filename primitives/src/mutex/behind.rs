@@ -1,10 +1,10 @@
 //! Waiting behind one ticket, and passing over tickets whose session is dead.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use futures::StreamExt;
-use tenure_kv::{Key, Notice, Revision, State};
+use futures::{StreamExt, stream};
+use tenure_kv::{Entry, Key, Notice, Revision, State};
 
 use crate::{
     Result, layout,
@@ -24,11 +24,77 @@ pub(super) async fn pass_over(inner: &Inner, ticket: &Key, revision: Revision, s
     Ok(dead)
 }
 
+/// Tickets of the dead that are ended at once.
+const AT_ONCE: usize = 16;
+/// Tickets of one row that are looked at in one go.
+const ROW: usize = 64;
+
+/// Passes over `tickets`, from the front of a queue on, as long as their sessions are known to be dead. True when all were.
+pub(super) async fn all_dead(inner: &Inner, mut tickets: &[(Key, Revision)]) -> Result<bool> {
+    while let Some(((ticket, revision), others)) = tickets.split_first() {
+        let Some((_, session)) = layout::parse_ticket(ticket) else { return Ok(false) };
+        if !pass_over(inner, ticket, *revision, session).await? {
+            return Ok(false);
+        }
+        let passed = pass_over_row(inner, &others[..others.len().min(ROW)]).await?;
+        tickets = &others[passed..];
+    }
+    Ok(true)
+}
+
+/// Ends those of `row`, tickets next to each other in a queue, that come before the first of somebody who is not known to
+/// have died, and says how many they were. One process may have left thousands, and one after the other they would hold up
+/// whoever is next.
+pub(super) async fn pass_over_row(inner: &Inner, row: &[(Key, Revision)]) -> Result<usize> {
+    if row.is_empty() {
+        return Ok(0);
+    }
+    let session = |(ticket, _): &(Key, Revision)| layout::parse_ticket(ticket).map(|(_, session)| session.to_owned());
+    let sessions: Vec<String> = row.iter().filter_map(session).collect::<BTreeSet<_>>().into_iter().collect();
+    let keys = sessions.iter().map(|session| layout::session_key(session)).collect::<Result<Vec<_>>>()?;
+    let found = inner.patient.entries(&keys).await?;
+    // Only a tombstone proves it: what a read does not show may be there.
+    let died = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.is_live());
+    let dead: BTreeSet<&String> = sessions.iter().zip(&found).filter(|(_, entry)| died(entry)).map(|(id, _)| id).collect();
+    let left = row.iter().take_while(|ticket| session(ticket).is_some_and(|session| dead.contains(&session)));
+    let left: Vec<_> = left.cloned().collect();
+    let passed = left.len();
+    end_all_dead(inner, left).await?;
+    Ok(passed)
+}
+
+/// Ends all of these tickets of dead sessions, or says why one of them could not be.
+pub(super) async fn end_all_dead(inner: &Inner, tickets: Vec<(Key, Revision)>) -> Result<()> {
+    let all = stream::iter(tickets).map(async |(ticket, revision)| {
+        let ended = end_dead(inner, &ticket, revision).await;
+        ended.inspect_err(|error| tracing::debug!(%ticket, %error, "the ticket of a dead session could not be ended"))
+    });
+    // One that is refused holds up no other.
+    let outcomes: Vec<Result<()>> = all.buffer_unordered(AT_ONCE).collect().await;
+    outcomes.into_iter().collect()
+}
+
 /// Ends the ticket of a dead session: from then on the store refuses what its holder fenced with it.
-pub(super) async fn end_dead(inner: &Inner, ticket: &Key, revision: Revision) -> Result<()> {
+async fn end_dead(inner: &Inner, ticket: &Key, revision: Revision) -> Result<()> {
     let mut leaving = Leaving::new(ticket.clone(), Some(revision));
     inner.end_ticket(&mut leaving).await?;
     Ok(())
+}
+
+/// How a wait behind one ticket ended.
+pub(super) enum Passed {
+    /// It had been granted, so nothing else is before ours either.
+    Held,
+    /// It is gone.
+    Gone,
+    /// Its session is dead, and may have left more.
+    Dead,
+}
+
+impl Passed {
+    fn of(state: &State) -> Self {
+        if was_held(state) { Self::Held } else { Self::Gone }
+    }
 }
 
 /// Waiting behind one ticket.
@@ -44,8 +110,8 @@ impl Behind {
         Self { ticket, revision, session }
     }
 
-    /// Waits until the ticket is gone. True when it is known that nothing else is before ours either.
-    pub(super) async fn wait(self, inner: &Arc<Inner>) -> Result<bool> {
+    /// Waits until the ticket is gone.
+    pub(super) async fn wait(self, inner: &Arc<Inner>) -> Result<Passed> {
         let mut notices = inner.patient.follow(&self.ticket).await?;
         // Our own session's tickets go with our own session, which the caller watches.
         let mut vigil = if self.session == inner.id { None } else { Some(Vigil::new(inner, &self.session).await?) };
@@ -56,7 +122,8 @@ impl Behind {
                 match self.look(inner, vigil.as_mut()).await? {
                     Look::Waiting => looked = true,
                     // What went unheard may have been followed by the end of our own ticket: search again.
-                    Look::Gone(first) => return Ok(first && !looked),
+                    Look::Gone(Passed::Held) if looked => return Ok(Passed::Gone),
+                    Look::Gone(passed) => return Ok(passed),
                     Look::Unseen => return self.finish_unseen(inner, vigil).await,
                     Look::Dead => return self.finish_dead(inner).await,
                 }
@@ -73,7 +140,7 @@ impl Behind {
                 biased;
                 notice = notices.next() => match notice {
                     Some(Notice::Entry(entry)) if entry.revision > self.revision => {
-                        return Ok(was_held(&entry.state));
+                        return Ok(Passed::of(&entry.state));
                     }
                     Some(Notice::Entry(_)) => {}
                     Some(Notice::Recheck) => read = true,
@@ -117,11 +184,11 @@ impl Behind {
         if let Some(Some(entry)) = found.first()
             && entry.revision > self.revision
         {
-            return Ok(Look::Gone(was_held(&entry.state)));
+            return Ok(Look::Gone(Passed::of(&entry.state)));
         }
         if found.first().is_some_and(Option::is_none) {
             // Gone and forgotten, or not there yet on a lagging replica: the next search tells.
-            return Ok(Look::Gone(false));
+            return Ok(Look::Gone(Passed::Gone));
         }
         let Some(vigil) = vigil else { return Ok(Look::Waiting) };
         if vigil.saw(inner, found.get(1).and_then(Option::as_ref)) {
@@ -131,7 +198,7 @@ impl Behind {
     }
 
     /// A ticket whose session does not exist: a commit proves it.
-    async fn finish_unseen(self, inner: &Arc<Inner>, vigil: Option<Vigil>) -> Result<bool> {
+    async fn finish_unseen(self, inner: &Arc<Inner>, vigil: Option<Vigil>) -> Result<Passed> {
         if let Some(mut vigil) = vigil
             && vigil.depose(inner).await
         {
@@ -141,15 +208,15 @@ impl Behind {
         Err(tenure_kv::Error::unavailable("a lagging read does not show the session").into())
     }
 
-    async fn finish_dead(self, inner: &Arc<Inner>) -> Result<bool> {
+    async fn finish_dead(self, inner: &Arc<Inner>) -> Result<Passed> {
         end_dead(inner, &self.ticket, self.revision).await?;
-        Ok(false)
+        Ok(Passed::Dead)
     }
 }
 
 enum Look {
     Waiting,
-    Gone(bool),
+    Gone(Passed),
     Unseen,
     Dead,
 }

@@ -6,19 +6,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{
-        Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, future::BoxFuture};
 use tenure_kv::{ClockExt, Entry, Key, KeyRange, Moment, Revision};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::behind::end_dead;
+use super::behind::end_all_dead;
 use crate::{
     Result, Snapshot, View,
     layout::parse_ticket,
@@ -29,8 +26,6 @@ use crate::{
 const CROWD: usize = 8;
 /// How long one ticket is first before its session is watched: most are gone sooner.
 const LINGER: Duration = Duration::from_millis(10);
-/// Tickets of one dead session that are ended at once.
-const AT_ONCE: usize = 16;
 /// Dead sessions that are remembered.
 const DEAD_KEPT: usize = 1_024;
 /// From one look at the holder to the next, by those of crowds who turn away.
@@ -369,20 +364,10 @@ async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> St
     loop {
         let tickets: Vec<_> =
             view.read(|now| now.entries().filter(of_session).map(|entry| (entry.key.clone(), entry.revision)).collect());
-        let refused = AtomicBool::new(false);
-        let all = stream::iter(tickets).for_each_concurrent(AT_ONCE, |(ticket, revision)| {
-            let refused = &refused;
-            async move {
-                if let Err(error) = end_dead(inner, &ticket, revision).await {
-                    tracing::debug!(%ticket, %error, "the ticket of a dead session could not be ended");
-                    refused.store(true, Ordering::Relaxed);
-                }
-            }
-        });
-        all.await;
+        let refused = end_all_dead(inner, tickets).await.is_err();
         // The view is about to hear of it; what is still first then is looked at again.
         inner.clock.sleep_until(inner.clock.now() + pause).await;
-        if !refused.into_inner() {
+        if !refused {
             return session;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);

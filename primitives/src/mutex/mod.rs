@@ -12,7 +12,7 @@ use std::{future::Future, time::Duration};
 use futures::stream::BoxStream;
 use tenure_kv::{ClockExt, Key};
 
-use self::{attempt::Attempt, behind::pass_over};
+use self::{attempt::Attempt, behind::all_dead};
 pub(crate) use self::{crowd::Lines, strays::end_strays};
 use crate::{Error, Guard, LockState, OnLoss, Queue, Result, Session, layout, layout::Name, locks, record::TicketRecord};
 
@@ -225,12 +225,10 @@ impl Mutex {
         let mut from = inner.floors.of(self.key(), inner.store.outages()).gone.next();
         loop {
             let page = inner.patient.scan(&range, from, 512).await?;
-            for entry in &page.entries {
-                if let Some((_, session)) = layout::parse_ticket(&entry.key)
-                    && !pass_over(inner, &entry.key, entry.revision, session).await?
-                {
-                    return Ok(false);
-                }
+            let tickets = page.entries.iter().filter(|entry| layout::parse_ticket(&entry.key).is_some());
+            let tickets: Vec<_> = tickets.map(|entry| (entry.key.clone(), entry.revision)).collect();
+            if !all_dead(inner, &tickets).await? {
+                return Ok(false);
             }
             if page.complete {
                 return Ok(true);

@@ -69,7 +69,10 @@ pub async fn run(order: Order) -> Result<ExitCode, Failed> {
         dismissed.await;
         recorded.leaves();
     };
-    server.run(leave, std::future::pending()).await?;
+    let served = server.run(leave, std::future::pending()).await;
+    // What began while it was leaving has ended with it.
+    recorded.leaves();
+    served?;
     Ok(ExitCode::SUCCESS)
 }
 
