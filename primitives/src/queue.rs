@@ -229,9 +229,10 @@ mod tests {
             step => panic!("{step:?}"),
         };
         assert_eq!(told(&[3, 5, 7, 9], 7), [5, 3]);
-        let long: Vec<u64> = (1..=200).collect();
-        let last = told(&long, 200);
-        assert_eq!((last.len(), last[0], last[TOLD - 1]), (63, 199, 137));
+        let near = told(&(1..=200).collect::<Vec<_>>(), 200);
+        assert_eq!((near.len(), near[0], near[62]), (63, 199, 137), "no further than was read");
+        let far = told(&(1..=100).chain([2_000]).collect::<Vec<_>>(), 2_000);
+        assert_eq!((far.len(), far[0], far[TOLD - 1]), (TOLD, 100, 37));
     }
 
     #[test]

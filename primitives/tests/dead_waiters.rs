@@ -6,13 +6,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tenure::{Error, Session};
 use tenure_kv::{
-    Entry, Key, KeyRange, Memory, Revision, StoreExt,
+    Entry, Key, KeyRange, Memory, StoreExt,
     faults::{Faults, Faulty, Operation, Partition},
 };
 use tokio::task::JoinSet;
 
 const LOCK: &str = "q";
-const LEASE: Duration = Duration::from_millis(400);
+const LEASE: Duration = Duration::from_millis(1_500);
 /// Tickets that each of the dead leaves.
 const LEFT: usize = 60;
 
@@ -115,21 +115,33 @@ async fn nobody_alive_is_passed_over_with_the_dead() {
     let (holder, _) = next(&memory).await;
     let guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
     let token = guard.token();
-    let _dead = die(&memory).await;
-    let (session, _) = next(&memory).await;
-    let mutex = session.mutex(LOCK).unwrap();
+    let _first = die(&memory).await;
+    let (between, _) = next(&memory).await;
+    let mutex = between.mutex(LOCK).unwrap();
+    let patient = tokio::spawn(async move { mutex.lock().await });
+    soon("its ticket", async {
+        while tickets(&memory).await.len() < 2 * LEFT + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let _second = die(&memory).await;
+    let (last, _) = next(&memory).await;
+    let mutex = last.mutex(LOCK).unwrap();
     let waiting = tokio::spawn(async move { mutex.lock().await });
-    let places = |entries: Vec<Entry>| entries.iter().map(|entry| entry.revision).collect::<Vec<Revision>>();
     soon("the end of what the dead left", async {
-        while places(tickets(&memory).await).len() != 2 {
+        while tickets(&memory).await.len() != 3 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await;
-    assert_eq!(places(tickets(&memory).await)[0], token);
-    assert!(guard.is_held() && !waiting.is_finished());
+    let left = tickets(&memory).await;
+    assert_eq!(left[0].revision, token);
+    assert!(left[1].key.as_str().contains(between.id()) && left[2].key.as_str().contains(last.id()), "{left:?}");
+    assert!(guard.is_held() && !patient.is_finished() && !waiting.is_finished());
     let key = Key::new("data.x").unwrap();
     guard.commit(tenure_kv::Op::put(key, "mine").into()).await.unwrap();
     guard.release().await.unwrap();
+    soon("the lock", patient).await.unwrap().unwrap().release().await.unwrap();
     soon("the lock", waiting).await.unwrap().unwrap().release().await.unwrap();
 }

@@ -293,12 +293,14 @@ impl Attempt {
             let row = self.before().await?;
             let Some((ticket, revision)) = row.first() else { return Ok(true) };
             let inner = self.inner().clone();
-            gone.pause_if_shown_again(&*inner.clock, *revision).await;
+            let again = gone.pause_if_shown_again(&*inner.clock, *revision).await;
             let Some((_, session)) = layout::parse_ticket(ticket) else { return Ok(false) };
             if !pass_over(&inner, ticket, *revision, session).await? {
                 return Ok(false);
             }
-            pass_over_row(&inner, &row[1..]).await?;
+            if !again {
+                pass_over_row(&inner, &row[1..]).await?;
+            }
         }
     }
 
@@ -344,8 +346,9 @@ impl Attempt {
                 }
                 let row = self.before().await?;
                 let Some((ticket, revision)) = row.first().cloned() else { return Ok(true) };
-                gone.pause_if_shown_again(&*inner.clock, revision).await;
-                if dead && pass_over_row(&inner, &row).await? > 0 {
+                let again = gone.pause_if_shown_again(&*inner.clock, revision).await;
+                // A server that lags shows what has been ended.
+                if dead && !again && pass_over_row(&inner, &row).await? > 0 {
                     return Ok(false);
                 }
                 // It may be long, and so may the wait.
@@ -454,12 +457,15 @@ struct Gone {
 
 impl Gone {
     /// Holds back who comes to the same ticket again and again, so that lagging replicas are not stormed.
-    async fn pause_if_shown_again(&mut self, clock: &dyn Clock, ticket: Revision) {
-        if self.ticket.replace(ticket) == Some(ticket) {
+    /// True for who does.
+    async fn pause_if_shown_again(&mut self, clock: &dyn Clock, ticket: Revision) -> bool {
+        let again = self.ticket.replace(ticket) == Some(ticket);
+        if again {
             self.times += 1;
             clock.sleep(Duration::from_millis(1 << self.times.min(6))).await;
         } else {
             self.times = 0;
         }
+        again
     }
 }

@@ -46,26 +46,45 @@ pub(super) async fn all_dead(inner: &Inner, mut tickets: &[(Key, Revision)]) -> 
 /// have died, and says how many they were. One process may have left thousands, and one after the other they would hold up
 /// whoever is next.
 pub(super) async fn pass_over_row(inner: &Inner, row: &[(Key, Revision)]) -> Result<usize> {
-    if row.is_empty() {
-        return Ok(0);
+    // In a bucket that was set back who was dead may live again.
+    let outages = inner.store.outages();
+    let Some(first) = row.first().and_then(session_of) else { return Ok(0) };
+    let mut dead = died(inner, BTreeSet::from([first])).await?;
+    // Where the first lives the others need not be asked after: many may have died of whom nobody knows yet.
+    if !dead.is_empty() {
+        let others = row.iter().filter_map(session_of).filter(|session| !dead.contains(session));
+        dead.extend(died(inner, others.collect()).await?);
     }
-    let session = |(ticket, _): &(Key, Revision)| layout::parse_ticket(ticket).map(|(_, session)| session.to_owned());
-    let sessions: Vec<String> = row.iter().filter_map(session).collect::<BTreeSet<_>>().into_iter().collect();
-    let keys = sessions.iter().map(|session| layout::session_key(session)).collect::<Result<Vec<_>>>()?;
-    let found = inner.patient.entries(&keys).await?;
-    // Only a tombstone proves it: what a read does not show may be there.
-    let died = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.is_live());
-    let dead: BTreeSet<&String> = sessions.iter().zip(&found).filter(|(_, entry)| died(entry)).map(|(id, _)| id).collect();
-    let left = row.iter().take_while(|ticket| session(ticket).is_some_and(|session| dead.contains(&session)));
+    let left = row.iter().take_while(|ticket| session_of(ticket).is_some_and(|session| dead.contains(session)));
     let left: Vec<_> = left.cloned().collect();
     let passed = left.len();
-    end_all_dead(inner, left).await?;
+    end_all_dead(inner, left, outages).await?;
     Ok(passed)
 }
 
-/// Ends all of these tickets of dead sessions, or says why one of them could not be.
-pub(super) async fn end_all_dead(inner: &Inner, tickets: Vec<(Key, Revision)>) -> Result<()> {
+fn session_of((ticket, _): &(Key, Revision)) -> Option<&str> {
+    layout::parse_ticket(ticket).map(|(_, session)| session)
+}
+
+/// Those of `sessions` whose tombstones can be read. Nothing else proves it: what a read does not show may be there.
+async fn died<'a>(inner: &Inner, sessions: BTreeSet<&'a str>) -> Result<BTreeSet<&'a str>> {
+    let others: Vec<&str> = sessions.into_iter().filter(|session| *session != inner.id).collect();
+    if others.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let keys = others.iter().map(|session| layout::session_key(session)).collect::<Result<Vec<_>>>()?;
+    let found = inner.patient.entries(&keys).await?;
+    let dead = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.is_live());
+    Ok(others.into_iter().zip(found).filter(|(_, entry)| dead(entry)).map(|(session, _)| session).collect())
+}
+
+/// Ends all of these tickets, whose sessions were known to be dead after so many `outages` of the store, or says why one of
+/// them could not be.
+pub(super) async fn end_all_dead(inner: &Inner, tickets: Vec<(Key, Revision)>, outages: u64) -> Result<()> {
     let all = stream::iter(tickets).map(async |(ticket, revision)| {
+        if inner.store.outages() != outages {
+            return Err(tenure_kv::Error::unavailable("the store was out of reach since the session was seen dead").into());
+        }
         let ended = end_dead(inner, &ticket, revision).await;
         ended.inspect_err(|error| tracing::debug!(%ticket, %error, "the ticket of a dead session could not be ended"))
     });

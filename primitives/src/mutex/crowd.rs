@@ -355,6 +355,8 @@ async fn missed(inner: &Inner, tickets: &KeyRange, first: Revision) {
 /// Waits until `session` is dead, unless that is `known`, and ends all its tickets: from then on the store
 /// refuses what their holder fenced with them. Resolves with the session's id.
 async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> String {
+    // After one more the crowd begins anew, and this with it.
+    let outages = inner.store.outages();
     if !known {
         inner.clock.sleep_until(inner.clock.now() + LINGER).await;
         until_dead(inner, &session).await;
@@ -364,7 +366,7 @@ async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> St
     loop {
         let tickets: Vec<_> =
             view.read(|now| now.entries().filter(of_session).map(|entry| (entry.key.clone(), entry.revision)).collect());
-        let refused = end_all_dead(inner, tickets).await.is_err();
+        let refused = end_all_dead(inner, tickets, outages).await.is_err();
         // The view is about to hear of it; what is still first then is looked at again.
         inner.clock.sleep_until(inner.clock.now() + pause).await;
         if !refused {
