@@ -20,8 +20,8 @@ const NEAR: u64 = 63;
 const WIDER: u64 = 16;
 /// Writes that later pages may hold.
 const DEEP: usize = 2_048;
-/// So many of the tickets before one's own are told of.
-const TOLD: usize = 64;
+/// So many tickets in a row are looked at in one go: of those before one's own so many are told of.
+pub(crate) const ROW: usize = 64;
 
 /// A search for the live ticket right before one's own.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Search {
         } else if entry.revision < self.own {
             if parse_ticket(&entry.key).is_some() {
                 self.before.insert(entry.revision, entry.key.clone());
-                if self.before.len() > TOLD {
+                if self.before.len() > ROW {
                     self.before.pop_first();
                 }
             } else {
@@ -232,7 +232,7 @@ mod tests {
         let near = told(&(1..=200).collect::<Vec<_>>(), 200);
         assert_eq!((near.len(), near[0], near[62]), (63, 199, 137), "no further than was read");
         let far = told(&(1..=100).chain([2_000]).collect::<Vec<_>>(), 2_000);
-        assert_eq!((far.len(), far[0], far[TOLD - 1]), (TOLD, 100, 37));
+        assert_eq!((far.len(), far[0], far[ROW - 1]), (ROW, 100, 37));
     }
 
     #[test]

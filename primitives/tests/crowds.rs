@@ -94,6 +94,22 @@ async fn a_crowd_hears_of_a_release_that_was_forgotten_while_it_was_cut_off() {
     all_served(tasks).await;
 }
 
+#[tokio::test]
+async fn a_crowd_behind_the_dead_is_served_though_the_store_has_an_outage_meanwhile() {
+    let memory = Arc::new(Memory::new());
+    let (dying, gone) = Faulty::new(memory.clone());
+    let (store, faults) = Faulty::new(memory.clone());
+    let (holder, waits) = (session(dying, Duration::from_secs(2)).await, session(store, Duration::from_secs(30)).await);
+    let _guard = holder.mutex(LOCK).unwrap().lock().await.unwrap();
+    let tasks = queue_up(&memory, &waits).await;
+    until("the crowd's watch of the holder", async || faults.streams("session") > 0).await;
+    gone.partition(Partition::Refuse);
+    faults.partition(Partition::Refuse);
+    faults.heal();
+    all_served(tasks).await;
+    assert_eq!(tickets(&memory).await.len(), 0);
+}
+
 /// A store whose watches miss ends, or values, while it is deaf.
 #[derive(Debug)]
 struct Deaf {

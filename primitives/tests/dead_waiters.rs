@@ -24,6 +24,19 @@ async fn tickets(store: &Memory) -> Vec<Entry> {
     store.list(&KeyRange::new("lock.q.>").unwrap()).await.unwrap()
 }
 
+async fn until(memory: &Memory, what: &str, done: impl Fn(&[Entry]) -> bool) {
+    soon(what, async {
+        while !done(&tickets(memory).await) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+fn is_of(ticket: &Entry, session: &Session) -> bool {
+    ticket.key.as_str().contains(session.id())
+}
+
 /// Cut off for good, and to everybody else they are dead.
 struct Dead {
     _waiting: JoinSet<()>,
@@ -40,7 +53,6 @@ async fn die(memory: &Arc<Memory>) -> Dead {
         sessions.push(Session::builder(store).lease(LEASE).open().await.unwrap());
         wires.push(faults);
     }
-    let before = tickets(memory).await.len();
     for n in 1..=2 * LEFT {
         let mutex = sessions[n % 2].mutex(LOCK).unwrap();
         waiting.spawn(async move {
@@ -48,12 +60,8 @@ async fn die(memory: &Arc<Memory>) -> Dead {
                 guard.lost().await;
             }
         });
-        soon("a ticket", async {
-            while tickets(memory).await.len() < before + n {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        let theirs = |ticket: &&Entry| sessions.iter().any(|session| is_of(ticket, session));
+        until(memory, "a ticket", |tickets| tickets.iter().filter(theirs).count() == n).await;
     }
     wires.iter().for_each(|wire| wire.partition(Partition::Refuse));
     Dead { _waiting: waiting, _sessions: sessions, _wires: wires }
@@ -119,25 +127,15 @@ async fn nobody_alive_is_passed_over_with_the_dead() {
     let (between, _) = next(&memory).await;
     let mutex = between.mutex(LOCK).unwrap();
     let patient = tokio::spawn(async move { mutex.lock().await });
-    soon("its ticket", async {
-        while tickets(&memory).await.len() < 2 * LEFT + 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until(&memory, "its ticket", |tickets| tickets.iter().any(|ticket| is_of(ticket, &between))).await;
     let _second = die(&memory).await;
     let (last, _) = next(&memory).await;
     let mutex = last.mutex(LOCK).unwrap();
     let waiting = tokio::spawn(async move { mutex.lock().await });
-    soon("the end of what the dead left", async {
-        while tickets(&memory).await.len() != 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until(&memory, "the end of what the dead left", |tickets| tickets.len() == 3).await;
     let left = tickets(&memory).await;
     assert_eq!(left[0].revision, token);
-    assert!(left[1].key.as_str().contains(between.id()) && left[2].key.as_str().contains(last.id()), "{left:?}");
+    assert!(is_of(&left[1], &between) && is_of(&left[2], &last), "{left:?}");
     assert!(guard.is_held() && !patient.is_finished() && !waiting.is_finished());
     let key = Key::new("data.x").unwrap();
     guard.commit(tenure_kv::Op::put(key, "mine").into()).await.unwrap();

@@ -8,6 +8,7 @@ use tenure_kv::{Entry, Key, Notice, Revision, State};
 
 use crate::{
     Result, layout,
+    queue::ROW,
     record::HELD,
     session::{Inner, Leaving, Vigil, Wake},
 };
@@ -26,8 +27,6 @@ pub(super) async fn pass_over(inner: &Inner, ticket: &Key, revision: Revision, s
 
 /// Tickets of the dead that are ended at once.
 const AT_ONCE: usize = 16;
-/// Tickets of one row that are looked at in one go.
-const ROW: usize = 64;
 
 /// Passes over `tickets`, from the front of a queue on, as long as their sessions are known to be dead. True when all were.
 pub(super) async fn all_dead(inner: &Inner, mut tickets: &[(Key, Revision)]) -> Result<bool> {

@@ -283,7 +283,7 @@ impl Watcher {
                 seen = first;
                 guarding = seen.clone().map(|first| {
                     let known = self.dead.contains(&first.session);
-                    guard(self.inner.clone(), view.clone(), first, known).boxed()
+                    guard(self.inner.clone(), view.clone(), first, known, outages).boxed()
                 });
             }
             tokio::select! {
@@ -321,11 +321,11 @@ impl Watcher {
 enum Found {
     /// This session, whose it was, is dead.
     Dead(String),
-    /// It is gone, and the view does not know.
+    /// The view cannot be gone by any more: the ticket is gone and the view does not know, or the store had an outage.
     Missed,
 }
 
-async fn guard(inner: Arc<Inner>, view: View, first: Front, known: bool) -> Found {
+async fn guard(inner: Arc<Inner>, view: View, first: Front, known: bool, outages: u64) -> Found {
     let missed = missed(&inner, view.range(), first.revision);
     // Our own session's tickets go with our own session.
     if first.session == inner.id {
@@ -333,7 +333,9 @@ async fn guard(inner: Arc<Inner>, view: View, first: Front, known: bool) -> Foun
         return Found::Missed;
     }
     tokio::select! {
-        session = outlive(&inner, &view, first.session, known) => Found::Dead(session),
+        outlived = outlive(&inner, &view, &first.session, known, outages) => {
+            if outlived { Found::Dead(first.session) } else { Found::Missed }
+        }
         () = missed => Found::Missed,
     }
 }
@@ -352,14 +354,13 @@ async fn missed(inner: &Inner, tickets: &KeyRange, first: Revision) {
     }
 }
 
-/// Waits until `session` is dead, unless that is `known`, and ends all its tickets: from then on the store
-/// refuses what their holder fenced with them. Resolves with the session's id.
-async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> String {
-    // After one more the crowd begins anew, and this with it.
-    let outages = inner.store.outages();
+/// Waits until `session` is dead, unless that is `known`, and ends all its tickets: from then on the store refuses what
+/// their holder fenced with them. False when that cannot be gone by any more, for the store has had more than so many
+/// `outages`.
+async fn outlive(inner: &Inner, view: &View, session: &str, known: bool, outages: u64) -> bool {
     if !known {
         inner.clock.sleep_until(inner.clock.now() + LINGER).await;
-        until_dead(inner, &session).await;
+        until_dead(inner, session).await;
     }
     let of_session = |entry: &&Entry| parse_ticket(&entry.key).is_some_and(|(_, whose)| whose == session);
     let mut pause = FIRST_PAUSE;
@@ -370,7 +371,10 @@ async fn outlive(inner: &Inner, view: &View, session: String, known: bool) -> St
         // The view is about to hear of it; what is still first then is looked at again.
         inner.clock.sleep_until(inner.clock.now() + pause).await;
         if !refused {
-            return session;
+            return true;
+        }
+        if inner.store.outages() != outages {
+            return false;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
