@@ -444,9 +444,18 @@ impl<'a> Case<'a> {
     /// The store may have forgotten the session by the time of `end`: nothing was renewed for as long as a session's TTL is
     /// at least, which no write tells of.
     pub(crate) fn may_be_forgotten(&self, epoch: u64, session: &str, end: &Entry<'_>) -> bool {
-        let last = self.stream.before(epoch, &format!("session.{session}"), end.revision());
-        let Some((known, last)) = self.sessions.get(session).zip(last) else { return false };
-        last.is_live() && end.latest.min(self.end).saturating_sub(last.earliest) >= known.lease * 2 + FORGOTTEN
+        self.forgotten(epoch, session, end.revision()).is_some_and(|at| at <= end.latest.min(self.end))
+    }
+
+    /// When the store may have forgotten the session at the earliest, if nothing renewed it from the last time below `revision`.
+    pub(crate) fn forgotten(&self, epoch: u64, session: &str, revision: u64) -> Option<Micros> {
+        let last = self.stream.before(epoch, &format!("session.{session}"), revision).filter(Entry::is_live)?;
+        Some(last.earliest.saturating_add(self.sessions.get(session)?.lease * 2 + FORGOTTEN))
+    }
+
+    /// The bucket of this epoch was no more by `at`.
+    pub(crate) fn is_over(&self, epoch: u64, at: Micros) -> bool {
+        self.began.iter().any(|(next, over, _)| *next > epoch && *over <= at)
     }
 
     /// The epoch that an operation's revisions are of.

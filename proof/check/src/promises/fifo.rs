@@ -68,7 +68,9 @@ fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>, until: Micros) -> bool {
     let lives = |session: &str| {
         // One that was on its way when its bucket was made anew belongs to nobody in the next.
         let of_it = case.sessions.get(session).is_some_and(|session| session.epoch == ticket.epoch);
-        of_it && !case.is_gone_by(session, until) && case.death(ticket.epoch, session).surely_after(until)
+        // One that nobody renews ends without a trace when the store forgets it.
+        let forgotten = case.forgotten(ticket.epoch, session, u64::MAX).is_some_and(|at| at <= until);
+        of_it && !forgotten && !case.is_gone_by(session, until) && case.death(ticket.epoch, session).surely_after(until)
     };
     ticket.end.surely_after(until) && ticket.session.is_some_and(lives)
 }
@@ -120,7 +122,11 @@ mod tests {
         tape.keeps(PROMISE);
         let mut freed = tape.clone();
         freed.released(30_000, 1, "a", token);
+        // Whom the store forgot is not granted any more.
+        freed.keeps(PROMISE);
+        freed.renew(37_600, "b");
         freed.breaks(PROMISE, "first in line");
+        tape.renew(10_000, "b");
         tape.fault(100, None, FaultKind::Crash, 1);
         tape.quiet(200);
         tape.breaks(PROMISE, "first in line");
@@ -153,6 +159,7 @@ mod tests {
         tape.failed(11, tried, Failure::Unavailable);
         tape.call(20, 2, acquire("b"));
         tape.ticket(20, "b");
+        tape.renew(10_000, "a");
         tape.end(60_000);
         tape.breaks(PROMISE, "first in line");
     }
@@ -166,6 +173,7 @@ mod tests {
         tape.released(30_000, 1, "a", token);
         let dropped = |at: u64| {
             let mut tape = tape.clone();
+            tape.renew(40_000, "b");
             tape.end_with(at, waits, Outcome::Unknown { why: "dropped".into() });
             tape.call(at, 2, close("b"));
             tape.untick(at + 1, "b");

@@ -20,7 +20,9 @@ pub(super) fn check(case: &Case<'_>) -> Verdict {
         };
         let Some(tenure) = operation.ok().and_then(|_| case.tenure(prize, case.epoch_of(operation), token)) else { continue };
         verdict.checked();
-        if tenure.end.surely_after(operation.ended().saturating_add(case.slack)) {
+        // What was of a bucket that is no more has ended with it, and what is told then is of the key in the next.
+        let stood = !case.is_over(tenure.epoch, operation.ended());
+        if stood && tenure.end.surely_after(operation.ended().saturating_add(case.slack)) {
             let what = format!("{prize}: the release of {token} returned ok, and it was live after that");
             let lines = operation.lines().into_iter().chain([tenure.born.line]).chain(tenure.end.line());
             verdict.violated(what, Some(operation.ended()), lines);
@@ -128,7 +130,7 @@ impl<'a> Reasons<'a> {
 mod tests {
     use super::*;
     use crate::{
-        history::{Expect, Line, WriteState},
+        history::{Expect, FaultKind, Line, WriteState},
         tape::{Tape, campaign, close, lost, put, release},
     };
 
@@ -146,6 +148,21 @@ mod tests {
         tape.untick(24, "a");
         tape.ok(25, call, 99);
         tape.keeps(PROMISE);
+    }
+
+    #[test]
+    fn a_ticket_ends_with_its_bucket() {
+        let told = |at: u64| {
+            let mut tape = Tape::new();
+            let token = tape.granted(10, 1, "a");
+            let call = tape.call(30, 1, release("a", token));
+            tape.fault(at, None, FaultKind::Recreate, 1);
+            tape.epoch += 1;
+            tape.ok(40, call, 99);
+            tape
+        };
+        told(35).keeps(PROMISE);
+        told(41).breaks(PROMISE, "it was live after that");
     }
 
     #[test]
