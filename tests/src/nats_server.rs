@@ -106,7 +106,7 @@ pub struct NatsSetup {
     pub jetstream: String,
     /// The program; the one that all tests use if there is none.
     pub binary: Option<PathBuf>,
-    /// The servers reach each other over wires that can be cut, and tell nobody of another way.
+    /// The servers reach each other over wires that can be cut, and in no other way.
     pub wired: bool,
     /// A directory for what each server stores, by its number; fewer than servers leave the rest where they are.
     pub stores: Vec<PathBuf>,
@@ -118,6 +118,8 @@ pub struct NatsSetup {
 pub struct NatsCluster {
     nodes: Vec<Node>,
     wires: Vec<Wire>,
+    /// What wired servers tell of themselves: nobody listens there.
+    _nowhere: Port,
 }
 
 /// The way from one server to another.
@@ -156,6 +158,9 @@ impl NatsCluster {
         };
         let ports: Vec<_> = (0..size).map(|_| (Port::reserve(), Port::reserve())).collect();
         let routes: Vec<_> = ports.iter().map(|(_, route)| format!("nats://127.0.0.1:{}", route.number)).collect();
+        // Who hears of a server from another one connects to what that server advertises, past its wire.
+        let nowhere = Port::reserve();
+        let advertised = if setup.wired { format!("advertise: \"127.0.0.1:{}\", ", nowhere.number) } else { String::new() };
         let mut wires = Vec::new();
         let mut nodes = Vec::with_capacity(size);
         for (i, (client, route)) in ports.into_iter().enumerate() {
@@ -177,7 +182,7 @@ impl NatsCluster {
                     ways.remove(i);
                 }
                 node.configure(&format!(
-                    "cluster {{ name: tenure-test, listen: \"127.0.0.1:{}\", no_advertise: {}, routes: [{}] }}\n{}",
+                    "cluster {{ name: tenure-test, listen: \"127.0.0.1:{}\", {advertised}no_advertise: {}, routes: [{}] }}\n{}",
                     route.number,
                     setup.wired,
                     ways.join(", "),
@@ -190,7 +195,7 @@ impl NatsCluster {
         for node in &mut nodes {
             node.launch();
         }
-        let cluster = Self { nodes, wires };
+        let cluster = Self { nodes, wires, _nowhere: nowhere };
         for node in &cluster.nodes {
             node.answers().await;
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::jetstream;
-use tenure_tests::{NatsCluster, NatsServer, nats_server_binary};
+use tenure_tests::{NatsCluster, NatsServer, NatsSetup, nats_server_binary};
 
 fn config(replicas: usize) -> jetstream::stream::Config {
     jetstream::stream::Config { name: "KV_t".into(), subjects: vec!["t".into()], num_replicas: replicas, ..Default::default() }
@@ -45,6 +45,37 @@ async fn a_cluster_survives_its_leader() {
     .unwrap();
     cluster.restart(first).await;
     assert_ne!(first, second);
+}
+
+/// Servers tell each other of the others: none may be reached past its wire, which could not be cut.
+#[tokio::test]
+async fn wired_servers_know_no_other_way() {
+    // Who hears of whom depends on who was up first.
+    let start = || NatsCluster::start_as(3, NatsSetup { wired: true, ..NatsSetup::default() });
+    let clusters = tokio::join!(start(), start(), start());
+    for cluster in [clusters.0, clusters.1, clusters.2] {
+        let dirs: Vec<_> = (0..cluster.size()).map(|i| cluster.store_dir(i).parent().unwrap().to_owned()).collect();
+        let listening: Vec<_> = dirs
+            .iter()
+            .map(|dir| {
+                let config = std::fs::read_to_string(dir.join("server.conf")).unwrap();
+                let (_, port) =
+                    config.split_once("listen: \"127.0.0.1:").and_then(|(_, rest)| rest.split_once("listen: \"")).unwrap();
+                port.split_once('"').unwrap().0.to_owned()
+            })
+            .collect();
+        for dir in &dirs {
+            let log = std::fs::read_to_string(dir.join("server.log")).unwrap();
+            let routes: Vec<_> = log.lines().filter(|line| line.contains("Route connection created")).collect();
+            assert!(routes.len() > 1, "{log}");
+            for port in &listening {
+                assert!(
+                    !routes.iter().any(|line| line.contains(&format!(" {port} - "))),
+                    "{port} was reached past its wire:\n{log}"
+                );
+            }
+        }
+    }
 }
 
 /// Runs itself again as a child that starts a shared server (which is never dropped) and then dies by
