@@ -6,7 +6,7 @@ mod command_stage;
 
 use std::{io::Write, process::Stdio};
 
-use command_stage::{Job, is_alive, is_stopped, lock, outcome, signal, under_lock, until};
+use command_stage::{Job, is_alive, is_stopped, lock, outcome, signal, tenure, under_lock, until};
 use rustix::process::Signal;
 
 /// A lock nobody else wants.
@@ -77,6 +77,9 @@ fn wrong_usage_is_64_and_one_line_that_helps() {
         assert_eq!(errors.lines().count(), 1, "{arguments:?}: {errors}");
         assert!(errors.starts_with("tenure: ") && errors.contains(remedy), "{arguments:?}: {errors}");
     }
+    let (code, errors) = outcome(&mut tenure(["--socket", "/tmp/t.sock", "lock", "x", "--", "true"]));
+    assert_eq!((code, errors.lines().count()), (64, 1), "{errors}");
+    assert!(errors.contains("options stand behind the command"), "{errors}");
 }
 
 #[test]

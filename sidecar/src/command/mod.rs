@@ -157,8 +157,15 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
         };
         return Err(Failure::usage(format!("say what to do{what}; see `{path} --help`")));
     }
-    let misshapen = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument);
-    let hint = if misshapen && path != "tenure" { format!("write `{}`, or ", usage(command)) } else { String::new() };
+    let hint = match error.kind() {
+        ErrorKind::UnknownArgument if path == "tenure" => {
+            "options stand behind the command, as in `tenure status --socket PATH`; ".to_owned()
+        }
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument if path != "tenure" => {
+            format!("write `{}`, or ", usage(command))
+        }
+        _ => String::new(),
+    };
     Err(Failure::usage(format!("{}; {hint}see `{path} --help`", in_a_line(error))))
 }
 
