@@ -228,7 +228,7 @@ fn deposed_early(case: &Case<'_>, id: &str, renewal: &Entry<'_>, death: &Entry<'
 mod tests {
     use super::*;
     use crate::{
-        history::{FaultKind, Line, Seen},
+        history::{FaultKind, Line, Seen, SessionState, Sight},
         tape::{Tape, acquire, close, held},
     };
 
@@ -285,10 +285,19 @@ mod tests {
                 tape.keeps(PROMISE);
             }
         }
-        let mut closed = Tape::new();
-        closed.call(100, 1, close("a"));
-        closed.die(101, "a");
-        closed.keeps(PROMISE);
+        // That its client knows of a loss explains nothing, that it closes it does from then on.
+        let closed = |at: Option<u64>| {
+            let mut tape = Tape::new();
+            tape.seen(100, 1, Sight::Session { session: "a".into(), state: SessionState::Lost });
+            if let Some(at) = at {
+                tape.call(at, 1, close("a"));
+            }
+            tape.die(101, "a");
+            tape
+        };
+        closed(Some(101)).keeps(PROMISE);
+        closed(Some(102)).breaks(PROMISE, "its lease is 500000");
+        closed(None).breaks(PROMISE, "its lease is 500000");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(crate) async fn live(mut actor: Actor) {
             End::Lost => {
                 // The application takes a moment to hear of it; what it goes on doing meanwhile must be refused.
                 actor.pause(&mut rng, Duration::from_millis(20)).await;
-                tasks.abort().await;
+                drop_all(&actor, session, tasks).await;
             }
             End::Turned if rng.bool() => {
                 // Under those who rely on it.
@@ -92,13 +92,7 @@ pub(crate) async fn live(mut actor: Actor) {
                 actor.pause(&mut rng, Duration::from_millis(20)).await;
                 tasks.abort().await;
             }
-            End::Turned => {
-                // The last handle to it is dropped with all that it had.
-                let id = actor.call(Op::Close { session: session.id().to_owned() });
-                tasks.abort().await;
-                drop(session);
-                id.returned(Outcome::Unknown { why: "dropped".to_owned() });
-            }
+            End::Turned => drop_all(&actor, session, tasks).await,
             // Who stays has its observers asked for the last states.
             End::Done => {
                 if rng.bool() {
@@ -106,7 +100,9 @@ pub(crate) async fn live(mut actor: Actor) {
                     return pending().await;
                 }
                 session.lost().await;
-                tasks.abort().await;
+                // Not at the same moment: what is asked to end by then may be lost without a reason.
+                actor.pause(&mut rng, Duration::from_millis(20)).await;
+                drop_all(&actor, session, tasks).await;
             }
         }
         actor.world.retire(actor.slot, actor.client);
@@ -123,6 +119,15 @@ async fn open(actor: &Actor) -> Option<Session> {
     });
     id.returned(outcome);
     opened.ok()
+}
+
+/// The last handle to the session is dropped with all that it had, and that ends it. A lost one, too: where a renewal of it is
+/// under way its task has not heard of the loss, and leaves a tombstone.
+async fn drop_all(actor: &Actor, session: Session, tasks: Tasks) {
+    let id = actor.call(Op::Close { session: session.id().to_owned() });
+    tasks.abort().await;
+    drop(session);
+    id.returned(Outcome::Unknown { why: "dropped".to_owned() });
 }
 
 /// Now and then nobody waits for the end of it.
