@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tenure_check::history::{Line, Micros, Seen, Sight as Seeing};
+use tenure_check::history::{Line, Micros, Seen, Sight as Seeing, Write, WriteState};
 use tenure_kv::{Error, Event as Told, Key, Notice, Revision};
 use tokio::sync::{mpsc, oneshot};
 
@@ -168,10 +168,15 @@ impl World {
         })
     }
 
-    /// In which incarnation of the bucket the last write of `key` with this revision was made.
-    pub(crate) fn epoch_of_write(&self, key: &str, revision: u64) -> Option<u64> {
+    /// In which incarnation of the bucket `nonce` was written to `key` at this revision, or `key` was ended where there is
+    /// no nonce. Revisions come again, so by the time of a late answer somebody else may have written there in the next one.
+    pub(crate) fn epoch_of_write(&self, key: &str, revision: u64, nonce: Option<&str>) -> Option<u64> {
+        let is_it = |write: &Write| {
+            let ended = write.state != WriteState::Live;
+            write.key == key && write.revision == revision && ended == nonce.is_none() && write.value.nonce.as_deref() == nonce
+        };
         self.inner().lines.iter().rev().find_map(|line| match line {
-            Line::Write(write) if write.key == key && write.revision == revision => Some(write.epoch),
+            Line::Write(write) if is_it(write) => Some(write.epoch),
             _ => None,
         })
     }
@@ -322,4 +327,27 @@ fn rests_on_its_bucket(ask: &Ask) -> bool {
         let renews = of(&op.key, "session.") && matches!(op.expect, tenure_kv::Expect::At(at) if at > Revision::ZERO);
         leads || renews
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tenure_check::history::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_late_answer_is_of_the_incarnation_that_has_its_write() {
+        let world = World::new(1, 1, false);
+        let write = |epoch, nonce: Option<&str>| {
+            let state = if nonce.is_some() { WriteState::Live } else { WriteState::Deleted };
+            let value = Value { nonce: nonce.map(str::to_owned), ..Value::default() };
+            world.note(Line::Write(Write { revision: 214, epoch, key: "data.k".into(), state, value, note: None, at: None }));
+        };
+        write(1, None);
+        write(2, Some("n1"));
+        write(3, Some("n2"));
+        let epoch = |revision, nonce| world.epoch_of_write("data.k", revision, nonce);
+        assert_eq!([epoch(214, None), epoch(214, Some("n1")), epoch(214, Some("n2"))], [Some(1), Some(2), Some(3)]);
+        assert_eq!([epoch(214, Some("n3")), epoch(213, None)], [None, None]);
+    }
 }

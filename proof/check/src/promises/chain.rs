@@ -157,7 +157,11 @@ fn real_time(case: &Case<'_>, verdict: &mut Verdict) {
 
 /// Where the instants of commits are known they lie within the calls.
 fn within_their_calls(case: &Case<'_>, verdict: &mut Verdict) {
-    for operation in case.operations.iter().filter(|operation| matches!(operation.op(), Op::Put { .. } | Op::FencedPut { .. })) {
+    for operation in case
+        .operations
+        .iter()
+        .filter(|operation| matches!(operation.op(), Op::Put { .. } | Op::FencedPut { .. } | Op::Delete { .. }))
+    {
         let Some((epoch, revision)) = landed(case, operation) else { continue };
         let Some(entry) = case.stream.at(epoch, revision).filter(|entry| entry.write.at.is_some()) else { continue };
         let early = entry.latest.saturating_add(case.slack) < operation.call.at;

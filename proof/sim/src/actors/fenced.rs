@@ -62,7 +62,8 @@ impl Desk {
         self.own = None;
         let op = Op::Delete { key: self.key.clone(), expect: Expect::At(own.get()) };
         let world = self.actor.world.clone();
-        let done = |revision: &Revision| Done { epoch: world.epoch_of_write(key.as_str(), revision.get()), ..at(*revision) };
+        let done =
+            |revision: &Revision| Done { epoch: world.epoch_of_write(key.as_str(), revision.get(), None), ..at(*revision) };
         drop(self.actor.run(op, commit(Write::delete(key.clone()).if_at(own).into()), done).await);
     }
 

@@ -26,9 +26,12 @@ pub(super) async fn work(actor: Actor, session: Session) {
             Op::Join { session: session.id().to_owned(), group: GROUP.to_owned(), member: member.clone(), nonce: nonce.clone() };
         // In a bucket made anew it may be written before the session has noticed.
         let key = format!("member.{GROUP}.{member}");
-        let wrote = |revision: Revision| Done { epoch: actor.world.epoch_of_write(&key, revision.get()), ..at(revision) };
-        let joined =
-            actor.entrust(op, group.join(&member, Instance::new().value(nonce)), |member| wrote(member.revision())).await;
+        let wrote = |revision: Revision, nonce: &str| Done {
+            epoch: actor.world.epoch_of_write(&key, revision.get(), Some(nonce)),
+            ..at(revision)
+        };
+        let join = group.join(&member, Instance::new().value(nonce.clone()));
+        let joined = actor.entrust(op, join, |member| wrote(member.revision(), &nonce)).await;
         let Ok(joined) = joined else { continue };
         if actor.habits.partitions && rng.bool() {
             share(&actor, &session, &joined, &mut rng).await;
@@ -42,7 +45,7 @@ pub(super) async fn work(actor: Actor, session: Session) {
                 member: member.clone(),
                 nonce: nonce.clone(),
             };
-            drop(actor.entrust(op, joined.set_value(nonce), |revision| wrote(*revision)).await);
+            drop(actor.entrust(op, joined.set_value(nonce.clone()), |revision| wrote(*revision, &nonce)).await);
         }
         let op = Op::Leave { session: session.id().to_owned(), group: GROUP.to_owned(), member };
         drop(actor.entrust(op, joined.leave(), |()| Default::default()).await);

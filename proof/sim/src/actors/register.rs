@@ -19,8 +19,10 @@ pub(super) async fn work(actor: Actor, n: usize) {
             (1, _) | (_, None) => (Expect::Absent, tenure_kv::Expect::Absent),
             (_, Some(revision)) => (Expect::At(revision.get()), tenure_kv::Expect::At(revision)),
         };
-        let done =
-            |revision: &Revision| Done { epoch: actor.world.epoch_of_write(key.as_str(), revision.get()), ..at(*revision) };
+        let done = |revision: &Revision, nonce: Option<&str>| Done {
+            epoch: actor.world.epoch_of_write(key.as_str(), revision.get(), nonce),
+            ..at(*revision)
+        };
         if rng.u8(..8) == 0 {
             once(&actor).await;
         }
@@ -39,13 +41,13 @@ pub(super) async fn work(actor: Actor, n: usize) {
             3 => {
                 let op = Op::Delete { key: name.clone(), expect };
                 let write = Write::delete(key.clone()).expect(expected);
-                actor.run(op, commit(write), done).await.map(|_| None)
+                actor.run(op, commit(write), |revision| done(revision, None)).await.map(|_| None)
             }
             _ => {
                 let nonce = actor.nonce();
                 let op = Op::Put { key: name.clone(), nonce: nonce.clone(), expect };
-                let write = Write::put(key.clone(), nonce).expect(expected);
-                actor.run(op, commit(write), done).await.map(Some)
+                let write = Write::put(key.clone(), nonce.clone()).expect(expected);
+                actor.run(op, commit(write), |revision| done(revision, Some(&nonce))).await.map(Some)
             }
         };
         seen = written.unwrap_or(None);
@@ -58,7 +60,10 @@ async fn once(actor: &Actor) {
     let name = format!("once.{nonce}");
     let Ok(key) = data_key(&name) else { return };
     let op = Op::Put { key: name, nonce: nonce.clone(), expect: Expect::Absent };
-    let write = Write::put(key.clone(), nonce).if_absent();
-    let done = |revision: &Revision| Done { epoch: actor.world.epoch_of_write(key.as_str(), revision.get()), ..at(*revision) };
+    let write = Write::put(key.clone(), nonce.clone()).if_absent();
+    let done = |revision: &Revision| Done {
+        epoch: actor.world.epoch_of_write(key.as_str(), revision.get(), Some(&nonce)),
+        ..at(*revision)
+    };
     drop(actor.run(op, async { Ok(actor.store.commit(write.into()).await?) }, done).await);
 }
