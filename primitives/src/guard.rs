@@ -121,12 +121,20 @@ impl Guard {
         }
         match self.hold.inner.store.commit(batch).await {
             Err(tenure_kv::Error::Conflict { message, key, revision }) => {
-                let named = key.as_ref() == Some(&self.ticket);
-                if named || self.is_gone().await {
-                    let loss = self.hold.inner.why_gone(&self.ticket).await;
-                    return Err(Error::lost(self.hold.end(loss)));
+                // A batch has no key of ours, so where the ticket is named it was the fence. Not every refusal names one.
+                let ours = key.as_ref().map(|key| *key == self.ticket);
+                let gone = if ours == Some(true) { Ok(true) } else { self.is_gone().await };
+                match gone {
+                    Ok(true) => {
+                        let loss = self.hold.inner.why_gone(&self.ticket).await;
+                        Err(Error::lost(self.hold.end(loss)))
+                    }
+                    Err(error) if ours.is_none() => {
+                        let message = format!("not written, and not known yet whether the lock is still held: {message}");
+                        Err(tenure_kv::Error::unavailable(message).caused_by(error).into())
+                    }
+                    Ok(false) | Err(_) => Err(Error::Conflict { message, key, revision }),
                 }
-                Err(Error::Conflict { message, key, revision })
             }
             outcome => Ok(outcome?),
         }
@@ -225,15 +233,17 @@ impl Guard {
     }
 
     /// Whether the ticket is proven to be gone.
-    async fn is_gone(&self) -> bool {
-        match self.hold.inner.store.entry(&self.ticket).await {
-            Ok(Some(entry)) => !entry.is_live(),
-            // Forgotten, or not there yet on a lagging replica: only a commit tells.
-            Ok(None) => {
-                let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO).ttl(Ttl::MIN);
-                self.hold.inner.store.commit(op.into()).await.is_ok()
-            }
-            Err(_) => false,
+    async fn is_gone(&self) -> Result<bool, tenure_kv::Error> {
+        let store = &self.hold.inner.store;
+        if let Some(entry) = store.entry(&self.ticket).await? {
+            return Ok(!entry.is_live());
+        }
+        // Forgotten, or not there yet on a lagging replica: only a commit tells.
+        let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO).ttl(Ttl::MIN);
+        match store.commit(op.into()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

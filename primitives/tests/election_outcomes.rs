@@ -270,6 +270,36 @@ async fn a_try_without_answers_ends_with_its_session() {
     assert!(matches!(tried, Err(Error::Lost { .. })), "{tried:?}");
 }
 
+#[tokio::test]
+async fn a_fence_that_an_unanswered_proclamation_has_moved_is_no_conflict() {
+    let store = memory();
+    let (one, line) = process(&store, Duration::from_millis(600)).await;
+    let leader = x(&one).campaign("a").await.unwrap();
+    let (key, there) = (tenure::data_key("x").unwrap(), tenure::data_key("there").unwrap());
+    store.put(&there, "1").await.unwrap();
+    let write = |key: &Key| Op::put(key.clone(), "x").if_absent();
+    let held = line.add(Rule::new(Fault::HoldBefore).on(Operation::Commit).under("data."));
+    let proclaiming = async {
+        held.reached(2).await;
+        // It lands, and nothing more is heard of the office as long as the lease lasts.
+        line.add(Rule::new(Fault::FailAfter).on(Operation::Commit).under("election.x").once());
+        let lost = line.add(Rule::new(Fault::Lose).on(Operation::Commit).under("election.x").skip(1));
+        let silent = line.add(Rule::new(Fault::FailBefore).on(Operation::Commit).under("session."));
+        let outcome = leader.proclaim("b").await;
+        held.clear();
+        (outcome, lost, silent)
+    };
+    let both = async { tokio::join!(leader.commit(write(&key).into()), leader.commit(write(&there).into()), proclaiming) };
+    let (moved, taken, (unknown, lost, silent)) = within("the writes", both).await;
+    assert!(matches!(unknown, Err(Error::Unknown { .. })), "{unknown:?}");
+    assert!(matches!(moved, Err(Error::Unavailable { .. })), "all that it expected was so: {moved:?}");
+    assert!(matches!(&taken, Err(Error::Conflict { key: Some(named), .. }) if *named == there), "{taken:?}");
+    assert_eq!(store.get(&key).await.unwrap(), None);
+    lost.clear();
+    silent.clear();
+    within("the write", leader.commit(write(&key).into())).await.unwrap();
+}
+
 /// A store that can become another one, as a bucket does that is deleted and made anew.
 #[derive(Debug)]
 struct Anew(Arc<dyn Store>, std::sync::Mutex<Arc<dyn Store>>);

@@ -248,14 +248,19 @@ impl Leadership {
             if self.reign.state.borrow().revision != at {
                 continue;
             }
+            // A batch has no key of ours, so where ours is named it was the fence. Not every refusal names one.
+            let ours = key.as_ref().map(|key| *key == self.reign.key);
             match self.ask(|reply| Request::Verify { reply }).await {
                 Ok(now) if now != at => {}
                 // The fence it was, and only a replica does not show it yet.
-                Ok(_) if key.as_ref() == Some(&self.reign.key) && shown < 8 => {
+                Ok(_) if ours == Some(true) && shown < 8 => {
                     shown += 1;
                     self.session.inner().clock.sleep(Duration::from_millis(1 << shown)).await;
                 }
                 Err(error @ Error::Lost { .. }) => return Err(error),
+                // The fence it was, or may have been: nothing tells that a precondition of the batch did not hold.
+                Ok(_) if ours == Some(true) => return Err(moved(&message).into()),
+                Err(error) if ours != Some(false) => return Err(moved(&message).caused_by(error).into()),
                 Ok(_) | Err(_) => return Err(Error::Conflict { message, key, revision }),
             }
         }
@@ -345,6 +350,11 @@ impl fmt::Debug for Leadership {
 
 pub(super) fn past_deadline() -> tenure_kv::Error {
     tenure_kv::Error::unavailable("the lease has run out, and was not renewed since")
+}
+
+/// A fenced write that was refused since the election's key has moved, where it is not known yet by whose write.
+fn moved(refusal: &str) -> tenure_kv::Error {
+    tenure_kv::Error::unavailable(format!("not written, and not known yet who has written the election since: {refusal}"))
 }
 
 /// How long one write of the office may go unanswered before it is sent again.
