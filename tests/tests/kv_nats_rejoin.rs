@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::jetstream;
-use tenure_kv::{Batch, Error, Key, Op, Revision, State, Store, StoreExt, nats::Nats};
+use futures::StreamExt;
+use tenure_kv::{Batch, Entry, Error, Event, Key, KeyRange, Op, Revision, Since, State, Store, StoreExt, nats::Nats};
 use tenure_tests::{NatsCluster, NatsSetup};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -62,10 +64,17 @@ impl Writer {
             self.written += 1;
             let (key, value) = (self.key(), self.written.to_string());
             let op = Op::put(key.clone(), value.clone()).if_at(self.at);
-            // Alone, and in a batch with what carries the fence.
-            let batch: Batch =
-                if self.written.is_multiple_of(2) { op.fenced(self.fence.0.clone(), self.fence.1).into() } else { op.into() };
+            let fenced = |op: Op| op.fenced(self.fence.0.clone(), self.fence.1);
+            // Alone, in a batch with what carries the fence, and with nothing but a fence, which stands.
+            let alone = self.written % 3 == 2;
+            let batch: Batch = match self.written % 3 {
+                0 => op.into(),
+                1 => fenced(op).into(),
+                _ => fenced(Op::put(Key::new(format!("free.{}", self.name)).unwrap(), value.clone())).into(),
+            };
             match self.store.commit(batch).await {
+                Ok(_) if alone => {}
+                Err(error @ Error::Conflict { .. }) if alone => panic!("refused by a fence that stands: {error:?}"),
                 Ok(revision) => self.at = revision,
                 Err(error @ Error::Conflict { .. }) => {
                     let at = self.at;
@@ -85,6 +94,23 @@ impl Writer {
     async fn read(&mut self) {
         if let Ok(Some(entry)) = self.store.entry(&self.key()).await {
             self.at = entry.revision;
+        }
+    }
+}
+
+/// Notes what a watch of what is written with a fence alone tells, until it is stopped: each of it is there once.
+async fn once(store: Nats, stop: CancellationToken) -> usize {
+    let mut told = store.watch(KeyRange::new("free.>").unwrap(), Since::Current).await.unwrap();
+    let mut seen: HashMap<(Key, Vec<u8>), Revision> = HashMap::new();
+    loop {
+        let event = tokio::select! {
+            event = told.next() => event.expect("the watch ended").unwrap(),
+            () = stop.cancelled() => return seen.len(),
+        };
+        // After a gap it may be told again.
+        if let Event::Entry(Entry { key, revision, state: State::Live(value), .. }) = event {
+            let before = *seen.entry((key.clone(), value.to_vec())).or_insert(revision);
+            assert_eq!(before, revision, "{key} was written twice as {value:?}");
         }
     }
 }
@@ -147,10 +173,20 @@ async fn a_refusal_by_a_former_leader_is_no_proof() {
     for n in 0..WRITERS {
         writers.push(Writer::new(&cluster, n).await);
     }
+    let (watching, mut watches) = (CancellationToken::new(), JoinSet::new());
+    for url in cluster.client_urls() {
+        let store = Nats::open(&format!("{url}/{BUCKET}")).await.unwrap();
+        watches.spawn(once(store, watching.clone()));
+    }
     let mut refused = 0;
     let any = jetstream::new(async_nats::connect(&cluster.client_urls()[0]).await.unwrap());
+    // Rounds in which both thought that they lead when they met again.
+    let mut met = 0;
     for round in 0..rounds {
         whole(&any).await;
+        for writer in &mut writers {
+            writer.read().await;
+        }
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for writer in std::mem::take(&mut writers) {
@@ -159,6 +195,7 @@ async fn a_refusal_by_a_former_leader_is_no_proof() {
         let leader = cluster.leader(BUCKET).await;
         let other = &cluster.client_urls()[(leader + 1) % cluster.size()];
         let nats = jetstream::new(async_nats::connect(other).await.unwrap());
+        let cut_off = jetstream::new(async_nats::connect(&cluster.client_urls()[leader]).await.unwrap());
         let old = led_anew(&nats, None).await;
         let isolated = Instant::now();
         cluster.isolate(leader);
@@ -166,23 +203,34 @@ async fn a_refusal_by_a_former_leader_is_no_proof() {
         // Too short for the old one to notice.
         let apart = Duration::from_millis(4_500 + 500 * (round as u64 % 5));
         tokio::time::sleep(apart.saturating_sub(isolated.elapsed())).await;
+        for _ in 0..5 {
+            if led_by(&cut_off).await.is_some_and(|(leader, _)| leader == old) {
+                met += 1;
+                break;
+            }
+        }
         cluster.rejoin(leader);
         // Long enough for both to answer.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         stop.cancel();
         while let Some(ended) = tasks.join_next().await {
-            let (mut writer, what) = ended.unwrap();
+            let (writer, what) = ended.unwrap();
             if let Some(Refused { key, value, at, error }) = what {
                 refused += 1;
                 assert_ne!(settled(&witness, &key).await, value, "round {round}, at {at}: {error:?}, and yet it was applied");
             }
             settled(&witness, &writer.key()).await;
-            writer.read().await;
             writers.push(writer);
         }
     }
+    watching.cancel();
+    let told = watches.join_all().await;
     let sum = |count: fn(&Writer) -> u64| writers.iter().map(count).sum::<u64>();
     let (written, doubted) = (sum(|writer| writer.written), sum(|writer| writer.doubted));
-    println!("{rounds} rejoins, {written} writes, {refused} refused and not applied, {doubted} in doubt");
-    assert!(written > 0);
+    println!(
+        "{rounds} rejoins, {met} between two leaders, {written} writes, {refused} refused and not applied, {doubted} in doubt, {told:?} told once"
+    );
+    // Where an election takes its time the old one notices, now and then.
+    assert!(met > 0 || rounds < 3, "nobody was cut off without noticing");
+    assert!(written > 0 && told.iter().all(|told| *told > 0), "{told:?}");
 }

@@ -45,6 +45,10 @@ pub(super) async fn commit(writer: Writer<'_>, reader: Reader<'_>, clustered: bo
                 return Err(Error::unknown(format!("the write to {} was called busy before, and now: {error}", ops[0].key)));
             }
             Err(Refusal::Final(error)) => return Err(error),
+            Err(Refusal::Repeated(why)) => {
+                let repeated = Refused { ops, expected: &expected, mark, found: 0, begun };
+                return where_it_is(reader, &repeated).await?.ok_or_else(|| Error::unknown(why));
+            }
             Err(Refusal::Wrong { found }) => {
                 if clustered {
                     prove(writer, reader, ops, &expected, found, if busy { begun } else { sent }).await?;
@@ -163,6 +167,19 @@ async fn by_itself(reader: Reader<'_>, refused: &Refused<'_>) -> Result<Option<R
         }
     }
     Err(refused.unknown("the replicas that answer reads do not show why"))
+}
+
+/// The revision of a write that is known to have been applied, if it still stands.
+async fn where_it_is(reader: Reader<'_>, applied: &Refused<'_>) -> Result<Option<Revision>> {
+    let keys: Vec<Key> = applied.ops.iter().map(|op| op.key.clone()).collect();
+    for look in 0..LOOKS {
+        if let Seen::Itself(revision) = look_for_itself(reader, applied, &keys).await? {
+            return Ok(Some(revision));
+        }
+        // A replica that is behind does not show it yet.
+        sleep(pause(look)).await;
+    }
+    Ok(None)
 }
 
 /// What a look at what was in the way of a write shows.

@@ -228,7 +228,7 @@ async fn use_of(link: &Link, names: &Names, lease: Duration) -> Vec<Finding> {
             Err(refusal) => {
                 let said = match refusal {
                     Refusal::Final(error) => error.to_string(),
-                    Refusal::Busy(said) => said,
+                    Refusal::Busy(said) | Refusal::Repeated(said) => said,
                     Refusal::Wrong { .. } => "a write that expects nothing was refused".to_owned(),
                 };
                 findings.push(Finding::critical("write", said));

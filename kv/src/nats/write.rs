@@ -31,13 +31,15 @@ pub(super) struct Writer<'a> {
     pub(super) roll_up: bool,
 }
 
-/// A write that was certainly not applied, and may be tried again.
+/// An attempt that certainly applied nothing.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// Something was not at its expected revision; the server names the revision it found.
     Wrong { found: u64 },
-    /// Another write to, or check of, the same key is under way.
+    /// Another write to, or check of, the same key is under way, or this write itself.
     Busy(String),
+    /// It was applied before, by an attempt that was called busy.
+    Repeated(String),
     /// The answer is final.
     Final(Error),
 }
@@ -95,10 +97,16 @@ impl Writer<'_> {
         let mut carriers: Vec<Message> = Vec::new();
         let mut carried: Vec<&Fence> = Vec::new();
         let mut messages = Vec::with_capacity(ops.len());
-        for (op, expected) in ops.iter().zip(expected) {
+        let fenced = ops.iter().any(|op| op.fence.is_some());
+        for (place, (op, expected)) in ops.iter().zip(expected).enumerate() {
             let mut message = self.change(op);
             if let Some(mark) = mark {
                 message.headers.insert(MARK, mark);
+                // No fence that stands would refuse a second copy. What expects a revision needs no id, and a server says of one
+                // that it knows that it was done, whatever has been written since.
+                if fenced && expected.is_none() {
+                    message.headers.insert(header::NATS_MESSAGE_ID, format!("{mark}-{place}"));
+                }
             }
             match (expected, &op.fence) {
                 (Some(revision), fence) => {
@@ -239,8 +247,11 @@ fn judged(error: ApiError, what: &str) -> Refusal {
             let found = description.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
             Refusal::Wrong { found }
         }
-        // In flight; not ready; batch incomplete (so never committed); too many batches; too many requests.
-        10164 | 10163 | 10176 | 10210 | 10167 => Refusal::Busy(said),
+        // In flight; this write itself in flight; not ready; batch incomplete (so never committed); too many batches; too many
+        // requests.
+        10164 | 10158 | 10163 | 10176 | 10210 | 10167 => Refusal::Busy(said),
+        // The id of a message of a batch is known.
+        10201 => Refusal::Repeated(said),
         // Stored nothing because the stream is at a limit of its own.
         10077 if description.contains("maximum") => Refusal::Final(Error::unavailable(format!("{said}: the bucket is full"))),
         // Storage or account limits, which an operator can raise; sealed or offline.
