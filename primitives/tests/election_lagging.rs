@@ -149,6 +149,32 @@ async fn an_observer_that_reads_the_past_does_not_tell_it() {
 }
 
 #[tokio::test]
+async fn who_goes_on_from_the_look_of_a_lost_session_is_told_nothing_older() {
+    let store: Arc<dyn Store> = Arc::new(Memory::new());
+    let (leader, _) = process(&store, Duration::from_secs(30)).await;
+    let (faulty, line) = Faulty::new(store.clone());
+    let faulty: Arc<dyn Store> = faulty;
+    let open = async || Session::builder(faulty.clone()).lease(Duration::from_millis(300)).open().await.unwrap();
+    let election = leader.election("x").unwrap();
+    let first = election.campaign("a").await.unwrap();
+    let past = line.snapshot().await.unwrap();
+    first.resign().await.unwrap();
+    let second = election.campaign("b").await.unwrap();
+    let before = open().await;
+    let mut looks = before.election("x").unwrap().looks();
+    let last = within("a look", looks.next()).await.unwrap().unwrap();
+    assert_eq!(last.leader.as_ref().map(|leader| leader.term), Some(second.term()));
+    before.close().await.unwrap();
+    lag(&line, &past);
+    let after = open().await;
+    let mut looks = after.election("x").unwrap().looks_since(&last);
+    for _ in 0..3 {
+        let look = within("the next look", looks.next()).await.unwrap().unwrap();
+        assert_eq!(look.leader.map(|leader| leader.term), Some(second.term()), "told from the past");
+    }
+}
+
+#[tokio::test]
 async fn who_campaigns_by_reads_from_the_past_is_elected_in_its_turn() {
     let store: Arc<dyn Store> = Arc::new(Memory::new());
     let lease = Duration::from_secs(30);

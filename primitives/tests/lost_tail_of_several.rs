@@ -7,6 +7,7 @@ mod losing_server;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use tenure::{Election, Guard, JoinOptions, Loss, Mutex, Session, View};
 use tenure_kv::{Key, KeyRange, Revision, Store, StoreExt};
 use tokio::task::JoinHandle;
@@ -90,6 +91,27 @@ async fn a_candidate_does_not_wait_for_a_leader_that_went_with_what_was_lost() {
     second.close().await.unwrap();
     let _office = soon("the office", third).await.unwrap().unwrap();
     assert!(candidate.is_held());
+}
+
+#[tokio::test]
+async fn who_goes_on_from_a_look_at_what_was_lost_is_told_what_is_there() {
+    let server = Server::of(3);
+    let (first, second) = (other(&server).await, other(&server).await);
+    let watcher = builder(&server).lease(LONG).open().await.unwrap();
+    let office = first.election("e").unwrap().campaign("one").await.unwrap();
+    let moment = server.moment();
+    office.resign().await.unwrap();
+    let lost = second.election("e").unwrap().campaign("two").await.unwrap();
+    let mut looks = watcher.election("e").unwrap().looks();
+    let last = soon("a look", looks.next()).await.unwrap().unwrap();
+    assert_eq!(last.leader.as_ref().map(|leader| leader.term), Some(lost.term()));
+    drop(looks);
+    server.lose_what_came_after(moment).await;
+    let mut looks = watcher.election("e").unwrap().looks_since(&last);
+    let shows_what_was_lost = async |look: Option<tenure::Result<tenure::Look>>| {
+        look.unwrap().unwrap().leader.is_some_and(|leader| leader.term == lost.term())
+    };
+    soon("what is there", async { while shows_what_was_lost(looks.next().await).await {} }).await;
 }
 
 #[tokio::test]

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use daemon_rig::{DRAIN, MS, PATIENCE, Rig};
 use serde_json::{Value as Json, json};
+use tenure::Session;
 use tenure_kv::{
     Key, Op,
     faults::{Fault, Operation, Partition, Rule},
 };
 use tenure_sidecar::{
     CallError, Client, Notices,
-    protocol::{Kind, LockAcquired},
+    protocol::{Happening, Kind, LockAcquired},
 };
 
 async fn acquire(client: &Client, name: &str) -> LockAcquired {
@@ -162,6 +163,34 @@ async fn a_lost_session_is_told_to_holders_and_replaced() {
     acquire(&other, "a").await;
     let status = client.call("status", json!({})).await.unwrap();
     assert_ne!(status["sessions"][0]["id"], before);
+    rig.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_tells_nothing_older_when_the_session_behind_it_was_lost() {
+    let rig = Rig::new(3_000 * MS, DRAIN);
+    let client = rig.connect().await;
+    let session = Session::builder(rig.store.clone()).lease(60_000 * MS).open().await.unwrap();
+    let election = session.election("e").unwrap();
+    let first = election.campaign("one").await.unwrap();
+    let past = rig.faults.snapshot().await.unwrap();
+    first.resign().await.unwrap();
+    let second = election.campaign("two").await.unwrap();
+    let mut states = client.subscribe("election.observe", json!({ "name": "e" })).await.unwrap();
+    let mut told = async || loop {
+        match tokio::time::timeout(PATIENCE, states.recv()).await.unwrap().unwrap() {
+            Happening::Leader { leader } => return leader.map(|leader| leader.fence),
+            Happening::Sync { .. } | Happening::Gap {} => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told().await, Some(second.term().get()));
+    // From now on a server answers that is behind, and the session is gone.
+    rig.faults.add(Rule::new(Fault::Stale(past)).under("election.e"));
+    let status = client.call("status", json!({})).await.unwrap();
+    let behind = Key::new(format!("session.{}", status["sessions"][0]["id"].as_str().unwrap())).unwrap();
+    rig.store.commit(Op::purge(behind).into()).await.unwrap();
+    assert_eq!(told().await, Some(second.term().get()), "told from the past");
     rig.leave().await;
 }
 

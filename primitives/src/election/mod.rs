@@ -17,7 +17,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use tenure_kv::{ClockExt, Key, Moment, StoreExt};
+use tenure_kv::{ClockExt, Entry, Key, Moment, StoreExt};
 use tokio::sync::watch;
 
 use self::attempt::Attempt;
@@ -297,7 +297,14 @@ impl Election {
     /// must know how fresh the state is. While the store can be reached there is one twice per lease, this session's or
     /// the leader's if that is shorter.
     pub fn looks(&self) -> BoxStream<'static, Result<Look>> {
-        observe::looks(self, true)
+        observe::looks(self, true, None)
+    }
+
+    /// As [`looks`](Self::looks), for who goes on when the session behind the `last` look, at this election in the same
+    /// store, is lost: what is older than what that one showed is not told, though a server that is behind may show it. Of
+    /// a bucket that was made anew or set back what is there is told.
+    pub fn looks_since(&self, last: &Look) -> BoxStream<'static, Result<Look>> {
+        observe::looks(self, true, Some(last))
     }
 
     async fn not_elected(&self, waited: Duration) -> Error {
@@ -320,6 +327,19 @@ pub struct Look {
     pub leader: Option<Leader>,
     /// When the store was asked, by the session's clock: what it showed is no older.
     pub asked: Moment,
+    stood: Stood,
+}
+
+/// What was known of an election's key when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stood {
+    latest: Option<Entry>,
+    /// The session of the leader that it names, where that is proven dead.
+    dead: Option<String>,
+    /// How many outages the store had had before that was read.
+    outages: u64,
+    /// In which incarnation of the bucket.
+    epoch: String,
 }
 
 /// Resolves while the candidate is healthy.

@@ -6,28 +6,33 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use tenure_kv::{Entry, Key, Moment, Notice};
+use tenure_kv::{Entry, Key, Moment, Notice, Revision};
 
-use super::{Election, Leader, Look, decide::later, record::Record};
+use super::{Election, Leader, Look, Stood, decide::later, record::Record};
 use crate::{
     Error, Result,
     session::{Inner, Watched, timing},
 };
 
 pub(super) fn observe(election: &Election) -> BoxStream<'static, Result<Option<Leader>>> {
-    looks(election, false).map(|look| look.map(|look| look.leader)).boxed()
+    looks(election, false, None).map(|look| look.map(|look| look.leader)).boxed()
 }
 
-/// What `each` look shows, or what is new in them only.
-pub(super) fn looks(election: &Election, each: bool) -> BoxStream<'static, Result<Look>> {
+/// What `each` look shows, or what is new in them only; nothing from before the `last` one, which may be another session's.
+pub(super) fn looks(election: &Election, each: bool, last: Option<&Look>) -> BoxStream<'static, Result<Look>> {
     let inner = election.session.inner().clone();
-    let now = inner.clock.now();
+    let (now, key) = (inner.clock.now(), election.ballot.key.clone());
+    // What stood in another bucket says nothing of this one.
+    let stood = last.map(|last| &last.stood).filter(|stood| stood.epoch == inner.epoch);
+    // After an outage the dead may live again.
+    let dead = stood.filter(|stood| stood.outages == inner.store.outages()).and_then(|stood| stood.dead.clone());
     let observer = Observer {
-        key: election.ballot.key.clone(),
+        latest: stood.and_then(|stood| stood.latest.clone()).filter(|entry| entry.key == key),
+        dead,
+        outages: stood.map_or_else(|| inner.store.outages(), |stood| stood.outages),
+        key,
         notices: None,
-        latest: None,
         watched: None,
-        dead: None,
         seen: now,
         look_at: now,
         told: Told::Nothing,
@@ -48,8 +53,10 @@ struct Observer {
     inner: Arc<Inner>,
     key: Key,
     notices: Option<BoxStream<'static, Notice>>,
-    /// What stands in the election's key, never going back.
+    /// What stands in the election's key, never going back unless the bucket was set back.
     latest: Option<Entry>,
+    /// How many outages the store had had before it was read last that nothing older stands there.
+    outages: u64,
     /// The session of the leader that the key names.
     watched: Option<(String, Watched)>,
     /// The session that the key names and that is proven dead.
@@ -135,7 +142,9 @@ impl Observer {
             return None;
         }
         self.told = Told::State(leader.clone());
-        Some(Ok(Look { leader, asked }))
+        let (latest, dead) = (self.latest.clone(), self.dead.clone());
+        let stood = Stood { latest, dead, outages: self.outages, epoch: self.inner.epoch.clone() };
+        Some(Ok(Look { leader, asked, stood }))
     }
 
     async fn wait(&mut self) {
@@ -160,6 +169,21 @@ impl Observer {
         }
     }
 
+    /// Takes in what a read after so many `outages` has shown of the key. What is older comes from a server that is behind,
+    /// unless the bucket was set back.
+    async fn take(&mut self, shown: Option<Entry>, outages: u64) {
+        let at = |entry: Option<&Entry>| entry.map_or(Revision::ZERO, |entry| entry.revision);
+        if at(shown.as_ref()) >= at(self.latest.as_ref()) {
+            self.latest = later(self.latest.take(), shown);
+            self.outages = outages;
+        } else if self.inner.is_set_back_to(self.outages, &self.key, shown.as_ref()).await {
+            (self.latest, self.outages, self.dead) = (shown, outages, None);
+            // What was heard of before is of what was lost. It is followed anew before the next read.
+            self.news.clear();
+            self.notices = None;
+        }
+    }
+
     /// Reads what the key says and whether the session of the leader that it names lives.
     async fn look(&mut self) -> Result<Option<Leader>> {
         let inner = self.inner.clone();
@@ -175,8 +199,9 @@ impl Observer {
                 }
                 keys.extend(self.watched.as_ref().map(|(_, watched)| watched.key().clone()));
             }
+            let outages = inner.store.outages();
             let mut found = inner.patient.entries(&keys).await?.into_iter();
-            self.latest = later(self.latest.take(), found.next().flatten());
+            self.take(found.next().flatten(), outages).await;
             let session = found.next().flatten();
             if let Some((id, watched)) = &mut self.watched
                 && keys.len() == 2

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
-use tenure::{Leader, LockState, Session};
+use tenure::{Leader, LockState, Look, Session};
 use tenure_kv::Moment;
 use tokio::sync::watch;
 use tokio_util::{
@@ -24,32 +24,33 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// States, each with the moment when the store was asked where that is told.
-type Told<T> = BoxStream<'static, tenure::Result<(T, Option<Moment>)>>;
+/// States, each with the look at the store that showed it where that is told.
+type Told<T> = BoxStream<'static, tenure::Result<(T, Option<Look>)>>;
 
 /// The state of something with a name, as a session observes it.
 pub(super) trait Subject: Clone + PartialEq + Send + Sync + Sized + 'static {
     /// What it is, for the log.
     const WHAT: &'static str;
 
-    /// The states of what is called `name`.
-    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>>;
+    /// The states of what is called `name`, from the `last` look of the session before on.
+    fn states(session: &Session, name: &str, last: Option<&Look>) -> tenure::Result<Told<Self>>;
 }
 
 /// Who leads an election.
 impl Subject for Option<Leader> {
     const WHAT: &'static str = "election";
 
-    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>> {
-        let looks = session.election(name)?.looks();
-        Ok(looks.map(|look| look.map(|look| (look.leader, Some(look.asked)))).boxed())
+    fn states(session: &Session, name: &str, last: Option<&Look>) -> tenure::Result<Told<Self>> {
+        let election = session.election(name)?;
+        let looks = last.map_or_else(|| election.looks(), |last| election.looks_since(last));
+        Ok(looks.map(|look| look.map(|look| (look.leader.clone(), Some(look)))).boxed())
     }
 }
 
 impl Subject for LockState {
     const WHAT: &'static str = "lock";
 
-    fn states(session: &Session, name: &str) -> tenure::Result<Told<Self>> {
+    fn states(session: &Session, name: &str, _: Option<&Look>) -> tenure::Result<Told<Self>> {
         Ok(session.mutex(name)?.observe().map(|state| state.map(|state| (state, None))).boxed())
     }
 }
@@ -122,17 +123,21 @@ impl<T: Subject> Observers<T> {
 /// Observes with one session of the daemon after the other.
 async fn observe<T: Subject>(sessions: &Sessions, name: &str, states: &watch::Sender<Known<T>>) {
     let mut pause = PAUSE;
+    // A server that is behind may show the next session less than the one before has told.
+    let mut last: Option<Look> = None;
     loop {
         match sessions.get(None).await {
             Ok(session) => {
                 // The name was checked; a session that is lost tells so through its stream.
-                if let Ok(mut told) = T::states(session.session(), name) {
+                if let Ok(mut told) = T::states(session.session(), name, last.as_ref()) {
                     while let Some(state) = told.next().await {
                         pause = PAUSE;
-                        let (seen, asked) = match state {
-                            Ok((state, asked)) => (Seen::State(state), asked),
+                        let (seen, look) = match state {
+                            Ok((state, look)) => (Seen::State(state), look),
                             Err(_) => (Seen::OutOfReach, None),
                         };
+                        let asked = look.as_ref().map(|look| look.asked);
+                        last = look.or(last);
                         states.send_if_modified(|known| {
                             known.asked = asked.unwrap_or(known.asked);
                             let news = known.seen != seen;
