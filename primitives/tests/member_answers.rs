@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::{poll, stream::BoxStream};
 use tenure::{Error, Group, Instance, InstanceState, JoinOptions, Session};
 use tenure_kv::{
-    Batch, Change, Clock, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Moment, Result, Revision, Since, Store,
+    Batch, Change, Clock, Entry, Event, HandClock, Info, Key, KeyRange, Memory, Moment, Op, Result, Revision, Since, Store,
     faults::{Fault, Faulty, Operation, Rule},
 };
 
@@ -104,6 +104,33 @@ async fn a_change_taken_back_before_it_was_answered_is_not_what_others_see() {
     first.unwrap();
     assert_eq!(group.members().await.unwrap().list[0].instance.value, "first");
     session.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_that_was_removed_before_it_was_answered_is_not_told_as_never_written() {
+    for before in [false, true] {
+        let memory = Memory::new();
+        let (store, faults) = Faulty::new(Arc::new(memory.clone()));
+        let session = Session::open(store.clone()).await.unwrap();
+        let group = session.group("web").unwrap();
+        if before {
+            group.join("w1", JoinOptions::default()).await.unwrap().leave().await.unwrap();
+        }
+        let key = Key::new("member.web.w1").unwrap();
+        let lost = faults.add(Rule::new(Fault::FailAfter).on(Operation::Commit).under("member.").once());
+        let asked = faults.add(Rule::new(Fault::HoldBefore).on(Operation::Commit).under("member.").skip(1));
+        let removing = async {
+            lost.reached(1).await;
+            asked.reached(1).await;
+            // As a janitor does that saw the session die.
+            memory.commit(Op::purge(key.clone()).into()).await.unwrap();
+            faults.add(Rule::new(Fault::FailBefore).on(Operation::Entry).under("member.").skip(u64::from(before)));
+            asked.clear();
+        };
+        let joining = async { tokio::join!(group.join("w1", JoinOptions::default()), removing).0 };
+        let joined = tokio::time::timeout(Duration::from_secs(10), joining).await.unwrap();
+        assert!(matches!(joined, Err(Error::Unknown { .. })), "{before}: {joined:?}");
+    }
 }
 
 /// A store that becomes another one, as a bucket does that is deleted and made anew; there nobody renews.

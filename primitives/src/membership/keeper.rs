@@ -36,6 +36,17 @@ enum Place {
     In(Revision),
 }
 
+/// What became of a first write that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// It is here.
+    In(Revision),
+    /// It has not landed and never will.
+    Never,
+    /// It is not there, but may have been.
+    Gone,
+}
+
 type Said = (Instance, InstanceState);
 
 pub(super) struct Keeper {
@@ -266,10 +277,23 @@ impl Keeper {
     }
 
     /// Takes the id, unless somebody has it who lives.
+    async fn enter(&mut self) -> Result<Revision> {
+        let mut passed = false;
+        match self.take_the_id(&mut passed).await {
+            // Whoever saw the session die has removed it.
+            Err(error) if passed && !matches!(error, Error::Lost { .. } | Error::Unknown { .. }) => {
+                let what = "an earlier write of the join may have been there for a while";
+                Err(StoreError::unknown(format!("{what}, and now: {error}")).into())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// `passed` is set when a write may have landed and have been removed since.
     ///
     /// A write where there is nothing is sent once: of two copies one could land when the other has come and
     /// gone. One that is not answered is settled before anything else is tried.
-    async fn enter(&mut self) -> Result<Revision> {
+    async fn take_the_id(&mut self, passed: &mut bool) -> Result<Revision> {
         let mut trouble: Option<Error> = None;
         for tries in 0..TRIES {
             if tries > 0 {
@@ -281,8 +305,9 @@ impl Keeper {
             if let Place::Open(_) = self.place {
                 self.inner.vouched().await?;
                 match self.settle().await {
-                    Ok(Some(revision)) => return Ok(revision),
-                    Ok(None) => {}
+                    Ok(Settled::In(revision)) => return Ok(revision),
+                    Ok(Settled::Never) => {}
+                    Ok(Settled::Gone) => *passed = true,
                     Err(error) => {
                         tracing::debug!(member = %self.seat.key, %error, "what became of a join is not known yet");
                         continue;
@@ -335,11 +360,11 @@ impl Keeper {
         conflict(format!("the id {id} in the group {group} is taken by {}", found.owner()))
     }
 
-    /// Finds out about a first write that was not answered: where it landed, or `None` if it never will.
+    /// Finds out about a first write that was not answered: where it landed, or that it never will.
     ///
     /// It is only taken against what it expected; a tombstone in that place makes it fail.
-    async fn settle(&mut self) -> Result<Option<Revision>, StoreError> {
-        let Place::Open(expected) = self.place else { return Ok(None) };
+    async fn settle(&mut self) -> Result<Settled, StoreError> {
+        let Place::Open(expected) = self.place else { return Ok(Settled::Never) };
         let op = Op::purge(self.seat.key.clone());
         // Where nothing was, the late write would find nothing again once the tombstone is forgotten.
         let op = if expected == Revision::ZERO {
@@ -347,27 +372,30 @@ impl Keeper {
         } else {
             op.if_at(expected).ttl(farewell())
         };
-        match self.commit(op).await {
-            Ok(_) => self.place = Place::Out,
+        let settled = match self.commit(op).await {
+            // Where nothing is, there may have been something.
+            Ok(_) if expected == Revision::ZERO => Settled::Gone,
+            Ok(_) => Settled::Never,
             Err(StoreError::Conflict { .. }) => match self.look().await? {
                 Some(entry) if entry.revision > expected && (entry.is_live() || expected > Revision::ZERO) => {
                     match self.ours(&entry) {
                         Some(write) => {
                             self.landed(entry.revision, write);
-                            return Ok(Some(entry.revision));
+                            return Ok(Settled::In(entry.revision));
                         }
-                        None => self.place = Place::Out,
+                        None => Settled::Gone,
                     }
                 }
                 None if expected > Revision::ZERO => {
                     self.is_absent().await?;
-                    self.place = Place::Out;
+                    Settled::Gone
                 }
                 _ => return Err(StoreError::unavailable("a lagging read does not show the member yet")),
             },
             Err(error) => return Err(error),
-        }
-        Ok(None)
+        };
+        self.place = Place::Out;
+        Ok(settled)
     }
 
     /// Writes what is wished for until there is a reason to leave.
