@@ -109,7 +109,8 @@ impl Guard {
     /// # Errors
     /// [`Error::Lost`] when the lock is no longer held; [`Error::Conflict`] when a precondition of the
     /// batch did not hold; [`Error::Invalid`] for a batch that touches Tenure's own keys or has fences
-    /// of its own; [`Error::Unavailable`] and [`Error::Unknown`] as the store says.
+    /// of its own; [`Error::Unavailable`] and [`Error::Unknown`] as the store says, and unavailable also where it
+    /// refused the batch and does not tell for which of the two.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
@@ -122,18 +123,24 @@ impl Guard {
         match self.hold.inner.store.commit(batch).await {
             Err(tenure_kv::Error::Conflict { message, key, revision }) => {
                 // A batch has no key of ours, so where the ticket is named it was the fence. Not every refusal names one.
-                let ours = key.as_ref().map(|key| *key == self.ticket);
-                let gone = if ours == Some(true) { Ok(true) } else { self.is_gone().await };
-                match gone {
-                    Ok(true) => {
+                let stands = match &key {
+                    Some(key) if *key == self.ticket => Ok(false),
+                    Some(_) => Ok(!self.is_gone().await),
+                    None => self.hold.inner.stands(&self.ticket, self.token).await,
+                };
+                match stands {
+                    Ok(false) => {
                         let loss = self.hold.inner.why_gone(&self.ticket).await;
                         Err(Error::lost(self.hold.end(loss)))
                     }
-                    Err(error) if ours.is_none() => {
+                    Ok(true) | Err(Error::Invalid { .. }) => Err(Error::Conflict { message, key, revision }),
+                    Err(error) => {
+                        if let Some(loss) = self.hold.loss() {
+                            return Err(Error::lost(loss));
+                        }
                         let message = format!("not written, and not known yet whether the lock is still held: {message}");
                         Err(tenure_kv::Error::unavailable(message).caused_by(error).into())
                     }
-                    Ok(false) | Err(_) => Err(Error::Conflict { message, key, revision }),
                 }
             }
             outcome => Ok(outcome?),
@@ -233,17 +240,15 @@ impl Guard {
     }
 
     /// Whether the ticket is proven to be gone.
-    async fn is_gone(&self) -> Result<bool, tenure_kv::Error> {
-        let store = &self.hold.inner.store;
-        if let Some(entry) = store.entry(&self.ticket).await? {
-            return Ok(!entry.is_live());
-        }
-        // Forgotten, or not there yet on a lagging replica: only a commit tells.
-        let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO).ttl(Ttl::MIN);
-        match store.commit(op.into()).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_conflict() => Ok(false),
-            Err(error) => Err(error),
+    async fn is_gone(&self) -> bool {
+        match self.hold.inner.store.entry(&self.ticket).await {
+            Ok(Some(entry)) => !entry.is_live(),
+            // Forgotten, or not there yet on a lagging replica: only a commit tells.
+            Ok(None) => {
+                let op = Op::delete(self.ticket.clone()).note(Bytes::from_static(ABSENT)).if_at(Revision::ZERO).ttl(Ttl::MIN);
+                self.hold.inner.store.commit(op.into()).await.is_ok()
+            }
+            Err(_) => false,
         }
     }
 }

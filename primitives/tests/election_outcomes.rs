@@ -273,7 +273,7 @@ async fn a_try_without_answers_ends_with_its_session() {
 #[tokio::test]
 async fn a_fence_that_an_unanswered_proclamation_has_moved_is_no_conflict() {
     let store = memory();
-    let (one, line) = process(&store, Duration::from_millis(600)).await;
+    let (one, line) = process(&store, Duration::from_secs(2)).await;
     let leader = x(&one).campaign("a").await.unwrap();
     let (key, there) = (tenure::data_key("x").unwrap(), tenure::data_key("there").unwrap());
     store.put(&there, "1").await.unwrap();
@@ -297,6 +297,7 @@ async fn a_fence_that_an_unanswered_proclamation_has_moved_is_no_conflict() {
     assert_eq!(store.get(&key).await.unwrap(), None);
     lost.clear();
     silent.clear();
+    until("the next renewal", || async { leader.is_leader().then_some(()) }).await;
     within("the write", leader.commit(write(&key).into())).await.unwrap();
 }
 

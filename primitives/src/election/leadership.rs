@@ -219,7 +219,8 @@ impl Leadership {
     /// # Errors
     /// [`Error::Lost`] when somebody else leads; [`Error::Conflict`] when a precondition of the batch did not
     /// hold; [`Error::Invalid`] for a batch that touches Tenure's own keys or has fences of its own;
-    /// [`Error::Unavailable`] and [`Error::Unknown`] as the store says.
+    /// [`Error::Unavailable`] and [`Error::Unknown`] as the store says, and unavailable also where it refused the batch
+    /// and does not tell for which of the two.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the outcome unknown.
@@ -249,20 +250,36 @@ impl Leadership {
                 continue;
             }
             // A batch has no key of ours, so where ours is named it was the fence. Not every refusal names one.
-            let ours = key.as_ref().map(|key| *key == self.reign.key);
-            match self.ask(|reply| Request::Verify { reply }).await {
-                Ok(now) if now != at => {}
+            let moved = match &key {
+                Some(key) => Some(*key == self.reign.key),
+                None => self.session.inner().stands(&self.reign.key, at).await.ok().map(|stands| !stands),
+            };
+            let cause = match self.ask(|reply| Request::Verify { reply }).await {
+                Ok(now) if now != at => continue,
                 // The fence it was, and only a replica does not show it yet.
-                Ok(_) if ours == Some(true) && shown < 8 => {
+                Ok(_) if moved == Some(true) && shown < 8 => {
                     shown += 1;
                     self.session.inner().clock.sleep(Duration::from_millis(1 << shown)).await;
+                    continue;
                 }
+                Ok(_) => None,
                 Err(error @ Error::Lost { .. }) => return Err(error),
-                // The fence it was, or may have been: nothing tells that a precondition of the batch did not hold.
-                Ok(_) if ours == Some(true) => return Err(moved(&message).into()),
-                Err(error) if ours != Some(false) => return Err(moved(&message).caused_by(error).into()),
-                Ok(_) | Err(_) => return Err(Error::Conflict { message, key, revision }),
+                Err(error) => Some(error),
+            };
+            if moved == Some(false) || moved.is_none() && matches!(cause, Some(Error::Invalid { .. })) {
+                return Err(Error::Conflict { message, key, revision });
             }
+            // Nothing tells that it was a precondition of the batch which did not hold.
+            if let Some(loss) = self.reign.loss() {
+                return Err(Error::lost(loss));
+            }
+            let message = format!("not written, and not known yet who has written the election since: {message}");
+            let error = tenure_kv::Error::unavailable(message);
+            return Err(match cause {
+                Some(cause) => error.caused_by(cause),
+                None => error,
+            }
+            .into());
         }
     }
 
@@ -350,11 +367,6 @@ impl fmt::Debug for Leadership {
 
 pub(super) fn past_deadline() -> tenure_kv::Error {
     tenure_kv::Error::unavailable("the lease has run out, and was not renewed since")
-}
-
-/// A fenced write that was refused since the election's key has moved, where it is not known yet by whose write.
-fn moved(refusal: &str) -> tenure_kv::Error {
-    tenure_kv::Error::unavailable(format!("not written, and not known yet who has written the election since: {refusal}"))
 }
 
 /// How long one write of the office may go unanswered before it is sent again.

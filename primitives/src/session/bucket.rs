@@ -85,10 +85,23 @@ impl Inner {
         if self.store.info().replicas <= 1 {
             return true;
         }
-        // Every role that has something to lose may write this.
-        let Ok(nowhere) = layout::session_key(&ids::fresh()) else { return false };
-        let shown = shows.map_or(Revision::ZERO, |entry| entry.revision);
-        self.patient.commit(Op::purge(nowhere).ttl(Ttl::MIN).fenced(key.clone(), shown).into()).await.is_ok()
+        let Ok(probe) = nowhere(key, shows.map_or(Revision::ZERO, |entry| entry.revision)) else { return false };
+        self.patient.commit(probe.into()).await.is_ok()
+    }
+
+    /// Whether `key` stands at this revision. No read tells, which may lag, but a write on that condition.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], where that does not tell.
+    ///
+    /// # Cancel safety
+    /// Safe to drop.
+    pub(crate) async fn stands(&self, key: &Key, at: Revision) -> Result<bool> {
+        match self.store.commit(nowhere(key, at)?.into()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The bucket has lost a write that this session relied on.
@@ -173,6 +186,12 @@ impl Inner {
         self.lose(Loss::StoreReset);
         Error::lost(Loss::StoreReset)
     }
+}
+
+/// A tombstone where never anything was, which is written if `key` stands at this revision. Every role that has something to
+/// lose may write it.
+fn nowhere(key: &Key, at: Revision) -> Result<Op> {
+    Ok(Op::purge(layout::session_key(&ids::fresh())?).ttl(Ttl::MIN).fenced(key.clone(), at))
 }
 
 #[cfg(test)]
