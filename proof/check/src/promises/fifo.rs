@@ -79,7 +79,14 @@ fn may_wait(case: &Case<'_>, ticket: &Tenure<'_>, until: Micros) -> bool {
 fn goes_by(case: &Case<'_>, ticket: &Tenure<'_>, waiting: bool, quiet: Micros) -> Micros {
     let wanted = ticket.grant.is_some() || waiting;
     // Its session may live on for a while in the calm, and hold or wait as it likes until it is closed.
-    let gone = ticket.session.filter(|_| wanted).map_or(0, |session| case.gone_at(session)).max(quiet);
+    // One that the store forgets ends without a trace, whatever its client does then. When that is at the latest is known
+    // where the instants of commits are.
+    let exact = case.history.head.store == "sim";
+    let gone_at = |session: &str| {
+        let forgotten = case.forgotten(ticket.epoch, session, u64::MAX).filter(|_| waiting && exact);
+        case.gone_at(session).min(forgotten.unwrap_or(Micros::MAX))
+    };
+    let gone = ticket.session.filter(|_| wanted).map_or(0, gone_at).max(quiet);
     match ticket.end {
         End::At(end) if gone > quiet => end.latest.min(gone),
         End::At(end) => end.earliest.min(quiet),
@@ -130,6 +137,25 @@ mod tests {
         tape.fault(100, None, FaultKind::Crash, 1);
         tape.quiet(200);
         tape.breaks(PROMISE, "first in line");
+    }
+
+    #[test]
+    fn who_was_forgotten_while_it_waits_stands_in_nobodys_way() {
+        let mut tape = Tape::new();
+        let token = tape.granted(10, 2, "b");
+        tape.call(20, 1, acquire("a"));
+        tape.ticket(20, "a");
+        tape.open(30, 3, "c");
+        tape.call(40, 3, acquire("c"));
+        tape.ticket(40, "c");
+        tape.fault(50, Some(4_000), FaultKind::Partition, 1);
+        tape.quiet(5_000);
+        tape.released(6_000, 2, "b", token);
+        tape.renew(29_000, "c");
+        tape.end(30_000);
+        tape.breaks(PROMISE, "ticket 6 was first in line");
+        let verdict = tape.verdict(PROMISE);
+        assert_eq!(verdict.violations.len(), 1, "{verdict:#?}");
     }
 
     #[test]
