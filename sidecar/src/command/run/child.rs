@@ -7,7 +7,7 @@ use rustix::{
     process::{Pid, Signal, WaitOptions},
 };
 
-use super::{Run, shim};
+use super::{Run, keeper::Keeper, shim};
 
 /// What became of the command since it was last asked after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,9 @@ pub(super) struct Child {
 impl Child {
     /// Starts the command by way of the shim. The calling thread must live as long as this process: the
     /// kernel kills the command when that *thread* ends.
-    pub(super) fn spawn(run: &Run<'_>, lend_terminal: bool) -> io::Result<Self> {
+    pub(super) fn spawn(run: &Run<'_>, lend_terminal: bool, keeper: &Keeper) -> io::Result<Self> {
         let mut shim = Command::new(shim::SELF);
-        shim.arg0("tenure").args(shim::arguments(lend_terminal)).args(run.command);
+        shim.arg0("tenure").args(shim::arguments(lend_terminal, Some(keeper))).args(run.command);
         for name in run.unset {
             shim.env_remove(name);
         }

@@ -79,7 +79,7 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
         Failure::failed(format_args!("cannot start a process: {error}; check that /proc is mounted, and the limit of processes"))
     };
     let mut keeper = Keeper::start().map_err(unable)?;
-    let child = Child::spawn(run, lent).map_err(unable)?;
+    let child = Child::spawn(run, lent, &keeper).map_err(unable)?;
     if let Err(error) = keeper.guard(child.group()) {
         say(&format!("warning: should tenure be killed, what the command started would run on: {error}"));
     }
@@ -105,7 +105,7 @@ pub(crate) async fn run<H: Hold>(hold: &mut H, run: &Run<'_>, signals: &mut Sign
 /// kernel when the calling thread ends.
 pub(crate) fn tied(command: &[OsString]) -> std::process::Command {
     let mut shim = std::process::Command::new(shim::SELF);
-    shim.arg0("tenure").args(shim::arguments(false)).args(command).process_group(0);
+    shim.arg0("tenure").args(shim::arguments(false, None)).args(command).process_group(0);
     shim
 }
 

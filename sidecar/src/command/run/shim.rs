@@ -14,7 +14,10 @@ use std::{
 
 use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use super::{keeper, terminal::Terminal};
+use super::{
+    keeper::{self, Keeper},
+    terminal::Terminal,
+};
 use crate::command::{exit, say::say};
 
 /// This very program, even if its file was replaced or deleted since.
@@ -25,10 +28,12 @@ const DIE: &str = "__die";
 /// The argument that makes this program a keeper.
 pub(super) const KEEP: &str = "__keep";
 
-/// The arguments that make this program the shim; the command follows.
-pub(super) fn arguments(lend_terminal: bool) -> [OsString; 3] {
+/// The arguments that make this program the shim; the command follows. `keeper` is who is to be told of the command, if
+/// anybody.
+pub(super) fn arguments(lend_terminal: bool, keeper: Option<&Keeper>) -> [OsString; 4] {
     let terminal = if lend_terminal { "terminal" } else { "background" };
-    [EXECUTE.into(), getpid().as_raw_pid().to_string().into(), terminal.into()]
+    let pipe = keeper.and_then(Keeper::pipe).unwrap_or_default();
+    [EXECUTE.into(), getpid().as_raw_pid().to_string().into(), terminal.into(), pipe.into()]
 }
 
 /// Plays the part that the arguments name, if they do; the shim does not return if all goes well.
@@ -48,11 +53,12 @@ pub(crate) fn divert(mut arguments: impl Iterator<Item = OsString>) -> Option<u8
     }
     let parent: i32 = arguments.next()?.to_str()?.parse().ok()?;
     let terminal = arguments.next()?;
+    let keeper = arguments.next()?;
     let program = arguments.next()?;
-    Some(execute(parent, terminal == "terminal", &program, arguments))
+    Some(execute(parent, terminal == "terminal", &keeper, &program, arguments))
 }
 
-fn execute(parent: i32, take_terminal: bool, program: &OsStr, arguments: impl Iterator<Item = OsString>) -> u8 {
+fn execute(parent: i32, take_terminal: bool, keeper: &OsStr, program: &OsStr, arguments: impl Iterator<Item = OsString>) -> u8 {
     // Should `tenure lock` be killed outright the lock is freed at once: the command must go with it.
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         say(&format!("cannot tie the command's life to tenure's ({error}); nothing was run"));
@@ -61,6 +67,10 @@ fn execute(parent: i32, take_terminal: bool, program: &OsStr, arguments: impl It
     // It may have been killed before the line above.
     if getppid().is_none_or(|pid| pid.as_raw_pid() != parent) {
         return exit::FAILED;
+    }
+    if !keeper.is_empty() {
+        // Else whoever started this tells it, a little later.
+        let _ = keeper::tell(keeper, getpid());
     }
     if take_terminal && let Some(terminal) = Terminal::open() {
         terminal.give_to(getpid());
