@@ -158,7 +158,7 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
         return Err(Failure::usage(format!("say what to do{what}; see `{path} --help`")));
     }
     let hint = match error.kind() {
-        ErrorKind::UnknownArgument if path == "tenure" && names_one(&command) => {
+        ErrorKind::UnknownArgument if path == "tenure" && option_stands_first(&command) => {
             "options stand behind the command, as in `tenure status --socket PATH`; ".to_owned()
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument if path != "tenure" => {
@@ -170,7 +170,7 @@ fn explain(error: &clap::Error) -> Result<End, Failure> {
 }
 
 /// Whether an option stands before a subcommand.
-fn names_one(command: &clap::Command) -> bool {
+fn option_stands_first(command: &clap::Command) -> bool {
     let mut arguments = std::env::args_os().skip(1).peekable();
     let option = arguments.peek().is_some_and(|first| first.as_encoded_bytes().starts_with(b"--") && first != "--");
     option && arguments.any(|argument| command.find_subcommand(argument).is_some())
